@@ -1,0 +1,138 @@
+/**
+ * The native API, typed. Agents, the command line and tests use nothing else; `http-client.ts` implements it over a
+ * Unix socket or HTTPS. Every call may throw a StrataError with the code the server gave, Unavailable when it can't be
+ * reached, or the signal's reason.
+ */
+import type { Json, JsonObject } from "../core/json.ts";
+import type { Ref } from "../kinds/keys.ts";
+import type { Kind, Resource } from "../kinds/kind.ts";
+
+export interface ListOptions {
+  /** Only this project; left out, all that the caller may see. */
+  project?: string;
+  /** Each label must have this value. */
+  labels?: Readonly<Record<string, string>>;
+  /** Only resources whose `status.host` is this. */
+  host?: string;
+  /** Only resources whose `status.state` is this. */
+  state?: string;
+}
+
+export interface ResourcePage<R> {
+  items: R[];
+  /** Pass to `watch` as `after` to miss nothing. */
+  revision: number;
+  next?: string;
+}
+
+export type WatchEvent<R> =
+  | { type: "put"; resource: R }
+  /** `resource` is the last state the server saw. */
+  | { type: "delete"; ref: Ref; uid?: string }
+  /** All events up to this revision have been sent. */
+  | { type: "bookmark"; revision: number };
+
+export interface NewResource {
+  name: string;
+  project?: string;
+  labels?: Readonly<Record<string, string>>;
+  /** As a user writes it: defaults are filled in by the server. */
+  spec: JsonObject;
+}
+
+export interface CallOptions {
+  signal?: AbortSignal;
+  /** Change only when the resource still has this revision. */
+  ifRevision?: number;
+  /** The same key and body within a day give the first answer again. */
+  idempotencyKey?: string;
+}
+
+/** Sent to an agent: open a stream of this kind to an instance. */
+export interface SessionRequest {
+  id: string;
+  verb: "exec" | "console" | "log";
+  instance: { project: string; name: string; uid: string };
+  parameters: JsonObject;
+}
+
+/** A two-way stream of frames: data for channels (0 stdin, 1 stdout, 2 stderr) and control messages. */
+export interface Channel {
+  send(channel: number, data: Uint8Array): Promise<void>;
+  sendControl(message: JsonObject): void;
+  onData: (channel: number, data: Uint8Array) => void;
+  onControl: (message: JsonObject) => void;
+  /** Called once, with the reason when it did not end in order. */
+  onClose: (error?: Error) => void;
+  close(): void;
+}
+
+export interface Client {
+  get<S, T>(kind: Kind<S, T>, ref: Ref, options?: CallOptions): Promise<Resource<S, T> | undefined>;
+  /** @throws NotFound */
+  require<S, T>(kind: Kind<S, T>, ref: Ref, options?: CallOptions): Promise<Resource<S, T>>;
+  listPage<S, T>(
+    kind: Kind<S, T>,
+    options: ListOptions & { limit?: number; after?: string },
+    call?: CallOptions,
+  ): Promise<ResourcePage<Resource<S, T>>>;
+  /** All pages of one listing. */
+  list<S, T>(
+    kind: Kind<S, T>,
+    options: ListOptions,
+    call?: CallOptions,
+  ): Promise<ResourcePage<Resource<S, T>>>;
+  create<S, T>(kind: Kind<S, T>, resource: NewResource, options?: CallOptions): Promise<Resource<S, T>>;
+  /** Creates it or replaces labels and spec; unchanged is success and no write. */
+  apply<S, T>(kind: Kind<S, T>, resource: NewResource, options?: CallOptions): Promise<Resource<S, T>>;
+  /** Merge patch (RFC 7396) of `labels` and `spec`. */
+  patch<S, T>(
+    kind: Kind<S, T>,
+    ref: Ref,
+    patch: { labels?: Json; spec?: Json },
+    options?: CallOptions,
+  ): Promise<Resource<S, T>>;
+  /**
+   * For controllers and agents. Merge patch of the status; only while the resource has this uid.
+   * @throws NotFound when it is gone or another has its name.
+   */
+  patchStatus<S, T>(
+    kind: Kind<S, T>,
+    ref: Ref,
+    uid: string,
+    patch: JsonObject,
+    options?: CallOptions,
+  ): Promise<Resource<S, T>>;
+  /** For controllers and agents. Absent (resource or finalizer) is success. */
+  removeFinalizer(kind: Kind, ref: Ref, uid: string, finalizer: string, options?: CallOptions): Promise<void>;
+  /** Marks it for deletion; what has no finalizers is gone at once. @throws NotFound, Conflict when protected or in use. */
+  delete(kind: Kind, ref: Ref, options?: CallOptions): Promise<void>;
+  /** Events after that revision. Reconnects by itself; ends when aborted. @throws Compacted: list again. */
+  watch<S, T>(
+    kind: Kind<S, T>,
+    options: ListOptions & { after: number },
+    signal: AbortSignal,
+  ): AsyncIterable<WatchEvent<Resource<S, T>>>;
+
+  /** Sends a file; returns the name to use in an image's source. */
+  upload(
+    data: AsyncIterable<Uint8Array>,
+    options?: CallOptions,
+  ): Promise<{ upload: string; sha256: string; sizeBytes: number }>;
+  /** For agents. */
+  download(upload: string, options?: CallOptions): Promise<AsyncIterable<Uint8Array>>;
+
+  /** exec, console or log of an instance. */
+  openSession(
+    verb: SessionRequest["verb"],
+    instance: Ref,
+    parameters: JsonObject,
+    signal: AbortSignal,
+  ): Promise<Channel>;
+  /** For agents: requests for streams to instances of this host, until aborted. */
+  sessionRequests(host: string, signal: AbortSignal): AsyncIterable<SessionRequest>;
+  /** For agents: the other end of a session. */
+  acceptSession(id: string, signal: AbortSignal): Promise<Channel>;
+
+  version(options?: CallOptions): Promise<{ version: string; apiVersion: string }>;
+}

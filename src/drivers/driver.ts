@@ -1,0 +1,153 @@
+/**
+ * The contract between Strata and a substrate. A driver turns a GuestSpec into a running guest and knows nothing of
+ * projects, images or the API: disks are prepared and networks exist before it is called. Every driver passes
+ * `driverConformance`.
+ *
+ * Invariants: every verb may be repeated after a crash of the caller at any line; guests outlive the caller; what the
+ * driver makes is found again by `list` alone, also when no handle was ever recorded; guests are confined (their own
+ * ids, cgroup, limits) from their first instruction.
+ */
+import type { Duplex, Readable, Writable } from "node:stream";
+import type { z } from "zod";
+import type { Uid } from "../core/ids.ts";
+import type { JsonObject } from "../core/json.ts";
+import type { Fingerprint } from "../kinds/host.ts";
+
+/** The root file system, ready to use. */
+export type GuestRoot =
+  | {
+      type: "tree";
+      /** A mounted, writable tree whose owners are shifted by idBase. Belongs to this guest alone. */
+      path: string;
+      /** Guest id 0 is host id idBase; idCount ids follow. */
+      idBase: number;
+      idCount: number;
+    }
+  | {
+      type: "disk";
+      /** A disk file that belongs to this guest alone; its backing files are read-only. */
+      path: string;
+      format: "qcow2" | "raw";
+      /** Direct kernel boot; without it the disk boots by itself (firmware and boot loader). */
+      boot?: { kernel: string; initrd?: string; commandLine: string };
+    };
+
+/** One network card. The port exists nowhere before `start` and goes away with the guest. */
+export interface GuestNic {
+  /** Name inside containers; VMs name their own. */
+  name: string;
+  macAddress: string;
+  ipAddress: string;
+  prefixLength: number;
+  gateway: string;
+  mtu: number;
+  /** Path of the network's namespace, such as /run/netns/NAME. */
+  netns: string;
+  /** The bridge in that namespace to join. */
+  bridge: string;
+  /** Name for the bridge port in that namespace, at most 15 characters, unique there. */
+  port: string;
+}
+
+/** A NoCloud seed for cloud-init: the three files' texts. */
+export interface Seed {
+  metaData: string;
+  userData: string;
+  networkConfig: string;
+}
+
+export interface GuestSpec<Config = JsonObject> {
+  uid: Uid;
+  /** For people and process titles: PROJECT/NAME. */
+  title: string;
+  hostname: string;
+  type: "vm" | "container";
+  cpus: number;
+  memoryMib: number;
+  /** Containers only: processes and threads. */
+  maxProcesses: number;
+  root: GuestRoot;
+  nics: GuestNic[];
+  seed: Seed;
+  config: Config;
+}
+
+/** How a guest ended: by its own orderly shutdown, by a request of ours, or any other way. */
+export type ExitReason = "poweroff" | "requested" | "crash";
+
+export interface ObservedGuest<Handle> {
+  uid: Uid;
+  handle: Handle;
+  /** `created`: never started since its creation. */
+  state: "created" | "running" | "stopped";
+  /** When stopped. */
+  exit?: { reason: ExitReason; message: string };
+  /** Identifies one run of the guest: another value means that it was restarted. */
+  runId?: string;
+  /** The main process on the host, while running. */
+  pid?: number;
+}
+
+export interface ExecRequest {
+  command: readonly string[];
+  env: Readonly<Record<string, string>>;
+  /** With a terminal of that size: `stderr` stays empty. Needs the ability `exec-tty`. */
+  tty?: { columns: number; rows: number };
+}
+
+export interface ExecSession {
+  stdin: Writable;
+  stdout: Readable;
+  stderr: Readable;
+  /** Does nothing without a terminal. */
+  resize(columns: number, rows: number): void;
+  /** The command's exit status (128 + signal number when killed by one). */
+  exit: Promise<number>;
+}
+
+export interface Exec<Handle> {
+  /** Runs a command as root in the running guest. The signal kills it. @throws Unavailable when it cannot be reached. */
+  run(handle: Handle, request: ExecRequest, signal: AbortSignal): Promise<ExecSession>;
+}
+
+export interface Console<Handle> {
+  /** Attaches to the serial console until the stream is destroyed. One at a time. @throws Conflict when taken. */
+  attach(handle: Handle, signal: AbortSignal): Promise<Duplex>;
+  /** What the console printed: the last `tailBytes`, then, with `follow`, what comes until the signal aborts. */
+  log(
+    handle: Handle,
+    options: { tailBytes: number; follow: boolean },
+    signal: AbortSignal,
+  ): AsyncIterable<Uint8Array>;
+}
+
+export interface GuestDriver<Config = JsonObject, Handle extends JsonObject = JsonObject> {
+  readonly name: string;
+  readonly config: z.ZodType<Config>;
+  /** Written into each handle as `version`; a driver reads its own and the one before. */
+  readonly handleVersion: number;
+  /** What this host can really do, proven by doing it. */
+  fingerprint(signal: AbortSignal): Promise<Fingerprint>;
+  /** All guests of this driver's name space on this host, orphans included. */
+  list(): Promise<ObservedGuest<Handle>[]>;
+  /** One guest by uid, or undefined; as cheap as can be. */
+  inspect(uid: Uid): Promise<ObservedGuest<Handle> | undefined>;
+  /**
+   * Makes the guest without running it. Idempotent by uid: what is there already is completed and its handle returned;
+   * a guest that is not running takes over a changed spec.
+   */
+  create(guest: GuestSpec<Config>, signal: AbortSignal): Promise<Handle>;
+  /** Runs it; already running is success. @throws with a message for people when it cannot start. */
+  start(handle: Handle, signal: AbortSignal): Promise<void>;
+  /**
+   * Asks the guest to shut down and kills it after `graceMs` (0: at once). Not running is success. Afterwards
+   * `inspect` says stopped with exit reason `requested`.
+   */
+  stop(handle: Handle, options: { graceMs: number }, signal: AbortSignal): Promise<void>;
+  /** Kills it if need be and removes all that `create` and `start` made (not the root disk). Absent is success. */
+  destroy(handle: Handle, signal: AbortSignal): Promise<void>;
+  /** Hints that a guest changed, within 1 s of the change: a reason to inspect, never the truth. */
+  events(signal: AbortSignal): AsyncIterable<{ uid: Uid }>;
+  readonly exec?: Exec<Handle>;
+  readonly console?: Console<Handle>;
+}

@@ -1,0 +1,90 @@
+import { z } from "zod";
+import { conditionSchema, defineKind, immutable, progressSchema, type ResourceOf } from "./kind.ts";
+
+export const digestSchema = z.string().regex(/^sha256:[0-9a-f]{64}$/, {
+  error: "must be sha256: and 64 hexadecimal digits",
+});
+
+const packageName = z
+  .string()
+  .regex(/^[a-z0-9][a-z0-9+.-]{0,99}$/, { error: "must be a Debian package name" });
+const httpUrl = z.url({ protocol: /^https?$/, error: "must be an http:// or https:// URL" }).max(2000);
+const artefact = z.enum(["tar", "qcow2"]);
+
+/** Where an image comes from. Each leads to the same thing: one root tree, addressed by the hash of its content. */
+export const imageSourceSchema = z.discriminatedUnion("type", [
+  z.strictObject({
+    /** Built from a Debian suite by mmdebstrap. */
+    type: z.literal("debian"),
+    suite: z.enum(["bookworm", "trixie"], { error: "must be bookworm (Debian 12) or trixie (Debian 13)" }),
+    /** Installed on top of what every image needs (init, SSH, cloud-init, kernel, guest agent). */
+    packages: z.array(packageName).max(200).default([]),
+  }),
+  z.strictObject({
+    /** A root tarball or cloud image sent to the API beforehand (POST /v1/uploads). */
+    type: z.literal("upload"),
+    upload: z.string().max(100),
+    format: artefact,
+    sha256: z
+      .string()
+      .regex(/^[0-9a-f]{64}$/)
+      .optional(),
+  }),
+  z.strictObject({
+    type: z.literal("url"),
+    url: httpUrl,
+    format: artefact,
+    /** Required: what is fetched is used only when it has this checksum. */
+    sha256: z.string().regex(/^[0-9a-f]{64}$/, { error: "must be 64 hexadecimal digits" }),
+  }),
+  z.strictObject({
+    /** A simplestreams server, as Incus, LXD and Ubuntu use them. */
+    type: z.literal("simplestreams"),
+    server: httpUrl,
+    /** An alias or product name there, such as `debian/12`. */
+    alias: z.string().min(1).max(200),
+  }),
+]);
+export type ImageSource = z.infer<typeof imageSourceSchema>;
+
+export const imageSpecSchema = z.strictObject({
+  description: z.string().max(200).default(""),
+  source: imageSourceSchema,
+});
+
+export const imageStatusSchema = z.strictObject({
+  state: z.enum(["pending", "building", "ready", "failed"]),
+  message: z.string().max(2048),
+  /** Hash over the root tree's content: the image's identity. Present once ready. */
+  digest: digestSchema.optional(),
+  sizeBytes: z.int().min(0).optional(),
+  /** Which types of guest can start from it. */
+  types: z.array(z.enum(["vm", "container"])),
+  /** `Debian GNU/Linux 12 (bookworm)`, from os-release. */
+  os: z.string().max(200).optional(),
+  /** The host whose agent makes it. */
+  host: z.string().optional(),
+  progress: progressSchema.optional(),
+  observedGeneration: z.int().min(0),
+  conditions: z.array(conditionSchema),
+});
+
+export const imageKind = defineKind({
+  name: "Image",
+  plural: "images",
+  scope: "project",
+  summary: "One root tree with a kernel beside it: starts as a virtual machine and as a container.",
+  spec: imageSpecSchema,
+  status: imageStatusSchema,
+  initialStatus: () => ({
+    state: "pending" as const,
+    message: "waiting for a host to make it",
+    types: [],
+    observedGeneration: 0,
+    conditions: [],
+  }),
+  finalizers: ["agent"],
+  validateUpdate: (next, previous) => immutable(next, previous, ["source"]),
+});
+export type Image = ResourceOf<typeof imageKind>;
+export type ImageStatus = Image["status"];

@@ -1,0 +1,158 @@
+import { z } from "zod";
+import type { Json } from "../core/json.ts";
+import {
+  conditionSchema,
+  defineKind,
+  immutable,
+  nameSchema,
+  progressSchema,
+  type ResourceOf,
+} from "./kind.ts";
+import { diskLimits } from "./volume.ts";
+
+/** Limits a spec may name. The hosts' capacity is checked on admission. */
+export const instanceLimits = {
+  maxCpus: 256,
+  minMemoryMib: 16,
+  maxMemoryMib: 16 * 1024 * 1024,
+  userDataBytes: 64 * 1024,
+  minProcesses: 16,
+  maxProcesses: 4_194_304,
+} as const;
+
+/** A port that the instance serves on; it is Ready when every one accepts connections. */
+export const serviceSchema = z.strictObject({
+  name: nameSchema,
+  port: z.int().min(1).max(65535),
+  protocol: z.enum(["tcp", "http", "https"]).default("tcp"),
+  /** For the URL only. */
+  path: z
+    .string()
+    .regex(/^\/[^\s]{0,199}$/, { error: "must start with /" })
+    .default("/"),
+});
+
+export const instanceSpecSchema = z.strictObject({
+  type: z.enum(["vm", "container"]),
+  /** Name of an image in the same project. */
+  image: nameSchema,
+  cpus: z.int().min(1).max(instanceLimits.maxCpus).default(1),
+  memoryMib: z.int().min(instanceLimits.minMemoryMib).max(instanceLimits.maxMemoryMib).default(512),
+  diskMib: z.int().min(diskLimits.minMib).max(diskLimits.maxMib).default(8192),
+  /** Processes and threads a container may have; a VM's kernel sets its own bound. */
+  maxProcesses: z.int().min(instanceLimits.minProcesses).max(instanceLimits.maxProcesses).default(4096),
+  network: nameSchema.default("default"),
+  /** For cloud-init, as it is: `#cloud-config`, a script, or MIME. */
+  userData: z
+    .string()
+    .refine((text) => Buffer.byteLength(text) <= instanceLimits.userDataBytes, {
+      error: `must be at most ${instanceLimits.userDataBytes} bytes`,
+    })
+    .optional(),
+  /** Names of key pairs in the same project, for the default user and root. */
+  keyPairs: z.array(nameSchema).max(16).default([]),
+  /** What happens when the guest ends by itself. A stop asked for by `power` is never undone. */
+  restartPolicy: z.enum(["always", "on-failure", "never"]).default("always"),
+  /** True: deletion is refused until this is set to false. */
+  protected: z.boolean().default(false),
+  power: z.enum(["running", "stopped"]).default("running"),
+  /** Restarts asked for so far; one more than before restarts the guest once. */
+  restarts: z.int().min(0).default(0),
+  services: z.array(serviceSchema).max(32).default([]),
+  /** A driver by name; left out, the host's preferred one for the type. */
+  driver: nameSchema.optional(),
+});
+export type InstanceSpec = z.infer<typeof instanceSpecSchema>;
+
+/**
+ * | state    | meaning                                                          | leads to                    |
+ * |----------|------------------------------------------------------------------|-----------------------------|
+ * | pending  | waits for an image, a network or a host; `message` says for which | starting, failed, deleting  |
+ * | starting | its disk, network and guest are being made                        | running, failed, deleting   |
+ * | running  | the guest runs (Ready tells whether it answers)                   | stopping, backoff, deleting |
+ * | stopping | was asked to shut down; killed when the grace period ends         | stopped                     |
+ * | stopped  | does not run, as wanted                                           | starting, deleting          |
+ * | backoff  | ended by itself; starts again at `nextStartAt`                    | starting                    |
+ * | failed   | cannot go on without a change; `message` says which               | starting, deleting          |
+ * | deleting | guest, disk and addresses are being taken away                    | gone                        |
+ */
+export const instanceStates = [
+  "pending",
+  "starting",
+  "running",
+  "stopping",
+  "stopped",
+  "backoff",
+  "failed",
+  "deleting",
+] as const;
+export type InstanceState = (typeof instanceStates)[number];
+
+const jsonSchema = z.json().transform((value) => value as Json);
+
+export const instanceStatusSchema = z.strictObject({
+  state: z.enum(instanceStates),
+  reason: z.string().max(64),
+  message: z.string().max(1024),
+  /** Written once by placement. */
+  host: z.string().optional(),
+  /** The instance's for life; allocated in the commit that creates it. */
+  nic: z.strictObject({ network: z.string(), macAddress: z.string(), ipAddress: z.string() }).optional(),
+  driver: z.string().optional(),
+  /** The driver's own; recorded before the guest starts. */
+  handle: jsonSchema.optional(),
+  /** The content the root disk was made from. */
+  imageDigest: z.string().optional(),
+  observedGeneration: z.int().min(0),
+  /** The `spec.restarts` that the running guest was started with. */
+  observedRestarts: z.int().min(0),
+  /** Starts after the guest ended by itself, since creation. */
+  crashes: z.int().min(0),
+  /** Consecutive ones, for the back-off; 0 again after ten minutes of running. */
+  recentCrashes: z.int().min(0),
+  startedAt: z.string().optional(),
+  nextStartAt: z.string().optional(),
+  progress: progressSchema.optional(),
+  /** `Ready`: every service of spec accepts connections. */
+  conditions: z.array(conditionSchema),
+});
+export type InstanceStatus = z.infer<typeof instanceStatusSchema>;
+
+export const instanceKind = defineKind({
+  name: "Instance",
+  plural: "instances",
+  scope: "project",
+  summary: "A virtual server: a virtual machine or a system container.",
+  spec: instanceSpecSchema,
+  status: instanceStatusSchema,
+  initialStatus: () => ({
+    state: "pending" as const,
+    reason: "Created",
+    message: "waiting for a host",
+    observedGeneration: 0,
+    observedRestarts: 0,
+    crashes: 0,
+    recentCrashes: 0,
+    conditions: [],
+  }),
+  finalizers: ["agent"],
+  validateUpdate(next, previous) {
+    const errors = immutable(next, previous, [
+      "type",
+      "image",
+      "cpus",
+      "memoryMib",
+      "diskMib",
+      "maxProcesses",
+      "network",
+      "userData",
+      "keyPairs",
+      "driver",
+    ]);
+    if (next.restarts < previous.restarts) {
+      errors.push({ path: "spec.restarts", message: "can only grow", allowed: `>= ${previous.restarts}` });
+    }
+    return errors;
+  },
+});
+export type Instance = ResourceOf<typeof instanceKind>;
