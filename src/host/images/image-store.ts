@@ -1,0 +1,56 @@
+/**
+ * Images on this host: content-addressed root trees and what is made of them. Shared by all daemons on the host
+ * (entries are immutable; a lock file per entry keeps two builders apart).
+ *
+ * On disk, under the image directory: `DIGEST/` with manifest.json, tree/ (the root tree, owners shifted by idBase, the
+ * lower layer of containers), disk.qcow2 (the base of VM disks, made on first need), vmlinuz and initrd; `tmp/` for
+ * what is being made. An entry appears by one rename, so an interrupted build leaves nothing but a directory in tmp/,
+ * which the next start removes.
+ */
+import type { Readable } from "node:stream";
+import type { ImageSource } from "../../kinds/image.ts";
+import type { Progress } from "../../kinds/kind.ts";
+
+export interface StoredImage {
+  /** `sha256:` and the hash of the canonical manifest: each path with type, mode, owner, size, content hash and link target. */
+  digest: string;
+  /** Of the files in the tree. */
+  sizeBytes: number;
+  /** PRETTY_NAME of os-release, or "". */
+  os: string;
+  types: ("vm" | "container")[];
+  /** Why not both types, for people; "" when both. */
+  limitation: string;
+}
+
+export interface MakeImageOptions {
+  signal: AbortSignal;
+  onProgress(progress: Progress): void;
+  /** Reads what was sent to the API, for sources of type `upload`. */
+  openUpload(upload: string): Promise<Readable>;
+}
+
+export interface ImageStore {
+  /** Removes what interrupted builds left. Call once at start. */
+  recover(): Promise<void>;
+  list(): Promise<StoredImage[]>;
+  get(digest: string): Promise<StoredImage | undefined>;
+  /**
+   * Builds, imports or pulls. The same source made before gives the same entry at once (builds are remembered by their
+   * recipe), the same content from another source is stored once.
+   * @throws Invalid for a hostile, truncated or unfit archive or a wrong checksum; Unavailable without space or network.
+   */
+  make(source: ImageSource, options: MakeImageOptions): Promise<StoredImage>;
+  /** The shared, read-only lower layer for containers. Verified against the manifest before its first use by this process. */
+  containerTree(
+    digest: string,
+    signal: AbortSignal,
+  ): Promise<{ path: string; idBase: number; idCount: number }>;
+  /** The shared, read-only base disk and, where the image has them, kernel and initrd. Made and verified before first use. */
+  vmDisk(
+    digest: string,
+    signal: AbortSignal,
+  ): Promise<{ path: string; format: "qcow2"; sizeMib: number; boot?: { kernel: string; initrd?: string } }>;
+  /** Removes the entry; absent is success. The caller makes sure that nothing uses it. */
+  remove(digest: string): Promise<void>;
+}
