@@ -10,7 +10,7 @@ export default defineConfig({
       {
         test: {
           name: "unit",
-          include: ["src/**/*.test.ts", "sim/**/*.test.ts", "tools/**/*.test.ts"],
+          include: ["src/**/*.test.ts", "sim/**/*.test.ts", "tools/**/*.test.ts", "bench/**/*.test.ts"],
           testTimeout: 20_000,
         },
       },

@@ -1,0 +1,94 @@
+/**
+ * What a test may not leave behind. A snapshot lists everything on the host that Strata makes outside its own
+ * directories; two snapshots are compared as sets, so whatever else runs on the machine does not matter as long as it
+ * stays.
+ */
+import { readdir, readFile, readlink } from "node:fs/promises";
+import { run } from "../src/host/run.ts";
+
+export type Snapshot = ReadonlySet<string>;
+
+/** Processes, mounts, network namespaces, links, routes, nft tables, loop devices and control groups, one line each. */
+export async function takeSnapshot(): Promise<Snapshot> {
+  const lists = await Promise.all([
+    processes(),
+    mounts(),
+    lines("netns", "ip", ["netns", "list"], (line) => line.split(" ")[0] ?? ""),
+    lines("link", "ip", ["-o", "link"], (line) => line.split(/:\s|@/)[1] ?? ""),
+    lines("route", "ip", ["-4", "route"], (line) => line.trim()),
+    lines("nft", "nft", ["list", "tables"], (line) => line),
+    lines("loop", "losetup", ["-l", "-n", "-O", "BACK-FILE"], (line) => line.trim()),
+    cgroups(),
+  ]);
+  return new Set(lists.flat());
+}
+
+/** Lines that are in `after` and not in `before`. */
+export function leaksBetween(before: Snapshot, after: Snapshot): string[] {
+  return [...after].filter((line) => !before.has(line)).sort();
+}
+
+async function lines(
+  what: string,
+  command: string,
+  args: string[],
+  pick: (line: string) => string,
+): Promise<string[]> {
+  const { stdout } = await run(command, args);
+  return stdout
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => `${what} ${pick(line)}`);
+}
+
+/** User processes only, and none below this test process: those are the test's own. */
+async function processes(): Promise<string[]> {
+  const found: { pid: number; parent: number; command: string }[] = [];
+  for (const entry of await readdir("/proc")) {
+    if (!/^\d+$/.test(entry)) continue;
+    try {
+      await readlink(`/proc/${entry}/exe`); // kernel threads have none
+      const stat = await readFile(`/proc/${entry}/stat`, "utf8");
+      const [state, parent] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+      if (state === "Z") continue;
+      const command = (await readFile(`/proc/${entry}/cmdline`, "utf8")).replaceAll("\0", " ").trim();
+      found.push({ pid: Number(entry), parent: Number(parent), command: command.slice(0, 160) });
+    } catch {
+      // ended meanwhile
+    }
+  }
+  const own = new Set([process.pid]);
+  for (let grew = true; grew; ) {
+    grew = false;
+    for (const { pid, parent } of found) {
+      if (own.has(parent) && !own.has(pid)) {
+        own.add(pid);
+        grew = true;
+      }
+    }
+  }
+  return found.filter(({ pid }) => !own.has(pid)).map(({ pid, command }) => `process ${pid} ${command}`);
+}
+
+async function mounts(): Promise<string[]> {
+  const text = await readFile("/proc/self/mountinfo", "utf8");
+  return text
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => `mount ${line.split(" ")[4]}`);
+}
+
+/** Groups at the top of every hierarchy and one below: guests' groups are NAMESPACE/UID. */
+async function cgroups(): Promise<string[]> {
+  const root = "/sys/fs/cgroup";
+  const found: string[] = [];
+  const visit = async (path: string, depth: number): Promise<void> => {
+    for (const entry of await readdir(path, { withFileTypes: true }).catch(() => [])) {
+      if (!entry.isDirectory()) continue;
+      found.push(`cgroup ${path}/${entry.name}`);
+      if (depth > 1) await visit(`${path}/${entry.name}`, depth - 1);
+    }
+  };
+  await visit(root, 3);
+  return found;
+}
