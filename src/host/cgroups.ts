@@ -3,8 +3,11 @@
  * `/NAMESPACE/UID`, in every hierarchy that matters; limits are in force before its first process enters.
  */
 
+/** What is left out is not limited. */
 export interface CgroupLimits {
+  /** CPU time per time; fractions are allowed. */
   cpus?: number;
+  /** RAM; never continued on swap. */
   memoryMib?: number;
   processes?: number;
 }
@@ -20,17 +23,20 @@ export interface Cgroups {
   procsFiles(group: string): string[];
   /** Process ids inside, sub-groups included. */
   pids(group: string): Promise<number[]>;
-  /** Kills every process inside and waits until none is left. */
+  /** Is any process inside, sub-groups included? False for an absent group. One read where the kernel keeps count. */
+  isPopulated(group: string): Promise<boolean>;
+  /** Kills every process inside and waits until none is left; absent is success. @throws Timeout when some cannot die. */
   kill(group: string): Promise<void>;
-  /** Removes the group and its sub-groups; absent is success. It must be empty. */
+  /** Removes the group and its sub-groups; absent is success. @throws Conflict when processes are inside. */
   remove(group: string): Promise<void>;
   /** Groups directly below `parent`. */
   list(parent: string): Promise<string[]>;
-  /** Limits and use as the kernel tells them. */
+  /** Use as the kernel tells it. @throws NotFound. */
   usage(group: string): Promise<{ memoryBytes: number; cpuMicros: number; processes: number }>;
   /**
    * Calls back when the group becomes empty or populated (v2 and hybrid: from the kernel's notification on
-   * `cgroup.events`; v1: by looking once a second). The returned function ends it.
+   * `cgroup.events`; v1: by looking once a second). A hint: changes may be merged or reported twice. The returned
+   * function ends it. The group must exist; when it is removed, the last call says empty.
    */
   watch(group: string, onChange: (populated: boolean) => void): () => void;
 }
