@@ -6,17 +6,24 @@
 import type { Instant } from "../core/clock.ts";
 
 export interface Plan<Action, Status> {
-  /** What to report; undefined where there is nothing to report on. */
+  /** What to report; undefined where there is nothing to report on (such a key is not looked at again by resync). */
   status: Status | undefined;
   /** In order; the first that fails ends the round and the key is tried again with back-off. */
   actions: readonly Action[];
   /** Look again after this long, without a hint. */
   recheckAfterMs?: number;
+  /**
+   * True: the report need not be written before the first action and runs beside them; only for what is news to
+   * people. A status that a restart relies on is written first.
+   */
+  reportAlongside?: boolean;
 }
 
 /** A source of keys to look at. Ends only when the signal aborts; errors make the runner start it again. */
 export interface Watch {
   readonly name: string;
+  /** True: these hints cut a key's back-off short, because someone changed what is wanted. Default false. */
+  readonly urgent?: boolean;
   keys(signal: AbortSignal): AsyncIterable<string>;
 }
 
@@ -29,4 +36,24 @@ export interface Reconciler<World, Action, Status> {
   execute(action: Action, signal: AbortSignal): Promise<void>;
   /** Writes the status if it differs from the one observed; called before the actions of a round. */
   report?(key: string, world: World, status: Status, signal: AbortSignal): Promise<void>;
+  /**
+   * A round of this key ended in an error and is repeated after `retryAfterMs`: the place to tell people. `world` is
+   * undefined when observing failed. What it throws is logged only.
+   */
+  failed?(key: string, failure: Failure<World>, signal: AbortSignal): Promise<void>;
+  /**
+   * Asked on a hint while a round of this key runs, with the world of that round. True aborts the round's signal and
+   * starts over at once: for long actions whose purpose is gone.
+   */
+  obsolete?(key: string, world: World): boolean;
+  /** Keys of different lanes do not wait for each other; each lane has its own bound. Default: one lane. */
+  lane?(key: string): string;
+}
+
+export interface Failure<World> {
+  world: World | undefined;
+  error: unknown;
+  /** 1 for the first in a row. */
+  attempt: number;
+  retryAfterMs: number;
 }
