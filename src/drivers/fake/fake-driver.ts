@@ -1,0 +1,135 @@
+/**
+ * A driver without a hypervisor: for simulations of thousands of guests, for tests, and for `strata daemon --fake`.
+ * It keeps nothing itself; all state is the world's.
+ */
+import { StrataError } from "../../core/errors.ts";
+import type { Uid } from "../../core/ids.ts";
+import type { JsonObject } from "../../core/json.ts";
+import type { Fingerprint } from "../../kinds/host.ts";
+import type { Exec, GuestDriver, GuestSpec, ObservedGuest } from "../driver.ts";
+import { HintQueue } from "../hint-queue.ts";
+import { fakeConsole, runFakeCommand } from "./fake-commands.ts";
+import { type FakeConfig, fakeConfigSchema } from "./fake-config.ts";
+import type { FakeGuest, FakeWorld } from "./fake-world.ts";
+
+export interface FakeDriverOptions {
+  /** Default `fake`. */
+  name?: string;
+  /** Default both. */
+  types?: Fingerprint["types"];
+}
+
+export function createFakeDriver(world: FakeWorld, options: FakeDriverOptions = {}): GuestDriver<JsonObject> {
+  return new FakeDriver(world, options);
+}
+
+class FakeDriver implements GuestDriver<JsonObject> {
+  readonly name: string;
+  readonly config = fakeConfigSchema as unknown as GuestDriver["config"];
+  readonly handleVersion = 1;
+  readonly console;
+  readonly exec: Exec<JsonObject>;
+  readonly #world: FakeWorld;
+  readonly #types: Fingerprint["types"];
+
+  constructor(world: FakeWorld, options: FakeDriverOptions) {
+    this.#world = world;
+    this.name = options.name ?? "fake";
+    this.#types = options.types ?? ["vm", "container"];
+    this.console = fakeConsole(world, (handle) => this.#uidOf(handle));
+    this.exec = {
+      run: async (handle, request, signal) => {
+        signal.throwIfAborted();
+        const guest = world.guests.get(this.#uidOf(handle));
+        if (guest?.state !== "running") {
+          throw new StrataError("Unavailable", "the guest is not running, so no command can run in it");
+        }
+        return runFakeCommand(guest, request, signal);
+      },
+    };
+  }
+
+  async fingerprint(): Promise<Fingerprint> {
+    return {
+      available: true,
+      message: "",
+      version: "fake",
+      types: this.#types,
+      abilities: ["exec", "exec-tty", "console"],
+      facts: { guests: "simulated" },
+    };
+  }
+
+  list(): Promise<ObservedGuest<JsonObject>[]> {
+    return this.#world.call("list", undefined, undefined, () =>
+      [...this.#world.guests].map(([uid, guest]) => this.#observe(uid, guest)),
+    );
+  }
+
+  inspect(uid: Uid): Promise<ObservedGuest<JsonObject> | undefined> {
+    return this.#world.call("inspect", uid, undefined, () => {
+      const guest = this.#world.guests.get(uid);
+      return guest && this.#observe(uid, guest);
+    });
+  }
+
+  create(guest: GuestSpec, signal: AbortSignal): Promise<JsonObject> {
+    return this.#world.call("create", guest.uid, signal, () => {
+      const config: FakeConfig = fakeConfigSchema.parse(guest.config);
+      this.#world.put(guest.uid, { ...structuredClone(guest), config });
+      return this.#handleOf(guest.uid);
+    });
+  }
+
+  start(handle: JsonObject, signal: AbortSignal): Promise<void> {
+    const uid = this.#uidOf(handle);
+    return this.#world.call("start", uid, signal, () => this.#world.run(uid));
+  }
+
+  stop(handle: JsonObject, options: { graceMs: number }, signal: AbortSignal): Promise<void> {
+    const uid = this.#uidOf(handle);
+    return this.#world.call("stop", uid, signal, async () => {
+      const guest = this.#world.guests.get(uid);
+      if (guest?.state !== "running") return;
+      const { runId } = guest;
+      const needsMs = guest.spec.config.shutdownMs === "never" ? Infinity : guest.spec.config.shutdownMs;
+      const waitMs = Math.min(needsMs, options.graceMs);
+      if (waitMs > 0) await this.#world.clock.sleep(waitMs, signal);
+      if (guest.runId !== runId) return;
+      const message = needsMs <= options.graceMs ? "shut down as requested" : "killed after the grace period";
+      this.#world.end(uid, "requested", message);
+    });
+  }
+
+  destroy(handle: JsonObject, signal: AbortSignal): Promise<void> {
+    const uid = this.#uidOf(handle);
+    return this.#world.call("destroy", uid, signal, () => this.#world.remove(uid));
+  }
+
+  events(signal: AbortSignal): AsyncIterable<{ uid: Uid }> {
+    const hints = new HintQueue(signal);
+    const end = this.#world.onHint((uid) => hints.push(uid));
+    signal.addEventListener("abort", end, { once: true });
+    if (signal.aborted) end();
+    return hints;
+  }
+
+  #observe(uid: Uid, guest: FakeGuest): ObservedGuest<JsonObject> {
+    return {
+      uid,
+      handle: this.#handleOf(uid),
+      state: guest.state,
+      ...(guest.exit === undefined ? {} : { exit: guest.exit }),
+      ...(guest.runId === undefined ? {} : { runId: guest.runId }),
+      ...(guest.pid === undefined ? {} : { pid: guest.pid }),
+    };
+  }
+
+  #handleOf(uid: Uid): JsonObject {
+    return { version: this.handleVersion, uid };
+  }
+
+  #uidOf(handle: JsonObject): Uid {
+    return handle.uid as Uid;
+  }
+}

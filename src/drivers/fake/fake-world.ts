@@ -1,0 +1,224 @@
+/**
+ * The machine that fake guests run on. It outlives its drivers: a driver made anew over the same world finds the
+ * guests again, as after a restart of the daemon. Everything is deterministic: ids count up, time is the given
+ * clock's, and faults happen when the script or the `faults` function says so.
+ */
+import type { Clock } from "../../core/clock.ts";
+import { type ErrorCode, StrataError } from "../../core/errors.ts";
+import type { Uid } from "../../core/ids.ts";
+import type { ExitReason, GuestSpec } from "../driver.ts";
+import type { FakeConfig } from "./fake-config.ts";
+
+export type FakeVerb = "list" | "inspect" | "create" | "start" | "stop" | "destroy";
+
+/** What goes wrong with one call. */
+export type FakeEffect =
+  /** Nothing is done, and the call throws. */
+  | { type: "fail"; code?: ErrorCode }
+  /** It is done, and the call throws all the same: the answer got lost. */
+  | { type: "lose-answer" }
+  /** It is done, or not, and the call never answers: `onCrash` is told that the calling process is dead. */
+  | { type: "crash"; when: "before" | "after" }
+  /** It is done, and the call answers later. */
+  | { type: "delay"; delayMs: number }
+  /** It is done; the guest ends by itself a while after. */
+  | { type: "die"; delayMs: number; reason: Exclude<ExitReason, "requested"> };
+
+export interface FakeCall {
+  verb: FakeVerb;
+  /** Undefined for `list`. */
+  uid: Uid | undefined;
+  /** How many calls of this verb there were so far, this one included. */
+  count: number;
+}
+
+/** A fault that happens once: at the `nth` (default first) call from now that fits. */
+export interface ScriptedFault {
+  verb: FakeVerb;
+  uid?: Uid;
+  nth?: number;
+  effect: FakeEffect;
+}
+
+export interface FakeGuest {
+  spec: GuestSpec<FakeConfig>;
+  state: "created" | "running" | "stopped";
+  exit?: { reason: ExitReason; message: string };
+  runId?: string;
+  pid?: number;
+  /** What its console printed, the last 64 KiB. */
+  console: string;
+  consoleTaken: boolean;
+}
+
+export interface FakeWorldOptions {
+  clock: Clock;
+  /** Asked at each call, after the script; for random faults from a seed. */
+  faults?: (call: FakeCall) => FakeEffect | undefined;
+  onCrash?: () => void;
+}
+
+const consoleLimit = 64 * 1024;
+
+export class FakeWorld {
+  readonly clock: Clock;
+  readonly guests = new Map<Uid, FakeGuest>();
+  readonly #options: FakeWorldOptions;
+  readonly #hintListeners = new Set<(uid: Uid) => void>();
+  readonly #consoleListeners = new Map<Uid, Set<(text: string) => void>>();
+  readonly #counts = new Map<FakeVerb, number>();
+  #script: { fault: ScriptedFault; left: number }[] = [];
+  #runs = 0;
+
+  constructor(options: FakeWorldOptions) {
+    this.clock = options.clock;
+    this.#options = options;
+  }
+
+  script(fault: ScriptedFault): void {
+    this.#script.push({ fault, left: fault.nth ?? 1 });
+  }
+
+  /** Runs one call of a driver, with what the script has in store for it. */
+  async call<Result>(
+    verb: FakeVerb,
+    uid: Uid | undefined,
+    signal: AbortSignal | undefined,
+    action: () => Result | Promise<Result>,
+  ): Promise<Result> {
+    signal?.throwIfAborted();
+    const count = (this.#counts.get(verb) ?? 0) + 1;
+    this.#counts.set(verb, count);
+    const effect = this.#scripted(verb, uid) ?? this.#options.faults?.({ verb, uid, count });
+    if (effect?.type === "fail") {
+      throw new StrataError(
+        effect.code ?? "Unavailable",
+        `the fake driver was told to fail ${verb} ${uid ?? ""}`,
+      );
+    }
+    if (effect?.type === "crash" && effect.when === "before") return this.#crash();
+    const result = await action();
+    switch (effect?.type) {
+      case "lose-answer":
+        throw new StrataError(
+          "Unavailable",
+          `the fake driver was told to lose the answer of ${verb} ${uid ?? ""}`,
+        );
+      case "crash":
+        return this.#crash();
+      case "delay":
+        await this.clock.sleep(effect.delayMs, signal);
+        return result;
+      case "die":
+        if (uid !== undefined) this.#endLater(uid, effect.delayMs, effect.reason);
+        return result;
+      default:
+        return result;
+    }
+  }
+
+  /** Calls back at each change of a guest; the returned function ends it. */
+  onHint(listener: (uid: Uid) => void): () => void {
+    this.#hintListeners.add(listener);
+    return () => this.#hintListeners.delete(listener);
+  }
+
+  onConsole(uid: Uid, listener: (text: string) => void): () => void {
+    const listeners = this.#consoleListeners.get(uid) ?? new Set();
+    this.#consoleListeners.set(uid, listeners);
+    listeners.add(listener);
+    return () => {
+      listeners.delete(listener);
+      if (listeners.size === 0) this.#consoleListeners.delete(uid);
+    };
+  }
+
+  put(uid: Uid, spec: GuestSpec<FakeConfig>): void {
+    const guest = this.guests.get(uid);
+    if (guest === undefined) {
+      this.guests.set(uid, { spec, state: "created", console: "", consoleTaken: false });
+    } else if (guest.state !== "running") guest.spec = spec;
+    else return;
+    this.hint(uid);
+  }
+
+  run(uid: Uid): void {
+    const guest = this.guests.get(uid);
+    if (guest === undefined) throw new StrataError("NotFound", `the fake guest ${uid} was not created`);
+    if (guest.state === "running") return;
+    this.#runs += 1;
+    guest.state = "running";
+    guest.runId = `run-${this.#runs}`;
+    guest.pid = 1_000_000 + this.#runs;
+    delete guest.exit;
+    this.print(uid, `${guest.spec.hostname} login: `);
+    const { lifetimeMs } = guest.spec.config;
+    if (lifetimeMs !== undefined) this.#endLater(uid, lifetimeMs, guest.spec.config.endsBy);
+    this.hint(uid);
+  }
+
+  /** Ends a guest; one that does not run is left as it is. */
+  end(uid: Uid, reason: ExitReason, message: string): void {
+    const guest = this.guests.get(uid);
+    if (guest?.state !== "running") return;
+    guest.state = "stopped";
+    guest.exit = { reason, message };
+    delete guest.pid;
+    this.hint(uid);
+  }
+
+  remove(uid: Uid): void {
+    if (this.guests.delete(uid)) this.hint(uid);
+  }
+
+  /** As if the guest's main process was killed from outside. */
+  kill(uid: Uid): void {
+    this.end(uid, "crash", "killed by signal 9");
+  }
+
+  /** As if somebody in the guest shut it down. */
+  powerOff(uid: Uid): void {
+    this.end(uid, "poweroff", "powered off by itself");
+  }
+
+  /** As if the host was switched off and on. */
+  reboot(): void {
+    for (const uid of this.guests.keys()) this.end(uid, "crash", "the host was restarted");
+  }
+
+  print(uid: Uid, text: string): void {
+    const guest = this.guests.get(uid);
+    if (guest === undefined) return;
+    guest.console = (guest.console + text).slice(-consoleLimit);
+    for (const listener of this.#consoleListeners.get(uid) ?? []) listener(text);
+  }
+
+  hint(uid: Uid): void {
+    for (const listener of this.#hintListeners) listener(uid);
+  }
+
+  #endLater(uid: Uid, delayMs: number, reason: ExitReason): void {
+    const runId = this.guests.get(uid)?.runId;
+    this.clock.after(delayMs, () => {
+      if (this.guests.get(uid)?.runId === runId)
+        this.end(uid, reason, `the fake guest was told to end by ${reason}`);
+    });
+  }
+
+  #scripted(verb: FakeVerb, uid: Uid | undefined): FakeEffect | undefined {
+    let due: ScriptedFault | undefined;
+    for (const entry of this.#script) {
+      const { fault } = entry;
+      if (fault.verb !== verb || (fault.uid !== undefined && fault.uid !== uid)) continue;
+      entry.left -= 1;
+      if (entry.left <= 0) due ??= fault;
+    }
+    if (due !== undefined) this.#script = this.#script.filter(({ fault }) => fault !== due);
+    return due?.effect;
+  }
+
+  #crash(): Promise<never> {
+    this.#options.onCrash?.();
+    return new Promise(() => {});
+  }
+}
