@@ -5,6 +5,7 @@ import { type Store, type StoreEvent, storeLimits, type Write } from "./store.ts
 /** The watch cases of storeConformance. Readers pull by hand, so that each case decides who is slow. */
 export function watchCases(current: Current): void {
   deliveryCases(current);
+  gapCases(current);
   resumeCases(current);
   endCases(current);
   lagCases(current);
@@ -81,7 +82,9 @@ function deliveryCases(current: Current): void {
     expect(same?.[0]).toMatchObject({ value: [0] });
     expect(await store.get("k0")).toMatchObject({ value: [0] });
   });
+}
 
+function gapCases(current: Current): void {
   test("leaves nothing out and repeats nothing when it starts amid commits", async () => {
     const { store } = current();
     const revisions: number[] = [];
@@ -152,6 +155,13 @@ function resumeCases(current: Current): void {
 }
 
 function endCases(current: Current): void {
+  /** A reader that has read everything and waits. */
+  async function waitForMore(store: Store, signal?: AbortSignal): Promise<{ next: Promise<unknown> }> {
+    const reader = open(store, "waiting", 0, signal);
+    await expectNothingBefore(store, reader, "waiting");
+    return { next: reader.next() };
+  }
+
   test("abort ends a reader that waits, one with events unread, and one not begun", async () => {
     const { store } = current();
     await store.commit(manyPuts("k", 10));
@@ -159,11 +169,11 @@ function endCases(current: Current): void {
     const unread = open(store, "", 0, abort.signal);
     await take(unread, 1);
     const notBegun = open(store, "", 0, abort.signal);
-    const waiting = open(store, "none", 0, abort.signal).next();
+    const waiting = await waitForMore(store, abort.signal);
     abort.abort(new Error("the reason is not thrown"));
     for (const reader of [unread, notBegun])
       expect(await reader.next()).toEqual({ done: true, value: undefined });
-    expect(await waiting).toEqual({ done: true, value: undefined });
+    expect(await waiting.next).toEqual({ done: true, value: undefined });
     await store.commit([put("k")]);
     expect(await unread.next()).toEqual({ done: true, value: undefined });
   });
@@ -185,9 +195,9 @@ function endCases(current: Current): void {
     await store.commit(manyPuts("k", 3));
     const unread = open(store, "", 0);
     await take(unread, 1);
-    const waiting = open(store, "none", 0).next();
+    const waiting = await waitForMore(store);
     await store.close();
-    expect(await waiting).toEqual({ done: true, value: undefined });
+    expect(await waiting.next).toEqual({ done: true, value: undefined });
     expect(await unread.next()).toEqual({ done: true, value: undefined });
     await expect(open(store, "", 0).next()).rejects.toMatchObject({ code: "Unavailable" });
   });
@@ -225,11 +235,10 @@ function lagCases(current: Current): void {
 
   test("a reader that lags further is dropped with Compacted, and can start again", async () => {
     const { store } = current();
+    await store.commit([...manyPuts("k", 50), put("other")]);
     const slow = open(store, "k", 0);
     const elsewhere = open(store, "other", 0);
-    const first = Promise.all([take(slow, 1), take(elsewhere, 1)]);
-    await store.commit([put("k"), put("other")]);
-    await first;
+    await Promise.all([take(slow, 50), take(elsewhere, 1)]);
     await flood(store, backlog + 1);
     await expect(slow.next()).rejects.toMatchObject({ code: "Compacted" });
     expect((await slow.next()).done).toBe(true);

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { Json } from "../core/json.ts";
 import { type Current, keysUnder, listAll, type MakeStore, put, useStore } from "./conformance-harness.ts";
-import { listCases, pageCases } from "./conformance-list.ts";
+import { listCases, pageCases, pastCases } from "./conformance-list.ts";
 import { modelCases } from "./conformance-model.ts";
 import { watchCases } from "./conformance-watch.ts";
 import { storeLimits, type Write } from "./store.ts";
@@ -14,9 +14,11 @@ export function storeConformance(name: string, makeStore: MakeStore): void {
   describe(`${name} is a store`, () => {
     const current = useStore(makeStore);
     describe("get and commit", () => commitCases(current));
+    describe("isolation", () => isolationCases(current));
     describe("conditions", () => conditionCases(current));
     describe("limits", () => limitCases(current));
     describe("list", () => listCases(current));
+    describe("the past", () => pastCases(current));
     describe("pages", () => pageCases(current));
     describe("compact", () => compactCases(current));
     describe("close", () => closeCases(current));
@@ -64,7 +66,9 @@ function commitCases(current: Current): void {
     await store.commit([put("a", 2, 0)]);
     expect((await store.get("a"))?.value).toBe(2);
   });
+}
 
+function isolationCases(current: Current): void {
   test("values are copies, on the way in and on the way out", async () => {
     const { store } = current();
     const value = { list: [1] };

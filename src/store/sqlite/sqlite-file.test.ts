@@ -179,3 +179,23 @@ describe("a full disk", () => {
     expect((await store.list("", { limit: 10 })).entries.map((entry) => entry.key)).toEqual(["a", "b"]);
   });
 });
+
+describe("a failure in the middle of a commit", () => {
+  test("undoes this commit, and no other", async () => {
+    await open().close();
+    withSqlite(`CREATE TRIGGER trip BEFORE INSERT ON entries WHEN new.key = 'trip'
+      BEGIN SELECT RAISE(FAIL, 'as the test wants'); END`);
+    const store = open();
+    const results = await Promise.allSettled([
+      store.commit([{ put: "a", value: 1 }]),
+      store.commit([
+        { put: "half", value: 1 },
+        { put: "trip", value: 1 },
+      ]),
+      store.commit([{ put: "b", value: 1, ifRevision: 0 }]),
+    ]);
+    expect(results).toMatchObject([{ value: 1 }, { reason: { code: "Internal" } }, { value: 2 }]);
+    expect((await store.list("", { limit: 10 })).entries.map((entry) => entry.key)).toEqual(["a", "b"]);
+    expect(await store.commit([{ put: "c", value: 1 }])).toBe(3);
+  });
+});
