@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { shortId, type Uid } from "../core/ids.ts";
 import { defineKind, immutable, type ResourceOf } from "./kind.ts";
 
 /** Smallest and largest disk. */
@@ -28,3 +29,12 @@ export const volumeKind = defineKind({
   validateUpdate: (next, previous) => immutable(next, previous, ["sizeMib", "role", "type"]),
 });
 export type Volume = ResourceOf<typeof volumeKind>;
+
+/**
+ * The names that the root volume of an instance may have, in the order of preference: `NAME-root` where that is short
+ * enough, else (or when it is taken) one that is unique. Whose volume it is, `metadata.owner.uid` tells.
+ */
+export function rootVolumeNames(instance: string, uid: Uid): [plain: string | undefined, unique: string] {
+  const plain = `${instance}-root`;
+  return [plain.length <= 63 ? plain : undefined, `${instance.slice(0, 49)}-${shortId(uid)}-root`];
+}

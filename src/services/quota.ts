@@ -1,0 +1,112 @@
+import { StrataError } from "../core/errors.ts";
+import { formatMib } from "../core/units.ts";
+import { type Instance, type InstanceSpec, instanceKind } from "../kinds/instance.ts";
+import type { Project } from "../kinds/project.ts";
+import type { Write } from "../store/store.ts";
+import type { World } from "./hooks.ts";
+
+/**
+ * A project's quota over its instances, exact under any race and free where there is none.
+ *
+ * `/allocations/quota/PROJECT` exists exactly while the project has a quota; it is written with the project. Without
+ * it, creating and removing an instance only assert its absence (a delete that expects revision 0), so projects
+ * without quota have no hot key. With it, each of them rewrites it. It starts as `counting`: the first create after
+ * that counts the instances there are, and any change meanwhile makes its commit fail and count again.
+ */
+
+type Quota = Project["spec"]["quota"];
+type Amounts = Required<{ [K in keyof Quota]: number }>;
+type Usage = Amounts | { counting: true };
+
+/** Joins the commit that creates a project or changes its spec. */
+export function quotaWrites(project: string, next: Quota, previous: Quota): Write[] {
+  const had = hasQuota(previous);
+  if (hasQuota(next) === had) return [];
+  const key = keyOf(project);
+  return had ? [{ delete: key }] : [{ put: key, value: { counting: true } }];
+}
+
+/** Joins the commit that takes a project out of the store. */
+export function quotaRemoval(project: string): Write {
+  return { delete: keyOf(project) };
+}
+
+/**
+ * Joins the commit that creates an instance.
+ * @throws QuotaExceeded saying which bound, how much is used and how much was asked for.
+ */
+export async function takeQuota(
+  world: World,
+  project: Project,
+  spec: InstanceSpec,
+  action: string,
+): Promise<Write> {
+  const key = keyOf(project.metadata.name);
+  const entry = await world.store.get(key);
+  if (!entry) return { delete: key, ifRevision: 0 };
+  const usage = entry.value as unknown as Usage;
+  const used = "counting" in usage ? await count(world, project.metadata.name) : usage;
+  const wanted = add(used, amountsOf(spec), 1);
+  checkQuota(project, used, spec, action);
+  return { put: key, value: wanted, ifRevision: entry.revision };
+}
+
+/** Joins the commit that takes an instance out of the store. */
+export async function releaseQuota(world: World, instance: Instance): Promise<Write> {
+  const key = keyOf(instance.metadata.project ?? "");
+  const entry = await world.store.get(key);
+  if (!entry) return { delete: key, ifRevision: 0 };
+  const usage = entry.value as unknown as Usage;
+  const value = "counting" in usage ? usage : add(usage, amountsOf(instance.spec), -1);
+  return { put: key, value, ifRevision: entry.revision };
+}
+
+function checkQuota(project: Project, used: Amounts, spec: InstanceSpec, action: string): void {
+  const { quota } = project.spec;
+  const asked = amountsOf(spec);
+  for (const name of ["instances", "cpus", "memoryMib", "diskMib"] as const) {
+    const limit = quota[name];
+    if (limit === undefined || used[name] + asked[name] <= limit) continue;
+    throw new StrataError(
+      "QuotaExceeded",
+      `cannot ${action}: project "${project.metadata.name}" may use ${show(name, limit)}, uses ` +
+        `${show(name, used[name])}, and this asks for ${show(name, asked[name])}; delete instances, or ask an ` +
+        "administrator for a higher quota",
+    );
+  }
+}
+
+async function count(world: World, project: string): Promise<Amounts> {
+  let total: Amounts = { instances: 0, cpus: 0, memoryMib: 0, diskMib: 0 };
+  for await (const instance of world.scan(instanceKind, project)) {
+    total = add(total, amountsOf(instance.spec), 1);
+  }
+  return total;
+}
+
+function amountsOf(spec: InstanceSpec): Amounts {
+  return { instances: 1, cpus: spec.cpus, memoryMib: spec.memoryMib, diskMib: spec.diskMib };
+}
+
+function add(a: Amounts, b: Amounts, sign: 1 | -1): Amounts {
+  return {
+    instances: a.instances + sign * b.instances,
+    cpus: a.cpus + sign * b.cpus,
+    memoryMib: a.memoryMib + sign * b.memoryMib,
+    diskMib: a.diskMib + sign * b.diskMib,
+  };
+}
+
+function show(name: keyof Amounts, amount: number): string {
+  if (name === "memoryMib") return `${formatMib(amount)} of memory`;
+  if (name === "diskMib") return `${formatMib(amount)} of disk`;
+  return `${amount} ${name}`;
+}
+
+function hasQuota(quota: Quota): boolean {
+  return Object.values(quota).some((limit) => limit !== undefined);
+}
+
+function keyOf(project: string): string {
+  return `/allocations/quota/${project}`;
+}
