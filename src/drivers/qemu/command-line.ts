@@ -1,0 +1,266 @@
+/**
+ * From a guest's specification to QEMU's argument vector. Pure: the same input gives the same vector, held by golden
+ * tests, because most of it cannot be seen to be right on a machine without KVM.
+ *
+ * QEMU is given no path of ours. Everything it uses (disks, seed, kernel, sockets, the console's log) is an open file
+ * descriptor that it inherits: our directories stay closed to its user id, no file changes its owner, and a QEMU that
+ * was taken over finds nothing to open. Disks are descriptor sets (`/dev/fdset/N`), which QEMU duplicates and locks;
+ * the kernel and the initrd go through `/proc/self/fd/N`, because QEMU reads them with fopen().
+ */
+import { createHash } from "node:crypto";
+import { assert } from "../../core/errors.ts";
+import type { Uid } from "../../core/ids.ts";
+import type { GuestNic, GuestSpec } from "../driver.ts";
+import type { QemuConfig } from "./qemu-config.ts";
+
+export type Accelerator =
+  | { type: "kvm" }
+  /** `tscKhz`: the rate of the host's time stamp counter, which TCG hands to the guest as it is. */
+  | { type: "tcg"; tscKhz: number };
+
+/** One file of the root disk's chain. */
+export interface DiskFile {
+  fd: number;
+  format: "qcow2" | "raw";
+  /** Can the file be opened with O_DIRECT? tmpfs and some network file systems cannot. */
+  direct: boolean;
+}
+
+/** The inherited descriptors' numbers. */
+export interface Descriptors {
+  qmp: number;
+  console: number;
+  agent: number;
+  consoleLog: number;
+  seed: number;
+  /** The guest's own file first, then what it is based on. */
+  disk: readonly [DiskFile, ...DiskFile[]];
+  kernel?: number;
+  initrd?: number;
+  /** One a NIC where the host has /dev/vhost-net. */
+  vhost: readonly number[];
+}
+
+/**
+ * Of TCG's cache of translated code. QEMU would take a whole GiB, all of which counts against the guest's cgroup; a
+ * full Debian boot translates less than this and flushes the cache once at most.
+ */
+export const translationCacheMib = 128;
+
+/** Fixed places on the PCI bus keep device names in the guest the same when a specification changes. */
+const slots = { root: 0x3, seed: 0x4, random: 0x5, balloon: 0x6, serial: 0x7, firstNic: 0x10 } as const;
+export const maxNics = 0x1e - slots.firstNic;
+
+export function qemuArguments(
+  guest: GuestSpec<QemuConfig>,
+  accelerator: Accelerator,
+  fds: Descriptors,
+): string[] {
+  return [
+    ...machine(guest, accelerator),
+    ...identity(guest),
+    ...control(fds),
+    ...boot(guest, accelerator, fds),
+    ...disks(guest, fds),
+    ...guest.nics.flatMap((nic, index) => network(nic, index, fds.vhost[index])),
+    ...auxiliaryDevices(),
+  ];
+}
+
+/** The machine's UUID: stable for the guest's life, so machine ids derived from it are too. */
+export function machineUuid(uid: Uid): string {
+  const bytes = createHash("sha256").update(`strata guest ${uid}`).digest().subarray(0, 16);
+  bytes[6] = ((bytes[6] ?? 0) & 0x0f) | 0x80; // version 8: by a method of our own (RFC 9562)
+  bytes[8] = ((bytes[8] ?? 0) & 0x3f) | 0x80;
+  const hex = bytes.toString("hex");
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
+}
+
+function machine(guest: GuestSpec<QemuConfig>, accelerator: Accelerator): string[] {
+  const memory = `${guest.memoryMib}M`;
+  return [
+    "-nodefaults",
+    "-no-user-config",
+    ...["-display", "none"],
+    // No SATA, USB, SMBus or keyboard controller: nothing uses them, guests wait for them, and each is attack surface.
+    ...[
+      "-machine",
+      `q35,memory-backend=ram,sata=off,smbus=off,usb=off,i8042=off,vmport=off,dump-guest-core=off`,
+    ],
+    ...acceleration(guest, accelerator),
+    ...["-smp", `cpus=${guest.cpus},sockets=1,cores=${guest.cpus},threads=1`],
+    ...["-m", memory],
+    // merge=off: pages are never shared between guests (KSM), which would let one measure what another has in memory.
+    ...["-object", `memory-backend-ram,id=ram,size=${memory},merge=off,dump=off`],
+    ...["-rtc", "base=utc,driftfix=slew"],
+    // A suspended guest could not be woken by anything that we have.
+    ...["-global", "ICH9-LPC.disable_s3=1"],
+    ...["-global", "ICH9-LPC.disable_s4=1"],
+    ...["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"],
+    // A guest that powers itself off or panics leaves QEMU paused: how it ended can still be asked after our restart.
+    ...["-action", "reboot=reset,shutdown=pause,panic=pause"],
+    ...["-msg", "timestamp=on"],
+  ];
+}
+
+function acceleration(guest: GuestSpec<QemuConfig>, accelerator: Accelerator): string[] {
+  if (accelerator.type === "kvm") return ["-accel", "kvm", "-cpu", guest.config.cpuModel ?? "host"];
+  // 5-level paging only makes the emulated page walks longer.
+  return ["-accel", `tcg,thread=multi,tb-size=${translationCacheMib}`, "-cpu", "max,la57=off"];
+}
+
+function identity(guest: GuestSpec<QemuConfig>): string[] {
+  const uuid = machineUuid(guest.uid);
+  return [
+    ...["-name", `guest=${optionValue(guest.title)},debug-threads=on`],
+    ...["-uuid", uuid],
+    ...[
+      "-smbios",
+      `type=1,manufacturer=Strata,product=Virtual Machine,serial=${optionValue(guest.uid)},uuid=${uuid}`,
+    ],
+  ];
+}
+
+/** Sockets are bound by us and inherited listening, so they can be connected to before QEMU is ready. */
+function control(fds: Descriptors): string[] {
+  return [
+    ...["-chardev", `socket,id=qmp,fd=${fds.qmp},server=on,wait=off`],
+    ...["-mon", "chardev=qmp,mode=control"],
+    ...descriptorSet(fds.consoleLog),
+    ...[
+      "-chardev",
+      `socket,id=console,fd=${fds.console},server=on,wait=off,logfile=/dev/fdset/${fds.consoleLog},logappend=on`,
+    ],
+    ...["-serial", "chardev:console"],
+    ...["-chardev", `socket,id=agent,fd=${fds.agent},server=on,wait=off`],
+  ];
+}
+
+function boot(guest: GuestSpec<QemuConfig>, accelerator: Accelerator, fds: Descriptors): string[] {
+  const { root } = guest;
+  assert(root.type === "disk", "a virtual machine's root is a disk");
+  if (root.boot === undefined) return ["-boot", "strict=on"];
+  assert(fds.kernel !== undefined, "a direct boot has a descriptor for its kernel");
+  return [
+    ...["-kernel", `/proc/self/fd/${fds.kernel}`],
+    ...(fds.initrd === undefined ? [] : ["-initrd", `/proc/self/fd/${fds.initrd}`]),
+    ...["-append", kernelCommandLine(root.boot.commandLine, accelerator)],
+  ];
+}
+
+/** What the image wants, then what it takes to be seen and to boot reliably; the image's own values win. */
+export function kernelCommandLine(commandLine: string, accelerator: Accelerator): string {
+  const words = commandLine.split(/\s+/).filter((word) => word !== "");
+  const add = (word: string) => {
+    const key = word.split("=", 1)[0];
+    if (!words.some((other) => other.split("=", 1)[0] === key)) words.push(word);
+  };
+  add("console=ttyS0");
+  if (accelerator.type === "tcg") {
+    // The kernel measures the TSC against emulated timers and, on a busy host, now and then waits for them for ever.
+    add(`tsc_early_khz=${accelerator.tscKhz}`);
+    add("no_timer_check");
+  }
+  return words.join(" ");
+}
+
+/**
+ * The guest's own file bypasses the host's page cache (cache.direct) and every flush of the guest reaches the disk
+ * before it is answered (the default, cache.no-flush=off): what a guest has synced survives a power cut, and its
+ * caching is charged to its own memory. Base files stay in the page cache: all guests of an image share them. aio=threads, because
+ * the file is sparse and io_submit() blocks while the file system allocates.
+ */
+function disks(guest: GuestSpec<QemuConfig>, fds: Descriptors): string[] {
+  const [own, ...bases] = fds.disk;
+  const base = bases.reduceRight<object | null>((below, file) => fileNode(file, below), null);
+  const root = {
+    "node-name": "root",
+    discard: "unmap",
+    ...formatOptions(own, base),
+    file: {
+      driver: "file",
+      filename: `/dev/fdset/${own.fd}`,
+      aio: "threads",
+      discard: "unmap",
+      cache: { direct: own.direct },
+    },
+  };
+  const seed = {
+    "node-name": "seed",
+    driver: "raw",
+    "read-only": true,
+    file: { driver: "file", filename: `/dev/fdset/${fds.seed}`, "read-only": true },
+  };
+  const bootIndex = guest.root.type === "disk" && guest.root.boot === undefined ? ",bootindex=0" : "";
+  return [
+    ...fds.disk.flatMap(({ fd }) => descriptorSet(fd)),
+    ...descriptorSet(fds.seed),
+    ...["-blockdev", JSON.stringify(root)],
+    ...["-blockdev", JSON.stringify(seed)],
+    ...[
+      "-device",
+      `virtio-blk-pci-non-transitional,drive=root,serial=root,addr=${hex(slots.root)}${bootIndex}`,
+    ],
+    ...["-device", `virtio-blk-pci-non-transitional,drive=seed,serial=seed,addr=${hex(slots.seed)}`],
+  ];
+}
+
+function fileNode(file: DiskFile, base: object | null): object {
+  return {
+    ...formatOptions(file, base),
+    "read-only": true,
+    file: {
+      driver: "file",
+      filename: `/dev/fdset/${file.fd}`,
+      "read-only": true,
+      cache: { direct: false },
+    },
+  };
+}
+
+/** The base is always named, null included: what a header says is never followed. */
+function formatOptions(file: DiskFile, base: object | null): object {
+  return file.format === "qcow2" ? { driver: "qcow2", backing: base } : { driver: "raw" };
+}
+
+function network(nic: GuestNic, index: number, vhost: number | undefined): string[] {
+  const acceleration = vhost === undefined ? "" : `,vhost=on,vhostfd=${vhost}`;
+  return [
+    ...[
+      "-netdev",
+      `tap,id=net${index},ifname=${optionValue(nic.port)},script=no,downscript=no${acceleration}`,
+    ],
+    ...[
+      "-device",
+      `virtio-net-pci-non-transitional,netdev=net${index},mac=${nic.macAddress},host_mtu=${nic.mtu},romfile=,addr=${hex(slots.firstNic + index)}`,
+    ],
+  ];
+}
+
+function auxiliaryDevices(): string[] {
+  return [
+    ...["-object", "rng-builtin,id=random"],
+    ...["-device", `virtio-rng-pci-non-transitional,rng=random,addr=${hex(slots.random)}`],
+    // Memory that the guest frees goes back to the host without anybody asking for it.
+    ...[
+      "-device",
+      `virtio-balloon-pci-non-transitional,free-page-reporting=on,deflate-on-oom=on,addr=${hex(slots.balloon)}`,
+    ],
+    ...["-device", `virtio-serial-pci-non-transitional,id=ports,addr=${hex(slots.serial)}`],
+    ...["-device", "virtserialport,id=agent,bus=ports.0,chardev=agent,name=org.qemu.guest_agent.0"],
+    ...["-device", "pvpanic"],
+  ];
+}
+
+function descriptorSet(fd: number): string[] {
+  return ["-add-fd", `fd=${fd},set=${fd}`];
+}
+
+/** In QEMU's option lists a comma ends a value unless it is doubled. */
+function optionValue(text: string): string {
+  return text.replaceAll(",", ",,");
+}
+
+function hex(value: number): string {
+  return `0x${value.toString(16)}`;
+}
