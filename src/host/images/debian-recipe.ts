@@ -1,0 +1,162 @@
+/**
+ * What goes into an image built from a Debian suite. One tree serves both types of guest, so nothing in it may depend
+ * on the type: systemd and cloud-init tell a container from a VM by themselves.
+ *
+ * Every choice here is for boot time: a guest may run on an emulated processor, twenty times slower than a real one.
+ */
+import { StrataError } from "../../core/errors.ts";
+
+/** Part of what a build is remembered by. Increase it with every change to this file. */
+export const recipeVersion = 1;
+
+const basePackages = [
+  "systemd-sysv",
+  "systemd-resolved",
+  "dbus",
+  "openssh-server",
+  "cloud-init",
+  "sudo",
+  "initramfs-tools",
+  "lz4",
+  "qemu-guest-agent",
+  "iproute2",
+  "netbase",
+  "ca-certificates",
+];
+
+const kernelPackages: Record<string, string> = {
+  x64: "linux-image-cloud-amd64",
+  arm64: "linux-image-cloud-arm64",
+};
+
+/** All packages to install, sorted. @throws Unsupported on a processor that Strata has no kernel for. */
+export function debianPackages(requested: readonly string[], architecture: string = process.arch): string[] {
+  const kernel = kernelPackages[architecture];
+  if (kernel === undefined) {
+    throw new StrataError(
+      "Unsupported",
+      `cannot build Debian images on a host of the architecture ${architecture}`,
+    );
+  }
+  return [...new Set([...basePackages, kernel, ...requested])].sort();
+}
+
+/** Before the kernel is installed, because its installation makes the initrd. */
+export const essentialHook = `set -eu
+mkdir -p "$1/etc/initramfs-tools/conf.d" "$1/usr/share/initramfs-tools/modules.d"
+cat > "$1/etc/initramfs-tools/conf.d/strata" <<'END'
+# The few modules that Strata's VMs need, fast to unpack
+MODULES=list
+COMPRESS=lz4
+RESUME=none
+END
+cat > "$1/usr/share/initramfs-tools/modules.d/strata" <<'END'
+virtio_pci
+virtio_mmio
+virtio_blk
+virtio_scsi
+sd_mod
+virtio_net
+virtio_console
+virtio_rng
+ext4
+crc32c_generic
+END
+`;
+
+const cloudConfig = `# Strata hands its seed over as a disk labelled cidata (VM) or in /var/lib/cloud/seed/nocloud (container)
+datasource_list: [NoCloud, None]
+# systemd-networkd asks DHCP on every card
+network: {config: disabled}
+disable_root: false
+ssh_pwauth: false
+preserve_hostname: false
+ssh_genkeytypes: [ed25519, ecdsa]
+cloud_init_modules: [seed_random, bootcmd, write_files, set_hostname, update_hostname, users_groups, ssh]
+cloud_config_modules: [ssh_import_id, set_passwords, timezone, disk_setup, mounts, runcmd]
+cloud_final_modules: [package_update_upgrade_install, write_files_deferred, scripts_per_once, scripts_per_boot,
+  scripts_per_instance, scripts_user, phone_home, final_message, power_state_change]
+`;
+
+const dhcp = `[Match]
+Name=en* eth*
+
+[Network]
+DHCP=ipv4
+IPv6AcceptRA=yes
+
+[DHCPv4]
+ClientIdentifier=mac
+UseDomains=yes
+UseMTU=yes
+`;
+
+const waitOnline = `# A guest without a card has nothing to wait for
+[Service]
+ExecCondition=/bin/sh -c 'for card in /sys/class/net/*; do [ "$card" = /sys/class/net/lo ] || exit 0; done; exit 1'
+ExecStart=
+ExecStart=/usr/lib/systemd/systemd-networkd-wait-online --any --timeout=60
+`;
+
+const growRoot = `[Unit]
+Description=Grow the root file system to its disk
+ConditionVirtualization=!container
+DefaultDependencies=no
+After=systemd-remount-fs.service
+Before=local-fs.target
+
+[Service]
+Type=oneshot
+ExecStart=/usr/lib/systemd/systemd-growfs /
+
+[Install]
+WantedBy=local-fs.target
+`;
+
+const maskedUnits = [
+  "apt-daily.timer",
+  "apt-daily-upgrade.timer",
+  "dpkg-db-backup.timer",
+  "e2scrub_all.timer",
+  "e2scrub_reap.service",
+  "fstrim.timer",
+  "man-db.timer",
+  "cloud-init-hotplugd.socket",
+];
+
+const files: readonly [path: string, text: string][] = [
+  ["/etc/cloud/cloud.cfg.d/90_strata.cfg", cloudConfig],
+  ["/etc/systemd/network/80-strata.network", dhcp],
+  ["/etc/systemd/system/systemd-networkd-wait-online.service.d/strata.conf", waitOnline],
+  ["/etc/systemd/system/strata-grow-root.service", growRoot],
+  ["/etc/fstab", "# The root file system is mounted by the kernel's command line or by the container\n"],
+  ["/etc/hosts", "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"],
+  ["/etc/default/locale", "LANG=C.UTF-8\n"],
+  ["/etc/machine-id", ""],
+];
+
+const writeFiles = files
+  .map(([path, text]) => {
+    const directory = path.slice(0, path.lastIndexOf("/"));
+    return `mkdir -p "$1${directory}"\ncat > "$1${path}" <<'END'\n${text}END\n`;
+  })
+  .join("");
+
+/** After all packages: configuration, and nothing left that must be a guest's own. */
+export const customizeHook = `set -eu
+${writeFiles}
+chroot "$1" systemctl enable systemd-networkd.service strata-grow-root.service
+chroot "$1" systemctl mask ${maskedUnits.join(" ")}
+rm -f "$1"/etc/ssh/ssh_host_* "$1/etc/hostname" "$1/var/lib/dbus/machine-id" "$1/var/lib/systemd/random-seed"
+rm -f "$1/etc/dpkg/dpkg.cfg.d/99mmdebstrap" "$1/etc/apt/apt.conf.d/99mmdebstrap"
+rm -rf "$1/var/lib/cloud/instances" "$1"/var/log/*.log "$1"/var/log/apt/* "$1"/var/cache/debconf/*-old
+ln -sf ../run/systemd/resolve/stub-resolv.conf "$1/etc/resolv.conf"
+`;
+
+/** Manuals and translations of messages: large, and installed again with any package a guest adds. */
+export const excludedPaths = [
+  "/usr/share/man/*",
+  "/usr/share/locale/*",
+  "/usr/share/doc/*",
+  "/usr/share/info/*",
+];

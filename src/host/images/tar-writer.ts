@@ -1,0 +1,65 @@
+/** Writes tar headers (POSIX.1-2017 pax). Counterpart of tar-reader; the caller writes content, padding and end. */
+import type { TarEntry, TarType } from "./tar-reader.ts";
+
+const flags: Record<TarType, string> = {
+  file: "0",
+  hardlink: "1",
+  symlink: "2",
+  character: "3",
+  block: "4",
+  directory: "5",
+  fifo: "6",
+};
+
+export type TarHeader = Omit<TarEntry, "content">;
+
+/** Two blocks of zeros. */
+export const tarEnd = Buffer.alloc(1024);
+
+const maxOctalSize = 0o77777777777;
+
+/** One entry's header, with an extended header in front where the plain one cannot hold it. */
+export function writeTarHeader(entry: TarHeader): Buffer {
+  const path = Buffer.from(entry.path);
+  const target = Buffer.from(entry.target);
+  const records: Buffer[] = [];
+  if (path.length > 100) records.push(paxRecord("path", path));
+  if (target.length > 100) records.push(paxRecord("linkpath", target));
+  if (entry.sizeBytes > maxOctalSize) records.push(paxRecord("size", Buffer.from(`${entry.sizeBytes}`)));
+  for (const [name, value] of entry.attributes) records.push(paxRecord(`SCHILY.xattr.${name}`, value));
+  const own = ustar(entry, path, target, flags[entry.type], Math.min(entry.sizeBytes, maxOctalSize));
+  if (records.length === 0) return own;
+  const data = Buffer.concat(records);
+  const name = Buffer.from("PaxHeaders/entry");
+  const extended = ustar({ ...entry, mode: 0o644 }, name, Buffer.alloc(0), "x", data.length);
+  return Buffer.concat([extended, data, Buffer.alloc((512 - (data.length % 512)) % 512), own]);
+}
+
+function ustar(entry: TarHeader, path: Buffer, target: Buffer, flag: string, sizeBytes: number): Buffer {
+  const header = Buffer.alloc(512);
+  path.copy(header, 0, 0, 100);
+  octal(header, entry.mode & 0o7777, 100, 8);
+  octal(header, entry.uid, 108, 8);
+  octal(header, entry.gid, 116, 8);
+  octal(header, sizeBytes, 124, 12);
+  octal(header, Math.min(entry.mtimeSeconds, maxOctalSize), 136, 12);
+  header.fill(" ", 148, 156);
+  header.write(flag, 156, "latin1");
+  target.copy(header, 157, 0, 100);
+  header.write("ustar\0" + "00", 257, "latin1");
+  const sum = header.reduce((total, byte) => total + byte, 0);
+  header.write(`${sum.toString(8).padStart(6, "0")}\0 `, 148, "latin1");
+  return header;
+}
+
+function octal(header: Buffer, value: number, offset: number, length: number): void {
+  header.write(`${value.toString(8).padStart(length - 1, "0")}\0`, offset, "latin1");
+}
+
+/** `LENGTH KEY=VALUE\n`, where LENGTH counts its own digits too. */
+function paxRecord(key: string, value: Uint8Array): Buffer {
+  const rest = Buffer.concat([Buffer.from(` ${key}=`), value, Buffer.from("\n")]);
+  let length = rest.length + 1;
+  while (`${length}`.length + rest.length !== length) length = `${length}`.length + rest.length;
+  return Buffer.concat([Buffer.from(`${length}`), rest]);
+}
