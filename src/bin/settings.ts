@@ -1,0 +1,101 @@
+/**
+ * What makes a daemon this one and no other: where it keeps its things and how it names what it makes. Each setting comes
+ * from an option, else from its STRATA_ variable, else from the one directory STRATA_DIR (for a second daemon, a test), else
+ * from the defaults of a machine's one daemon.
+ */
+import { createHash } from "node:crypto";
+import { isIPv4 } from "node:net";
+import { join, resolve } from "node:path";
+import { type FieldError, StrataError } from "../core/errors.ts";
+import type { HostConfig } from "../host/host-config.ts";
+
+export interface Settings extends HostConfig {
+  socketPath: string;
+  /** Of the HTTPS interface on loopback; 0 takes any free one. */
+  httpsPort: number;
+  logLevel: string;
+  /** Guests without substance and a store in memory: no root, no packages. */
+  fake: boolean;
+  /** Of the process in the background, when systemd does not keep it. */
+  logFile: string;
+  pidFile: string;
+}
+
+type Source = (name: string) => string | undefined;
+type Environment = Readonly<Record<string, string | undefined>>;
+
+/** Above every range that Debian, systemd and common container engines hand out, below 2^31. */
+const defaultIdBase = 1_900_000_000;
+const logLevels = ["debug", "info", "warn", "error"];
+
+/** @throws Invalid with a field for each wrong setting. */
+export function readSettings(env: Environment, option: Source = () => undefined, fake = false): Settings {
+  const value = (name: string) =>
+    option(name) ?? (env[`STRATA_${name.toUpperCase().replaceAll("-", "_")}`] || undefined);
+  const dir = value("dir");
+  const base = dir === undefined ? undefined : resolve(dir);
+  const stateDir = resolve(value("state-dir") ?? (base ? join(base, "state") : "/var/lib/strata"));
+  const runDir = resolve(value("run-dir") ?? (base ? join(base, "run") : "/run/strata"));
+  const own = base === undefined ? undefined : createHash("sha256").update(base).digest();
+  const settings: Settings = {
+    stateDir,
+    runDir,
+    imageDir: resolve(value("image-dir") ?? (base ? join(base, "images") : join(stateDir, "images"))),
+    namespace: value("namespace") ?? (own ? `s${own.toString("hex", 0, 4)}` : "strata"),
+    networkPool:
+      value("network-pool") ?? (own ? `10.${78 + (own.readUInt32BE(4) % 120)}.0.0/16` : "10.77.0.0/16"),
+    idBase: Number(value("id-base") ?? defaultIdBase),
+    socketPath: resolve(value("socket") ?? join(runDir, "strata.sock")),
+    httpsPort: Number(value("https-port") ?? (base ? 0 : 7443)),
+    logLevel: value("log-level") ?? "info",
+    fake: fake || value("fake") === "1",
+    logFile: join(stateDir, "daemon.log"),
+    pidFile: join(runDir, "daemon.pid"),
+  };
+  const fields = problems(settings);
+  if (fields.length > 0) throw new StrataError("Invalid", "the daemon's settings are not valid", { fields });
+  return settings;
+}
+
+/** A Unix socket's path has at most 107 bytes. */
+const maxSocketBytes = 107;
+
+function problems(settings: Settings): FieldError[] {
+  const fields: FieldError[] = [];
+  const require = (holds: boolean, path: string, message: string, allowed: string) => {
+    if (!holds) fields.push({ path, message, allowed });
+  };
+  const { namespace, networkPool, idBase, httpsPort, logLevel, socketPath } = settings;
+  require(/^[a-z][a-z0-9-]{0,15}$/.test(
+    namespace,
+  ), "namespace", `"${namespace}" cannot be used`, "1 to 16 of a-z, 0-9 and '-', starting with a letter");
+  const [address = "", prefix = ""] = networkPool.split("/");
+  const poolIsRange = isIPv4(address) && /^\d+$/.test(prefix) && Number(prefix) >= 8 && Number(prefix) <= 24;
+  require(poolIsRange, "network-pool", `"${networkPool}" is no range`, "an IPv4 range from /8 to /24, such as 10.77.0.0/16");
+  require(Number.isInteger(idBase) &&
+    idBase >= 65_536 &&
+    idBase <= 4_000_000_000, "id-base", "is out of range", "65536 to 4000000000");
+  require(Number.isInteger(httpsPort) &&
+    httpsPort >= 0 &&
+    httpsPort <= 65_535, "https-port", "is no port", "0 to 65535");
+  require(logLevels.includes(logLevel), "log-level", `"${logLevel}" is not known`, logLevels.join(", "));
+  require(Buffer.byteLength(socketPath) <=
+    maxSocketBytes, "socket", `${socketPath} is too long for a socket`, `up to ${maxSocketBytes} bytes`);
+  return fields;
+}
+
+/** The variables from which `readSettings` makes the same settings again. */
+export function settingsEnvironment(settings: Settings): Record<string, string> {
+  return {
+    STRATA_STATE_DIR: settings.stateDir,
+    STRATA_RUN_DIR: settings.runDir,
+    STRATA_IMAGE_DIR: settings.imageDir,
+    STRATA_NAMESPACE: settings.namespace,
+    STRATA_NETWORK_POOL: settings.networkPool,
+    STRATA_ID_BASE: String(settings.idBase),
+    STRATA_SOCKET: settings.socketPath,
+    STRATA_HTTPS_PORT: String(settings.httpsPort),
+    STRATA_LOG_LEVEL: settings.logLevel,
+    ...(settings.fake ? { STRATA_FAKE: "1" } : {}),
+  };
+}

@@ -1,0 +1,257 @@
+/** The life of single instances: launch, start, stop, restart, delete. */
+import { readFile } from "node:fs/promises";
+import { resolve as resolvePath } from "node:path";
+import type { Client } from "../../client/client.ts";
+import { hasCode, StrataError } from "../../core/errors.ts";
+import type { JsonObject } from "../../core/json.ts";
+import { randomInt } from "../../core/random.ts";
+import { imageKind } from "../../kinds/image.ts";
+import { type Instance, instanceKind, instanceLimits } from "../../kinds/instance.ts";
+import type { Call, CommandSpec, Session } from "../command.ts";
+import type { Output } from "../output.ts";
+import { resolve } from "../resolve.ts";
+import { asJson, instanceForm } from "../show.ts";
+import { awaitInstances } from "../stack/await-stack.ts";
+import { follow, patience } from "../watching.ts";
+
+const instanceArgument = {
+  name: "<instance>",
+  summary: "name or beginning of the id",
+  completes: "instances",
+} as const;
+const instancesArgument = { ...instanceArgument, name: "<instance...>" } as const;
+
+export const instanceCommands: readonly CommandSpec[] = [
+  {
+    path: "launch",
+    group: "Instances",
+    summary: "Create and start an instance",
+    arguments: [
+      { name: "<image>", summary: "name of an image of the project", completes: "images" },
+      { name: "[name]", summary: "its name; left out, one is made up" },
+    ],
+    options: [
+      {
+        flags: "--type <type>",
+        summary: "vm or container (default: container)",
+        choices: ["vm", "container"],
+      },
+      { flags: "--cpus <number>", summary: "virtual CPUs" },
+      { flags: "--memory <size>", summary: "such as 512MiB" },
+      { flags: "--disk <size>", summary: "such as 8GiB" },
+      { flags: "--network <name>", summary: "network of the project" },
+      { flags: "--key-pair <name>", summary: "SSH key that it accepts", repeatable: true },
+      { flags: "--user-data <file>", summary: "cloud-init user data" },
+      {
+        flags: "--service <name:port[/protocol]>",
+        summary: "port it serves, such as web:80/http",
+        repeatable: true,
+      },
+      {
+        flags: "--restart-policy <policy>",
+        summary: "when it ends by itself",
+        choices: ["always", "on-failure", "never"],
+      },
+      { flags: "--protected", summary: "refuse deletion" },
+      { flags: "--driver <name>", summary: "a driver of the host" },
+      { flags: "--label <key=value>", summary: "label", repeatable: true },
+      { flags: "--stopped", summary: "do not start it" },
+    ],
+    examples: [
+      "strata launch debian12 web --type vm --memory 1GiB --key-pair me",
+      "strata launch debian12 --user-data cloud-config.yaml --service web:80/http",
+    ],
+    run: launch,
+  },
+  {
+    path: "start",
+    group: "Instances",
+    summary: "Start instances",
+    arguments: [instancesArgument],
+    examples: ["strata start lms"],
+    run: (call) => setPower(call, "running"),
+  },
+  {
+    path: "stop",
+    group: "Instances",
+    summary: "Shut instances down; they stay stopped",
+    arguments: [instancesArgument],
+    examples: ["strata stop lms", "strata stop enrollment-1 enrollment-2 --no-wait"],
+    run: (call) => setPower(call, "stopped"),
+  },
+  {
+    path: "restart",
+    group: "Instances",
+    summary: "Shut instances down and start them again",
+    arguments: [instancesArgument],
+    examples: ["strata restart lms"],
+    run: restart,
+  },
+  {
+    path: "delete",
+    group: "Instances",
+    summary: "Delete instances with their disks",
+    arguments: [instancesArgument],
+    examples: ["strata delete web", "strata delete web-1 web-2 --yes"],
+    run: deleteInstances,
+  },
+];
+
+async function launch(call: Call): Promise<Output> {
+  const { session, args, options } = call;
+  const client = await session.startedClient();
+  const image = await resolve(client, imageKind, session.project, args[0] ?? "", session.signal);
+  const spec = await launchSpec(call, image.metadata.name);
+  const name = args[1];
+  const labels = Object.fromEntries(options.texts("label").map(parseLabel));
+  const created = await createNamed(client, session, { name, image: image.metadata.name, spec, labels });
+  session.onInterrupt(
+    `interrupted; ${created.metadata.name} goes on in the background: see \`strata info ${created.metadata.name}\``,
+  );
+  return await settled(client, session, [created]);
+}
+
+async function launchSpec(call: Call, image: string): Promise<JsonObject> {
+  const { options, session } = call;
+  const userDataFile = options.text("user-data");
+  const given = {
+    cpus: options.count("cpus"),
+    memoryMib: options.mib("memory"),
+    diskMib: options.mib("disk"),
+    network: options.text("network"),
+    restartPolicy: options.text("restart-policy"),
+    driver: options.text("driver"),
+    userData:
+      userDataFile === undefined ? undefined : await readUserData(resolvePath(session.cwd, userDataFile)),
+  };
+  const spec: JsonObject = {
+    type: options.text("type") ?? "container",
+    image,
+    keyPairs: [...options.texts("key-pair")],
+    services: options.texts("service").map(parseService),
+    protected: options.flag("protected"),
+    power: options.flag("stopped") ? "stopped" : "running",
+  };
+  for (const [key, value] of Object.entries(given)) if (value !== undefined) spec[key] = value;
+  return spec;
+}
+
+async function readUserData(path: string): Promise<string> {
+  const data = await readFile(path).catch((cause: unknown) => {
+    throw new StrataError("Invalid", `cannot read the user data from ${path}`, { cause });
+  });
+  if (data.length > instanceLimits.userDataBytes) {
+    throw new StrataError(
+      "Invalid",
+      `${path} has ${data.length} bytes; user data may have ${instanceLimits.userDataBytes}`,
+    );
+  }
+  return data.toString("utf8");
+}
+
+function parseService(text: string): JsonObject {
+  const [, name, port, protocol] = /^([^:]+):(\d{1,5})(?:\/([a-z]+))?$/.exec(text) ?? [];
+  if (name === undefined || port === undefined) {
+    throw new StrataError("Invalid", `--service must be NAME:PORT or NAME:PORT/PROTOCOL, not "${text}"`);
+  }
+  return { name, port: Number(port), ...(protocol ? { protocol } : {}) };
+}
+
+function parseLabel(text: string): [string, string] {
+  const index = text.indexOf("=");
+  if (index < 1) throw new StrataError("Invalid", `--label must be KEY=VALUE, not "${text}"`);
+  return [text.slice(0, index), text.slice(index + 1)];
+}
+
+/** Without a name: the image's and a number that is free. */
+async function createNamed(
+  client: Client,
+  session: Session,
+  wanted: { name: string | undefined; image: string; spec: JsonObject; labels: Record<string, string> },
+): Promise<Instance> {
+  const { project, signal } = session;
+  const { spec, labels } = wanted;
+  for (let attempt = 0; ; attempt++) {
+    const name = wanted.name ?? `${wanted.image.slice(0, 56)}-${1000 + randomInt(session.random, 9000)}`;
+    try {
+      return await client.create(instanceKind, { name, project, spec, labels }, { signal });
+    } catch (error) {
+      if (wanted.name !== undefined || attempt > 8 || !hasCode(error, "AlreadyExists")) throw error;
+    }
+  }
+}
+
+/** A table of the instances, once they are as wanted if the session waits. */
+async function settled(client: Client, session: Session, instances: readonly Instance[]): Promise<Output> {
+  const names = instances.map((instance) => instance.metadata.name);
+  const shown = session.wait
+    ? await awaitInstances(client, session.project, names, patience(session), session.printer)
+    : instances;
+  const now = session.clock.now();
+  return {
+    type: "table",
+    columns: instanceForm.columns,
+    rows: shown.map((instance) => instanceForm.row(instance, now)),
+    empty: "no instances",
+    json: asJson(shown),
+  };
+}
+
+async function resolveAll(client: Client, call: Call): Promise<Instance[]> {
+  const { session, args } = call;
+  return await Promise.all(
+    args.map((text) => resolve(client, instanceKind, session.project, text, session.signal)),
+  );
+}
+
+async function patchEach(call: Call, patch: (instance: Instance) => JsonObject): Promise<Output> {
+  const { session } = call;
+  const { project, signal } = session;
+  const client = await session.client();
+  const instances = await resolveAll(client, call);
+  session.onInterrupt("interrupted; what was asked for goes on in the background: see `strata list`");
+  const patched = await Promise.all(
+    instances.map((instance) =>
+      client.patch(
+        instanceKind,
+        { project, name: instance.metadata.name },
+        { spec: patch(instance) },
+        { signal },
+      ),
+    ),
+  );
+  return await settled(client, session, patched);
+}
+
+function setPower(call: Call, power: "running" | "stopped"): Promise<Output> {
+  return patchEach(call, () => ({ power }));
+}
+
+function restart(call: Call): Promise<Output> {
+  return patchEach(call, (instance) => ({ restarts: instance.spec.restarts + 1, power: "running" }));
+}
+
+async function deleteInstances(call: Call): Promise<Output> {
+  const { session } = call;
+  const { project, signal } = session;
+  const client = await session.client();
+  const instances = await resolveAll(client, call);
+  const names = instances.map((instance) => instance.metadata.name);
+  await session.confirm(
+    `${names.join(", ")} and all data on ${names.length > 1 ? "them" : "it"} will be destroyed. Go on?`,
+  );
+  session.onInterrupt("interrupted; the deletion goes on in the background: see `strata list`");
+  await Promise.all(names.map((name) => client.delete(instanceKind, { project, name }, { signal })));
+  if (session.wait) {
+    const uids = new Set<string>(instances.map((instance) => instance.metadata.uid));
+    await follow(
+      client,
+      instanceKind,
+      { project },
+      patience(session),
+      (seen) => ![...seen.values()].some((instance) => uids.has(instance.metadata.uid)),
+      () => `deleting ${names.join(", ")}`,
+    );
+  }
+  return { type: "message", text: `deleted ${names.join(", ")}`, json: asJson(instances) };
+}

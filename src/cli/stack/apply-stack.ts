@@ -1,0 +1,149 @@
+/**
+ * Carries out a plan. Every step may be repeated: another `up` of the same stack, a daemon that restarts in the middle
+ * or a second try change nothing that is already as it should be.
+ */
+import { createReadStream } from "node:fs";
+import type { Client } from "../../client/client.ts";
+import { hasCode, StrataError } from "../../core/errors.ts";
+import type { JsonObject } from "../../core/json.ts";
+import type { Kind } from "../../kinds/kind.ts";
+import { kindTitle } from "../resolve.ts";
+import { follow, type Patience, retrying } from "../watching.ts";
+import type { Desired } from "./expand-stack.ts";
+import { type Existing, keyOf, type Plan, stackKinds } from "./plan-stack.ts";
+
+export interface Reporter {
+  progress(key: string, text: string, percent?: string): void;
+}
+
+/** What goes first, then what is made or changed, in the order of the kinds. */
+export async function applyPlan(
+  client: Client,
+  plan: Plan,
+  limits: Patience,
+  reporter: Reporter,
+): Promise<void> {
+  const gone = plan.changes.flatMap((change) =>
+    change.action === "delete" || change.action === "replace" ? [change.existing] : [],
+  );
+  await deleteAll(client, gone, limits, reporter);
+  const wanted = plan.changes.flatMap((change) => (change.action === "delete" ? [] : [change]));
+  for (const kind of stackKinds) {
+    const changes = wanted.filter((change) => change.desired.kind === kind && change.action !== "unchanged");
+    await Promise.all(
+      changes.map(async ({ desired: one }) => {
+        reporter.progress(keyOf(kind, one.name), "asked for");
+        await ensure(client, one, limits);
+      }),
+    );
+  }
+}
+
+async function ensure(client: Client, desired: Desired, limits: Patience): Promise<void> {
+  const { kind, name, project, labels } = desired;
+  const spec = await completed(client, desired, limits);
+  await retrying(
+    () =>
+      client.apply(kind, { name, ...(project ? { project } : {}), labels, spec }, { signal: limits.signal }),
+    limits,
+  ).catch((error: unknown) => {
+    throw located(error, desired);
+  });
+}
+
+/** Sends the file that the spec needs. */
+async function completed(client: Client, desired: Desired, limits: Patience): Promise<JsonObject> {
+  const { upload } = desired;
+  if (!upload) return desired.spec;
+  const sent = await retrying(
+    () => client.upload(createReadStream(upload.path), { signal: limits.signal }),
+    limits,
+  );
+  if (sent.sha256 !== upload.sha256) {
+    throw new StrataError("Conflict", `${upload.path} changed while it was read; try again`);
+  }
+  return { ...desired.spec, source: { ...(desired.spec.source as JsonObject), upload: sent.upload } };
+}
+
+/** What the server says about a spec, with the place in the stack file. */
+function located(error: unknown, desired: Desired): unknown {
+  if (!(error instanceof StrataError)) return error;
+  return new StrataError(
+    error.code,
+    `cannot create ${kindTitle(desired.kind)} "${desired.name}": ${error.message}`,
+    {
+      cause: error,
+      fields: error.fields.map((field) => ({ ...field, path: `${desired.where}: ${field.path}` })),
+    },
+  );
+}
+
+/** Deletes in the reverse order of creation and waits until each kind is gone. */
+export async function deleteAll(
+  client: Client,
+  resources: readonly Existing[],
+  limits: Patience,
+  reporter: Reporter,
+): Promise<void> {
+  for (const kind of [...stackKinds].reverse()) {
+    const own = resources.filter((item) => item.kind === kind);
+    if (own.length === 0) continue;
+    await Promise.all(own.map((item) => requestDeletion(client, item, limits, reporter)));
+    await awaitGone(client, kind, own, limits, reporter);
+  }
+}
+
+async function requestDeletion(
+  client: Client,
+  { kind, resource }: Existing,
+  limits: Patience,
+  reporter: Reporter,
+): Promise<void> {
+  const { name, project, uid, deletedAt } = resource.metadata;
+  if (deletedAt !== undefined) return;
+  const ref = { name, ...(project ? { project } : {}) };
+  reporter.progress(keyOf(kind, name), "deleting");
+  const protectedBy = (resource.spec as { protected?: boolean }).protected;
+  if (protectedBy) {
+    throw new StrataError(
+      "Conflict",
+      `${kindTitle(kind)} "${name}" is protected; set protected to false first`,
+    );
+  }
+  await retrying(async () => {
+    const current = await client.get(kind, ref, { signal: limits.signal });
+    if (current?.metadata.uid !== uid || current.metadata.deletedAt !== undefined) return;
+    await client.delete(kind, ref, { signal: limits.signal, ifRevision: current.metadata.revision });
+  }, limits).catch((error: unknown) => {
+    if (!hasCode(error, "NotFound")) throw error;
+  });
+}
+
+async function awaitGone(
+  client: Client,
+  kind: Kind,
+  resources: readonly Existing[],
+  limits: Patience,
+  reporter: Reporter,
+): Promise<void> {
+  const left = new Map(
+    resources.map(({ resource }) => [resource.metadata.uid as string, resource.metadata.name]),
+  );
+  const project = resources[0]?.resource.metadata.project;
+  await follow(
+    client,
+    kind,
+    project === undefined ? {} : { project },
+    limits,
+    (seen) => {
+      const uids = new Set([...seen.values()].map((resource) => resource.metadata.uid as string));
+      for (const [uid, name] of left) {
+        if (uids.has(uid)) continue;
+        left.delete(uid);
+        reporter.progress(keyOf(kind, name), "gone");
+      }
+      return left.size === 0;
+    },
+    () => `deleting ${[...left.values()].join(", ")}`,
+  );
+}

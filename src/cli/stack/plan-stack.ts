@@ -1,0 +1,246 @@
+/** What has to happen so that what is there becomes what the stack says. Pure. */
+import { type FieldError, StrataError } from "../../core/errors.ts";
+import { canonicalJson, isJsonObject, type Json, type JsonObject, jsonEquals } from "../../core/json.ts";
+import { closest } from "../../core/spelling.ts";
+import { formatMib } from "../../core/units.ts";
+import type { Host } from "../../kinds/host.ts";
+import { imageKind } from "../../kinds/image.ts";
+import { type InstanceSpec, instanceKind } from "../../kinds/instance.ts";
+import { keyPairKind } from "../../kinds/key-pair.ts";
+import type { Kind, Resource } from "../../kinds/kind.ts";
+import { networkKind } from "../../kinds/network.ts";
+import { projectKind } from "../../kinds/project.ts";
+import { type Desired, stackLabel } from "./expand-stack.ts";
+
+/** Kinds that a stack can hold, in the order of their creation. */
+export const stackKinds: readonly Kind[] = [
+  projectKind,
+  keyPairKind,
+  networkKind,
+  imageKind,
+  instanceKind,
+] as readonly Kind[];
+
+export interface Existing {
+  kind: Kind;
+  resource: Resource;
+}
+
+export type Change =
+  | { action: "create"; desired: Desired }
+  | { action: "update"; desired: Desired; existing: Existing; fields: string[] }
+  | { action: "replace"; desired: Desired; existing: Existing; reasons: FieldError[] }
+  | { action: "delete"; existing: Existing }
+  | { action: "unchanged"; desired: Desired; existing: Existing };
+
+export interface Plan {
+  stack: string;
+  project: string;
+  changes: Change[];
+}
+
+/**
+ * `existing`: all resources of the stack's kinds in its project, and the project itself.
+ * @throws Invalid for names that nothing has; Conflict when a name belongs to something outside the stack.
+ */
+export function planStack(
+  stack: { name: string; project: string; desired: readonly Desired[] },
+  existing: readonly Existing[],
+): Plan {
+  const present = existing.filter(({ resource }) => resource.metadata.deletedAt === undefined);
+  const byName = new Map(present.map((item) => [keyOf(item.kind, item.resource.metadata.name), item]));
+  checkReferences(stack.desired, byName);
+  checkOwnership(stack, byName);
+  const changes = stack.desired.map((desired) =>
+    changeFor(desired, byName.get(keyOf(desired.kind, desired.name))),
+  );
+  replaceUsersOfImages(changes);
+  const wanted = new Set(stack.desired.map((desired) => keyOf(desired.kind, desired.name)));
+  const removed = present
+    .filter(({ resource }) => resource.metadata.labels[stackLabel] === stack.name)
+    .filter(({ kind, resource }) => kind !== projectKind && !wanted.has(keyOf(kind, resource.metadata.name)))
+    .map((item): Change => ({ action: "delete", existing: item }));
+  return { stack: stack.name, project: stack.project, changes: [...changes, ...removed] };
+}
+
+/** True when nothing has to be done. */
+export function isSettled(plan: Plan): boolean {
+  return plan.changes.every((change) => change.action === "unchanged");
+}
+
+function changeFor(desired: Desired, existing: Existing | undefined): Change {
+  if (!existing) return { action: "create", desired };
+  // A project that was there before is used as it is.
+  if (desired.kind === projectKind) return { action: "unchanged", desired, existing };
+  const { kind } = desired;
+  const completed = adopted(desired, existing.resource);
+  const next = completed.spec;
+  const previous = existing.resource.spec as Json;
+  const reasons = kind.validateUpdate(next, previous, existing.resource.status);
+  if (reasons.length > 0) return { action: "replace", desired: completed, existing, reasons };
+  const fields = changedFields(previous, next);
+  if (!jsonEquals(existing.resource.metadata.labels, completed.labels)) fields.push("labels");
+  return fields.length === 0
+    ? { action: "unchanged", desired: completed, existing }
+    : { action: "update", desired: completed, existing, fields };
+}
+
+/** The desired spec with its defaults, and what only the existing resource knows. */
+function adopted(desired: Desired, existing: Resource): Desired {
+  const spec = desired.kind.spec.parse(desired.spec) as JsonObject;
+  const previous = existing.spec as JsonObject;
+  if (desired.kind === instanceKind) spec.restarts = previous.restarts ?? 0;
+  if (desired.kind === networkKind && spec.cidr === undefined && previous.cidr !== undefined) {
+    spec.cidr = previous.cidr;
+  }
+  const source = previous.source;
+  if (desired.upload && isJsonObject(source) && source.sha256 === desired.upload.sha256) {
+    // The same bytes were sent before; only the name of that upload differs.
+    spec.source = { ...(spec.source as JsonObject), upload: source.upload ?? "" };
+    const { upload: _sent, ...rest } = desired;
+    return { ...rest, spec };
+  }
+  return { ...desired, spec };
+}
+
+function changedFields(previous: Json, next: Json): string[] {
+  const before = isJsonObject(previous) ? previous : {};
+  const after = isJsonObject(next) ? next : {};
+  return [...new Set([...Object.keys(before), ...Object.keys(after)])].filter(
+    (key) => canonicalJson(before[key] ?? null) !== canonicalJson(after[key] ?? null),
+  );
+}
+
+/** An image can be replaced only when nothing uses it: its instances are replaced with it. */
+function replaceUsersOfImages(changes: Change[]): void {
+  const replaced = new Set(
+    changes.flatMap((change) =>
+      change.action === "replace" && change.desired.kind === imageKind ? [change.desired.name] : [],
+    ),
+  );
+  for (const [index, change] of changes.entries()) {
+    if (change.action !== "unchanged" && change.action !== "update") continue;
+    if (change.desired.kind !== instanceKind) continue;
+    const { image } = change.desired.spec as { image?: Json };
+    if (typeof image !== "string" || !replaced.has(image)) continue;
+    const { desired, existing } = change;
+    const reasons = [{ path: "spec.image", message: `the image "${image}" is replaced` }];
+    changes[index] = { action: "replace", desired, existing, reasons };
+  }
+}
+
+function checkOwnership(
+  stack: { name: string; desired: readonly Desired[] },
+  byName: ReadonlyMap<string, Existing>,
+): void {
+  const fields: FieldError[] = [];
+  for (const desired of stack.desired) {
+    if (desired.kind === projectKind) continue;
+    const owner = byName.get(keyOf(desired.kind, desired.name))?.resource.metadata.labels;
+    if (!owner || owner[stackLabel] === stack.name) continue;
+    const whose = owner[stackLabel] ? `belongs to the stack "${owner[stackLabel]}"` : "was made by hand";
+    fields.push({
+      path: desired.where,
+      message: `exists already and ${whose}; choose another name or project`,
+    });
+  }
+  if (fields.length > 0) {
+    throw new StrataError("Conflict", "the stack would take over what is not its own; nothing was changed", {
+      fields,
+    });
+  }
+}
+
+/** Names that instances refer to must be in the stack or in the project. */
+function checkReferences(desired: readonly Desired[], byName: ReadonlyMap<string, Existing>): void {
+  const fields = new Map<string, FieldError>();
+  const names = (kind: Kind) => [
+    ...desired.filter((other) => other.kind === kind).map((other) => other.name),
+    ...[...byName.values()].filter((item) => item.kind === kind).map((item) => item.resource.metadata.name),
+  ];
+  const check = (kind: Kind, title: string, name: string, where: string) => {
+    const known = names(kind);
+    if (known.includes(name)) return;
+    const guess = closest(name, known);
+    fields.set(`${where} ${name}`, {
+      path: where,
+      message: `there is no ${title} "${name}" in the stack or its project${guess ? `; did you mean "${guess}"?` : ""}`,
+      ...(known.length > 0 ? { allowed: [...new Set(known)].join(", ") } : {}),
+    });
+  };
+  for (const instance of desired) {
+    if (instance.kind !== instanceKind) continue;
+    const spec = instanceKind.spec.parse(instance.spec);
+    check(imageKind as Kind, "image", spec.image, instance.where);
+    for (const keyPair of spec.keyPairs) check(keyPairKind as Kind, "key pair", keyPair, instance.where);
+    if (spec.network !== "default") check(networkKind as Kind, "network", spec.network, instance.where);
+  }
+  if (fields.size > 0) {
+    throw new StrataError("Invalid", "the stack names what does not exist; nothing was changed", {
+      fields: [...fields.values()],
+    });
+  }
+}
+
+/**
+ * Refuses instances that no host could ever run, before anything is changed.
+ * @throws Invalid
+ */
+export function checkHosts(desired: readonly Desired[], hosts: readonly Host[]): void {
+  const ready = hosts.filter((host) => host.status.state === "ready");
+  if (ready.length === 0) return; // they may come; the instances wait
+  const fields = new Map<string, FieldError>();
+  for (const instance of desired) {
+    if (instance.kind !== instanceKind) continue;
+    const problem = unfit(instanceKind.spec.parse(instance.spec), ready);
+    if (problem) fields.set(instance.where, { path: instance.where, ...problem });
+  }
+  if (fields.size > 0) {
+    throw new StrataError("Invalid", "the stack needs more than any host has; nothing was changed", {
+      fields: [...fields.values()],
+    });
+  }
+}
+
+function unfit(spec: InstanceSpec, hosts: readonly Host[]): { message: string; allowed: string } | undefined {
+  const most = (value: (host: Host) => number) => Math.max(...hosts.map(value));
+  const memory = most((host) => host.status.allocatable.memoryMib);
+  if (spec.memoryMib > memory) {
+    return {
+      message: `${formatMib(spec.memoryMib)} of memory are more than any host has`,
+      allowed: `up to ${formatMib(memory)}`,
+    };
+  }
+  const disk = most((host) => host.status.allocatable.diskMib);
+  if (spec.diskMib > disk) {
+    return {
+      message: `${formatMib(spec.diskMib)} of disk are more than any host has`,
+      allowed: `up to ${formatMib(disk)}`,
+    };
+  }
+  const cpus = most((host) => Math.floor(host.status.allocatable.cpus * host.spec.cpuOvercommit));
+  if (spec.cpus > cpus)
+    return { message: `${spec.cpus} CPUs are more than any host offers`, allowed: `up to ${cpus}` };
+  const drivers = hosts.flatMap((host) => Object.entries(host.status.drivers));
+  const able = drivers.some(
+    ([name, driver]) =>
+      driver.available &&
+      driver.types.includes(spec.type) &&
+      (spec.driver === undefined || spec.driver === name),
+  );
+  if (!able) {
+    const reasons = drivers.flatMap(([name, driver]) =>
+      driver.available ? [] : [`${name}: ${driver.message}`],
+    );
+    const offered = [...new Set(drivers.flatMap(([, driver]) => (driver.available ? driver.types : [])))];
+    return {
+      message: `no host can run a ${spec.type}${spec.driver ? ` with the driver ${spec.driver}` : ""}${reasons.length > 0 ? ` (${reasons.join("; ")})` : ""}`,
+      allowed: offered.join(", ") || "nothing",
+    };
+  }
+  return undefined;
+}
+
+export function keyOf(kind: Pick<Kind, "plural">, name: string): string {
+  return `${kind.plural}/${name}`;
+}
