@@ -16,7 +16,7 @@ import { createHttpClient } from "../client/http-client.ts";
 import type { Clock } from "../core/clock.ts";
 import { StrataError } from "../core/errors.ts";
 import { run } from "../host/run.ts";
-import { type Settings, settingsEnvironment } from "./settings.ts";
+import { isMachineDaemon, type Settings, settingsEnvironment } from "./settings.ts";
 
 const daemonMain = fileURLToPath(new URL("./daemon.ts", import.meta.url));
 const startTimeoutMs = 60_000;
@@ -78,7 +78,7 @@ export async function answers(settings: Settings, clock: Clock): Promise<boolean
 
 /** systemd keeps the machine's one daemon; those with settings of their own belong to whoever starts them. */
 export function underSystemd(settings: Settings): boolean {
-  return existsSync("/run/systemd/system") && !settings.fake && settings.stateDir === "/var/lib/strata";
+  return existsSync("/run/systemd/system") && isMachineDaemon(settings);
 }
 
 /**

@@ -26,6 +26,7 @@ type Environment = Readonly<Record<string, string | undefined>>;
 
 /** Above every range that Debian, systemd and common container engines hand out, below 2^31. */
 const defaultIdBase = 1_900_000_000;
+const machineStateDir = "/var/lib/strata";
 const logLevels = ["debug", "info", "warn", "error"];
 
 /** @throws Invalid with a field for each wrong setting. */
@@ -34,7 +35,7 @@ export function readSettings(env: Environment, option: Source = () => undefined,
     option(name) ?? (env[`STRATA_${name.toUpperCase().replaceAll("-", "_")}`] || undefined);
   const dir = value("dir");
   const base = dir === undefined ? undefined : resolve(dir);
-  const stateDir = resolve(value("state-dir") ?? (base ? join(base, "state") : "/var/lib/strata"));
+  const stateDir = resolve(value("state-dir") ?? (base ? join(base, "state") : machineStateDir));
   const runDir = resolve(value("run-dir") ?? (base ? join(base, "run") : "/run/strata"));
   const own = base === undefined ? undefined : createHash("sha256").update(base).digest();
   const settings: Settings = {
@@ -82,6 +83,11 @@ function problems(settings: Settings): FieldError[] {
   require(Buffer.byteLength(socketPath) <=
     maxSocketBytes, "socket", `${socketPath} is too long for a socket`, `up to ${maxSocketBytes} bytes`);
   return fields;
+}
+
+/** The one daemon that belongs to the machine: kept by systemd where there is one. */
+export function isMachineDaemon(settings: Settings): boolean {
+  return settings.stateDir === machineStateDir && !settings.fake;
 }
 
 /** The variables from which `readSettings` makes the same settings again. */

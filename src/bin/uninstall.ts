@@ -17,7 +17,7 @@ import { instanceKind } from "../kinds/instance.ts";
 import { projectKind } from "../kinds/project.ts";
 import { answers, removeUnit, startDaemon, stopDaemon } from "./daemon-process.ts";
 import { installedPackages, requireRoot } from "./packages.ts";
-import type { Settings } from "./settings.ts";
+import { isMachineDaemon, type Settings } from "./settings.ts";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 
@@ -33,10 +33,10 @@ export async function uninstall(session: Session, settings: Settings, values: Op
   );
   if (client) await deleteProjects(client, session);
   await stopDaemon(settings, session.clock);
-  await removeUnit();
+  if (isMachineDaemon(settings)) await removeUnit();
   await removeFiles(settings);
   const kept = removePackages(packages, session);
-  await removeToolchain();
+  if (isMachineDaemon(settings)) await removeToolchain();
   const text =
     kept.length > 0
       ? `Strata is gone; other packages need these, so they stay: ${kept.join(", ")}`
@@ -91,13 +91,15 @@ async function deleteProjects(client: Client, session: Session): Promise<void> {
 }
 
 async function removeFiles(settings: Settings): Promise<void> {
-  for (const directory of [settings.runDir, settings.imageDir, settings.stateDir]) {
+  const base = dirname(settings.stateDir);
+  const sharesBase = (directory: string) => directory.startsWith(`${base}/`);
+  for (const directory of [settings.runDir, settings.stateDir])
     await rm(directory, { recursive: true, force: true });
-  }
+  // Images of a directory elsewhere are shared with other daemons.
+  if (sharesBase(settings.imageDir)) await rm(settings.imageDir, { recursive: true, force: true });
   // STRATA_DIR itself, when nothing else is in it.
-  const parent = dirname(settings.stateDir);
-  const isOurs = parent === dirname(settings.runDir) && existsSync(parent);
-  if (isOurs && (await readdir(parent)).length === 0) await rmdir(parent);
+  if (sharesBase(settings.runDir) && existsSync(base) && (await readdir(base)).length === 0)
+    await rmdir(base);
 }
 
 /** Returns those that stay because something else needs them by now. */

@@ -6,6 +6,7 @@ import { StrataError } from "../../core/errors.ts";
 import { hostKind } from "../../kinds/host.ts";
 import { instanceKind } from "../../kinds/instance.ts";
 import type { Kind, Resource } from "../../kinds/kind.ts";
+import { projectKind } from "../../kinds/project.ts";
 import { TestTerminal } from "../test-terminal.ts";
 
 let terminal: TestTerminal;
@@ -160,11 +161,12 @@ test("an image that nobody has is refused with the names that exist", async () =
 test("what was made by hand is not taken over", async () => {
   const spec = { type: "container", image: "base" };
   await stack("  web: { type: container, image: base }", "project: default\n");
+  terminal.client.seed(projectKind as Kind, { name: "default", spec: {} });
   terminal.client.seed(instanceKind as Kind, { name: "web", project: "default", spec });
   const { status, err } = await terminal.run("up", "s.yaml", "--yes");
   expect(status).toBe(4);
   expect(err).toContain("s.yaml:5:3: instances.web: exists already and was made by hand");
-  expect(names()).toEqual(["/instances/default/web"]);
+  expect(names()).toEqual(["/instances/default/web", "/projects/default"]);
 });
 
 test("a daemon that restarts in the middle is waited for", async () => {
