@@ -13,7 +13,7 @@ import { canonicalJson, type Json } from "../../core/json.ts";
 import { formatBytes } from "../../core/units.ts";
 import { digestSchema, type ImageSource } from "../../kinds/image.ts";
 import { type Artefact, spool } from "./artefact.ts";
-import { makeBaseDisk } from "./base-disk.ts";
+import { makeBaseDisk, rootUuid } from "./base-disk.ts";
 import { idCount } from "./contained-process.ts";
 import { buildDebianTree } from "./debian-build.ts";
 import { recipeVersion } from "./debian-recipe.ts";
@@ -30,7 +30,7 @@ import {
   startDraft,
   toStoredImage,
 } from "./image-entries.ts";
-import type { ImageStore, MakeImageOptions, StoredImage } from "./image-store.ts";
+import type { ImageStore, MakeImageOptions, StoredImage, VmDisk } from "./image-store.ts";
 import { type JobDirectory, openJob, sweepJobs } from "./job-directory.ts";
 import { type ArchiveLimits, defaultLimits } from "./root-archive.ts";
 import { explainNoSpace } from "./space-error.ts";
@@ -119,7 +119,7 @@ class LocalImageStore implements ImageStore {
     return { path: paths.tree, idBase: this.#idBase, idCount };
   }
 
-  async vmDisk(digest: string, signal: AbortSignal) {
+  async vmDisk(digest: string, signal: AbortSignal): Promise<VmDisk> {
     const description = await this.#require(digest);
     const { boot } = description;
     if (!boot)
@@ -143,7 +143,11 @@ class LocalImageStore implements ImageStore {
       path: paths.disk,
       format: "qcow2" as const,
       sizeMib,
-      boot: { kernel: paths.kernel, ...(boot.initrd && { initrd: paths.initrd }) },
+      boot: {
+        kernel: paths.kernel,
+        ...(boot.initrd && { initrd: paths.initrd }),
+        root: `UUID=${rootUuid(digest)}`,
+      },
     };
   }
 

@@ -23,6 +23,18 @@ export interface StoredImage {
   limitation: string;
 }
 
+export interface VmDisk {
+  path: string;
+  format: "qcow2";
+  sizeMib: number;
+  boot?: {
+    kernel: string;
+    initrd?: string;
+    /** The kernel's `root=`: names the file system itself, whichever device the guest finds it on. */
+    root: string;
+  };
+}
+
 export interface MakeImageOptions {
   signal: AbortSignal;
   onProgress(progress: Progress): void;
@@ -46,11 +58,11 @@ export interface ImageStore {
     digest: string,
     signal: AbortSignal,
   ): Promise<{ path: string; idBase: number; idCount: number }>;
-  /** The shared, read-only base disk and, where the image has them, kernel and initrd. Made and verified before first use. */
-  vmDisk(
-    digest: string,
-    signal: AbortSignal,
-  ): Promise<{ path: string; format: "qcow2"; sizeMib: number; boot?: { kernel: string; initrd?: string } }>;
+  /**
+   * The shared, read-only base disk, kernel and initrd. Made and verified before first use.
+   * @throws Unsupported when the image cannot start as a VM.
+   */
+  vmDisk(digest: string, signal: AbortSignal): Promise<VmDisk>;
   /** Removes the entry; absent is success. The caller makes sure that nothing uses it. */
   remove(digest: string): Promise<void>;
 }

@@ -1,0 +1,236 @@
+/**
+ * Root disks in `DIR/UID/`:
+ *
+ * - `disk.json`: for whom it was made. Written first, so that a half-made disk is never taken for another one.
+ * - container: `volume.img` (sparse, ext4 with a journal) mounted at `volume/`, in it `upper/` and `work/` over the
+ *   image's tree, together mounted at `rootfs/`. The file system's size is the guest's limit, whatever holds the file.
+ * - VM: `disk.qcow2`, an overlay over the image's base disk. The guest grows its file system at boot.
+ *
+ * Files appear under their name when complete (made as NAME.new and renamed), and mounts are looked up in the kernel's
+ * own list, so each step can be repeated after a crash at any point. Mounts outlive the daemon, as guests do.
+ */
+import { access, chmod, chown, mkdir, open, readdir, rename, rm, stat, statfs } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import { type Clock, systemClock } from "../../core/clock.ts";
+import { assert, StrataError } from "../../core/errors.ts";
+import { formatMib } from "../../core/units.ts";
+import type { GuestRoot } from "../../drivers/driver.ts";
+import { readJson, writeJson } from "../images/entry-files.ts";
+import type { ImageStore } from "../images/image-store.ts";
+import { explainNoSpace } from "../images/space-error.ts";
+import { run } from "../run.ts";
+import type { Disks, RootDiskRequest } from "./disks.ts";
+import { mountFile, mountOverlay, mountPoints, unmount } from "./mounts.ts";
+
+export interface DisksOptions {
+  /** Made where it is missing. */
+  directory: string;
+  images: Pick<ImageStore, "containerTree" | "vmDisk">;
+  clock?: Clock;
+}
+
+const serialConsole: Record<string, string> = { x64: "ttyS0", arm64: "ttyAMA0" };
+
+const requestSchema = z.object({
+  version: z.literal(1),
+  type: z.enum(["vm", "container"]),
+  sizeMib: z.int(),
+  imageDigest: z.string(),
+});
+
+export function createDisks(options: DisksOptions): Disks {
+  return new LocalDisks(options);
+}
+
+class LocalDisks implements Disks {
+  readonly #directory: string;
+  readonly #images: DisksOptions["images"];
+  readonly #clock: Clock;
+  /** One change at a time to each disk. */
+  readonly #busy = new Map<string, Promise<unknown>>();
+
+  constructor({ directory, images, clock = systemClock }: DisksOptions) {
+    this.#directory = directory;
+    this.#images = images;
+    this.#clock = clock;
+  }
+
+  ensureRoot(request: RootDiskRequest, signal: AbortSignal): Promise<GuestRoot> {
+    return this.#exclusively(request.uid, async () => {
+      try {
+        await this.#ensureDescribed(request);
+        return request.type === "vm"
+          ? await this.#ensureDisk(request, signal)
+          : await this.#ensureTree(request, signal);
+      } catch (error) {
+        signal.throwIfAborted();
+        throw explainNoSpace(error, "make a root disk", this.#directory);
+      }
+    });
+  }
+
+  remove(uid: string, signal: AbortSignal): Promise<void> {
+    return this.#exclusively(uid, async () => {
+      const directory = this.#pathOf(uid);
+      await unmount(join(directory, "rootfs"), this.#clock, signal);
+      await unmount(join(directory, "volume"), this.#clock, signal);
+      await rm(directory, { recursive: true, force: true });
+    });
+  }
+
+  async list(): Promise<string[]> {
+    const entries = await readdir(this.#directory, { withFileTypes: true }).catch(absentAs([]));
+    return entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
+  }
+
+  async usedBytes(uid: string): Promise<number> {
+    const directory = this.#pathOf(uid);
+    let bytes = 0;
+    for (const entry of await readdir(directory, { withFileTypes: true }).catch(absentAs([]))) {
+      if (!entry.isFile()) continue; // the rest are mount points
+      bytes += (await stat(join(directory, entry.name))).blocks * 512;
+    }
+    return bytes;
+  }
+
+  async capacity(): Promise<{ totalMib: number; freeMib: number }> {
+    await this.#ensureDirectory();
+    const { bsize, blocks, bavail } = await statfs(this.#directory);
+    const toMib = (count: number) => Math.floor((count * bsize) / 1024 ** 2);
+    return { totalMib: toMib(blocks), freeMib: toMib(bavail) };
+  }
+
+  async #ensureDescribed({ uid, type, sizeMib, imageDigest }: RootDiskRequest): Promise<void> {
+    const directory = this.#pathOf(uid);
+    await this.#ensureDirectory();
+    await mkdir(directory, { recursive: true, mode: 0o711 });
+    const path = join(directory, "disk.json");
+    const known = await readJson(path, requestSchema);
+    if (!known) return writeJson(path, { version: 1, type, sizeMib, imageDigest });
+    if (known.type === type && known.imageDigest === imageDigest && known.sizeMib === sizeMib) return;
+    throw new StrataError(
+      "Conflict",
+      `the root disk ${uid} was made for a ${known.type} with ${formatMib(known.sizeMib)} from another request; remove it first`,
+      { detail: `has ${JSON.stringify(known)}, wanted ${type} ${sizeMib} ${imageDigest}` },
+    );
+  }
+
+  async #ensureDisk(request: RootDiskRequest, signal: AbortSignal): Promise<GuestRoot> {
+    const { uid, sizeMib, imageDigest } = request;
+    const base = await this.#images.vmDisk(imageDigest, signal);
+    if (base.sizeMib > sizeMib) {
+      throw new StrataError(
+        "Invalid",
+        `the image needs a root disk of at least ${formatMib(base.sizeMib)}; ${formatMib(sizeMib)} were asked for`,
+      );
+    }
+    const path = join(this.#pathOf(uid), "disk.qcow2");
+    if (!(await exists(path))) {
+      const next = `${path}.new`;
+      await rm(next, { force: true });
+      const backing = ["-b", base.path, "-F", base.format];
+      await run("qemu-img", ["create", "-q", "-f", "qcow2", ...backing, next, `${sizeMib}M`], { signal });
+      await rename(next, path);
+    }
+    const { boot } = base;
+    if (!boot) return { type: "disk", path, format: "qcow2" };
+    const { root, ...files } = boot;
+    const console = serialConsole[process.arch] ?? "ttyS0";
+    return {
+      type: "disk",
+      path,
+      format: "qcow2",
+      boot: { ...files, commandLine: `root=${root} rw console=${console} loglevel=4` },
+    };
+  }
+
+  async #ensureTree(request: RootDiskRequest, signal: AbortSignal): Promise<GuestRoot> {
+    const { uid, sizeMib, imageDigest } = request;
+    const { path: lower, idBase, idCount } = await this.#images.containerTree(imageDigest, signal);
+    const directory = this.#pathOf(uid);
+    const volume = join(directory, "volume");
+    const rootfs = join(directory, "rootfs");
+    const mounted = await mountPoints();
+    if (!mounted.has(rootfs)) {
+      // Set-user-id programs in there belong to guests' ids: only these ids may pass.
+      await chown(directory, 0, idBase);
+      await chmod(directory, 0o710);
+      await mkdir(volume, { recursive: true, mode: 0o711 });
+      await mkdir(rootfs, { recursive: true, mode: 0o711 });
+      if (!mounted.has(volume)) {
+        const image = await ensureFileSystem(directory, sizeMib, signal);
+        await mountFile(image, volume, signal);
+      }
+      const upper = await ensureLayer(join(volume, "upper"), lower, idBase);
+      const work = await ensureLayer(join(volume, "work"), lower, idBase);
+      await mountOverlay({ lower, upper, work, target: rootfs }, signal);
+    }
+    return { type: "tree", path: rootfs, idBase, idCount };
+  }
+
+  #pathOf(uid: string): string {
+    assert(/^[a-z0-9][a-z0-9-]{0,63}$/.test(uid), "a disk's uid is a plain name");
+    return join(this.#directory, uid);
+  }
+
+  async #ensureDirectory(): Promise<void> {
+    await mkdir(this.#directory, { recursive: true, mode: 0o711 });
+  }
+
+  #exclusively<T>(uid: string, change: () => Promise<T>): Promise<T> {
+    const before = this.#busy.get(uid) ?? Promise.resolve();
+    const mine = before.then(change, change);
+    const settled = mine.then(
+      () => {},
+      () => {},
+    );
+    this.#busy.set(uid, settled);
+    void settled.then(() => {
+      if (this.#busy.get(uid) === settled) this.#busy.delete(uid);
+    });
+    return mine;
+  }
+}
+
+async function ensureFileSystem(directory: string, sizeMib: number, signal: AbortSignal): Promise<string> {
+  const path = join(directory, "volume.img");
+  if (await exists(path)) return path;
+  const next = `${path}.new`;
+  await rm(next, { force: true });
+  {
+    await using file = await open(next, "wx", 0o600);
+    await file.truncate(sizeMib * 1024 ** 2);
+  }
+  // A new sparse file reads as zeros: tables and journal need no writing, now or later.
+  const options = "lazy_itable_init=1,lazy_journal_init=1,nodiscard";
+  await run("mke2fs", ["-q", "-F", "-t", "ext4", "-m", "0", "-E", options, next], { signal });
+  await rename(next, path);
+  return path;
+}
+
+/** The merged root shows owner and mode of the upper directory, so these come from the tree. */
+async function ensureLayer(path: string, lower: string, idBase: number): Promise<string> {
+  const { mode, uid, gid } = await stat(lower);
+  await mkdir(path, { recursive: true });
+  await chown(path, path.endsWith("/work") ? idBase : uid, gid);
+  await chmod(path, mode & 0o7777);
+  return path;
+}
+
+async function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    (error) => {
+      if (error.code === "ENOENT") return false;
+      throw error;
+    },
+  );
+}
+
+function absentAs<T>(value: T): (error: NodeJS.ErrnoException) => T {
+  return (error) => {
+    if (error.code === "ENOENT") return value;
+    throw error;
+  };
+}

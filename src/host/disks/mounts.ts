@@ -1,0 +1,66 @@
+/** Mounts of this host: what is mounted where, and mounting. */
+import { readFile } from "node:fs/promises";
+import type { Clock } from "../../core/clock.ts";
+import { StrataError } from "../../core/errors.ts";
+import { run } from "../run.ts";
+
+const busyWaitMs = 5_000;
+const busyPollMs = 50;
+
+/** All mount points of this process's namespace, from a text in the form of /proc/PID/mountinfo (proc(5)). */
+export function parseMountPoints(mountinfo: string): Set<string> {
+  const points = new Set<string>();
+  for (const line of mountinfo.split("\n")) {
+    const point = line.split(" ")[4];
+    if (point !== undefined)
+      points.add(point.replace(/\\(\d{3})/g, (_, code) => String.fromCharCode(Number.parseInt(code, 8))));
+  }
+  return points;
+}
+
+export async function mountPoints(): Promise<Set<string>> {
+  return parseMountPoints(await readFile("/proc/self/mountinfo", "latin1"));
+}
+
+/** Mounts the file system in a file. The loop device goes away with the mount. */
+export async function mountFile(file: string, target: string, signal: AbortSignal): Promise<void> {
+  // Guests' set-user-id programs work, device nodes do not; freed blocks go back to the host.
+  await run("mount", ["-t", "ext4", "-o", "loop,nodev,noatime,discard", file, target], { signal });
+}
+
+export interface Overlay {
+  lower: string;
+  upper: string;
+  work: string;
+  target: string;
+}
+
+export async function mountOverlay(
+  { lower, upper, work, target }: Overlay,
+  signal: AbortSignal,
+): Promise<void> {
+  const options = `nodev,noatime,lowerdir=${escaped(lower)},upperdir=${escaped(upper)},workdir=${escaped(work)}`;
+  await run("mount", ["-t", "overlay", "-o", options, "overlay", target], { signal });
+}
+
+/** overlayfs splits layers at colons, and mount options at commas. */
+function escaped(path: string): string {
+  return path.replace(/[\\:,]/g, (character) => `\\${character}`);
+}
+
+/**
+ * Unmounts all that is mounted at `target`; nothing mounted is success. Waits a little for processes that are just
+ * ending. @throws Unavailable when it stays in use.
+ */
+export async function unmount(target: string, clock: Clock, signal: AbortSignal): Promise<void> {
+  for (const deadline = clock.monotonicMs() + busyWaitMs; (await mountPoints()).has(target); ) {
+    const { status, stderr } = await run("umount", [target], { signal, expected: [0, 1, 32] });
+    if (status === 0) continue;
+    if (clock.monotonicMs() >= deadline) {
+      throw new StrataError("Unavailable", "the disk is still in use; is its guest really stopped?", {
+        detail: `${target}: ${stderr.trim()}`,
+      });
+    }
+    await clock.sleep(busyPollMs, signal);
+  }
+}
