@@ -91,15 +91,12 @@ async function deleteProjects(client: Client, session: Session): Promise<void> {
 }
 
 async function removeFiles(settings: Settings): Promise<void> {
+  for (const directory of [settings.runDir, settings.stateDir]) await rm(directory, { recursive: true, force: true });
   const base = dirname(settings.stateDir);
-  const sharesBase = (directory: string) => directory.startsWith(`${base}/`);
-  for (const directory of [settings.runDir, settings.stateDir])
-    await rm(directory, { recursive: true, force: true });
-  // Images of a directory elsewhere are shared with other daemons.
-  if (sharesBase(settings.imageDir)) await rm(settings.imageDir, { recursive: true, force: true });
-  // STRATA_DIR itself, when nothing else is in it.
-  if (sharesBase(settings.runDir) && existsSync(base) && (await readdir(base)).length === 0)
-    await rmdir(base);
+  if (dirname(settings.runDir) !== base) return;
+  // All of it below one STRATA_DIR. Images of a directory elsewhere are shared with other daemons.
+  await rm(join(base, "images"), { recursive: true, force: true });
+  if (existsSync(base) && (await readdir(base)).length === 0) await rmdir(base);
 }
 
 /** Returns those that stay because something else needs them by now. */
