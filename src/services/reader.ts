@@ -19,7 +19,7 @@ import {
 import { invalid } from "./parse.ts";
 import { authorize, isClusterAdmin, noSuchProject, type Principal, visible } from "./principal.ts";
 import { checkRef, describe } from "./refs.ts";
-import { type ResourceEvent, resourceEvents } from "./watching.ts";
+import { type ResourceEvent, resourceEvents, type WatchPosition } from "./watching.ts";
 import { someNames } from "./world.ts";
 
 /** Names looked through for one that is near. */
@@ -85,21 +85,24 @@ export class Reader {
     }
   }
 
-  /** Changes after that revision, until aborted. @throws Compacted: list again. */
-  async *watch(
+  /** What changes from that position on, until aborted. @throws Compacted, here or later: list again. */
+  async watch(
     principal: Principal,
     kind: Kind,
-    query: Filter & { project?: string; after: Revision },
+    query: Filter & { project?: string; from: WatchPosition },
     signal: AbortSignal,
-  ): AsyncGenerator<ResourceEvent> {
+  ): Promise<AsyncIterable<ResourceEvent>> {
     const prefix = await this.#prefix(principal, kind, query.project);
-    const events = this.#world.store.watch(prefix, query.after, signal);
+    // The watch itself would say so only once it is read.
+    const after = Math.max(0, query.from.revision - 1);
+    await this.#world.store.list(prefix, { limit: 1, at: after });
     const bounded = kind.scope === "cluster" && principal.project !== undefined;
-    yield* resourceEvents(events, {
-      kind,
+    const known = bounded ? await this.#visibleKeys(principal, kind, after) : undefined;
+    return resourceEvents(this.#world.store.watch(prefix, after, signal), query.from, {
       wanted: (resource) => matches(resource, query) && visible(principal, resource),
       present: (resource) => this.present(kind, resource),
-      ...(bounded ? { known: await this.#visibleKeys(principal, kind, query.after) } : {}),
+      kind,
+      ...(known ? { known } : {}),
     });
   }
 

@@ -26,7 +26,7 @@ import { notBeingDeleted } from "./projects.ts";
 import { Reader } from "./reader.ts";
 import { checkRef, checkRevision, describe, kindOf, wrongRevision } from "./refs.ts";
 import { type Outcome, transact, unchanged } from "./transact.ts";
-import type { ResourceEvent } from "./watching.ts";
+import type { ResourceEvent, WatchPosition } from "./watching.ts";
 
 /** What a user writes to create or replace a resource; nothing of it is trusted. */
 export interface Draft {
@@ -78,13 +78,13 @@ export class Resources {
     return this.#reader.list(principal, kind, query);
   }
 
-  /** Changes after that revision, until aborted. @throws Compacted: list again. */
+  /** What changes from that position on, until aborted. @throws Compacted, here or later: list again. */
   watch(
     principal: Principal,
     kind: Kind,
-    query: Filter & { project?: string; after: Revision },
+    query: Filter & { project?: string; from: WatchPosition },
     signal: AbortSignal,
-  ): AsyncIterable<ResourceEvent> {
+  ): Promise<AsyncIterable<ResourceEvent>> {
     return this.#reader.watch(principal, kind, query, signal);
   }
 

@@ -1,0 +1,223 @@
+/**
+ * The native REST API: HTTP in, calls of the services, HTTP out. It translates and decides nothing. The same routes
+ * answer on a Unix socket, where the file's permission is the authority, and over HTTPS with bearer tokens.
+ *
+ * Invariants: every answer has a request id; every failure is a problem (RFC 9457) from one table; nothing a client
+ * sends or fails to take can grow memory without bound; secrets reach neither logs nor messages.
+ */
+import { createServer, type Server } from "node:http";
+import { createServer as createHttpsServer, type Server as HttpsServer } from "node:https";
+import type { AddressInfo, Socket } from "node:net";
+import fastify, { type FastifyInstance } from "fastify";
+import type { Clock } from "../core/clock.ts";
+import { describeError, StrataError } from "../core/errors.ts";
+import { encodeBase32 } from "../core/ids.ts";
+import type { Logger } from "../core/logger.ts";
+import type { Random } from "../core/random.ts";
+import type { Services } from "../services/services.ts";
+import { installAuthentication, TrustedSockets } from "./authentication.ts";
+import { installBodyParser } from "./body.ts";
+import { EventStreams } from "./event-stream.ts";
+import { listen, listenOnPath } from "./listeners.ts";
+import { installMetaRoutes } from "./meta-routes.ts";
+import { HttpError, problemType, toProblem } from "./problems.ts";
+import { installResourceRoutes } from "./resource-routes.ts";
+import { installTokenRoutes } from "./token-routes.ts";
+
+export interface ApiOptions {
+  services: Services;
+  clock: Clock;
+  random: Random;
+  logger: Logger;
+  /** Of the daemon, for /v1/version. */
+  version: string;
+}
+
+export interface Api {
+  /** @throws Conflict when another process listens there. */
+  listenUnix(path: string): Promise<void>;
+  /** PEM in; port 0 takes a free one. Returns the port. */
+  listenHttps(where: { host: string; port: number; cert: string; key: string }): Promise<{ port: number }>;
+  /** Ends streams, lets answers under way finish, and removes the socket. Idempotent. */
+  close(): Promise<void>;
+}
+
+const serverLimits = {
+  /** Of the request line and headers together. */
+  maxHeaderSize: 32 * 1024,
+  headersTimeoutMs: 10_000,
+  keepAliveTimeoutMs: 65_000,
+  /** How long answers under way may take when the API closes. */
+  closeTimeoutMs: 5_000,
+  maxHttpsConnections: 2_000,
+} as const;
+
+const serverOptions = {
+  maxHeaderSize: serverLimits.maxHeaderSize,
+  headersTimeout: serverLimits.headersTimeoutMs,
+  keepAliveTimeout: serverLimits.keepAliveTimeoutMs,
+  // Uploads take as long as they take; JSON bodies have a bound of their own.
+  requestTimeout: 0,
+};
+
+export async function createApi(options: ApiOptions): Promise<Api> {
+  const trusted = new TrustedSockets();
+  const streams = new EventStreams(options.clock);
+  const unixServer = createServer(serverOptions);
+  const app = buildApp(options, unixServer);
+  installBodyParser(app, options.clock);
+  installAuthentication(app, { services: options.services, trusted, clock: options.clock });
+  installMetaRoutes(app, options.version);
+  installTokenRoutes(app, options.services);
+  installResourceRoutes(app, { services: options.services, streams });
+  await app.ready();
+  unixServer.on("connection", (socket: Socket) => trusted.add(socket));
+  return new RunningApi(app, streams, unixServer, options);
+}
+
+function buildApp({ random, logger }: ApiOptions, server: Server): FastifyInstance {
+  const app = fastify({
+    serverFactory: (handler) => server.on("request", handler),
+    genReqId: () => encodeBase32(random.bytes(10)),
+    logger: false,
+    exposeHeadRoutes: false,
+    routerOptions: { maxParamLength: 200 },
+    forceCloseConnections: false,
+  });
+  app.addHook("onRequest", async (request, reply) => {
+    reply.header("x-request-id", request.id);
+    reply.header("x-content-type-options", "nosniff");
+    reply.header("cache-control", "no-store");
+  });
+  app.addHook("onResponse", async (request, reply) => {
+    const { method, url } = request;
+    const ms = Math.round(reply.elapsedTime * 10) / 10;
+    const who = request.principal?.name;
+    logger.debug(
+      { requestId: request.id, method, url: withoutQuery(url), status: reply.statusCode, ms, who },
+      "request",
+    );
+  });
+  app.setErrorHandler((error, request, reply) => {
+    const { status, body } = toProblem(error, request.id);
+    if (status >= 500 && status !== 503) {
+      logger.error({ requestId: request.id, error: describeError(error) }, "a request failed");
+    }
+    if (body.code === "Unavailable") reply.header("retry-after", "1");
+    return reply.code(status).type(problemType).send(JSON.stringify(body));
+  });
+  app.setNotFoundHandler(async (request) => {
+    const methods = app.supportedMethods.filter((method) => app.hasRoute({ method, url: request.url }));
+    throw unknownRoute(request.method, withoutQuery(request.url), methods);
+  });
+  return app;
+}
+
+function unknownRoute(method: string, path: string, methods: readonly string[]): HttpError {
+  const shown = path.slice(0, 200);
+  if (methods.length === 0) {
+    return new HttpError(404, "NotFound", `there is no ${shown}; GET /v1/openapi.json lists what there is`);
+  }
+  return new HttpError(
+    405,
+    "Unsupported",
+    `${shown} does not answer to ${method}, but to ${methods.join(", ")}`,
+  );
+}
+
+/** Parameters may hold what logs must not. */
+function withoutQuery(url: string): string {
+  return url.split("?", 1)[0] ?? "";
+}
+
+class RunningApi implements Api {
+  readonly #app: FastifyInstance;
+  readonly #streams: EventStreams;
+  readonly #unixServer: Server;
+  readonly #options: ApiOptions;
+  #httpsServer: HttpsServer | undefined;
+  #removeSocket: (() => Promise<void>) | undefined;
+  #closed: Promise<void> | undefined;
+
+  constructor(app: FastifyInstance, streams: EventStreams, unixServer: Server, options: ApiOptions) {
+    this.#app = app;
+    this.#streams = streams;
+    this.#unixServer = unixServer;
+    this.#options = options;
+    answerBrokenRequests(unixServer);
+  }
+
+  async listenUnix(path: string): Promise<void> {
+    this.#removeSocket = await listenOnPath(this.#unixServer, path);
+  }
+
+  async listenHttps(where: {
+    host: string;
+    port: number;
+    cert: string;
+    key: string;
+  }): Promise<{ port: number }> {
+    const server = createHttpsServer(
+      { ...serverOptions, cert: where.cert, key: where.key, minVersion: "TLSv1.2" },
+      (request, response) => this.#app.routing(request, response),
+    );
+    server.maxConnections = serverLimits.maxHttpsConnections;
+    answerBrokenRequests(server);
+    // Upgrades are handled once, where the routes are.
+    server.on("upgrade", (...upgrade) => this.#unixServer.emit("upgrade", ...upgrade));
+    await listen(server, { host: where.host, port: where.port });
+    this.#httpsServer = server;
+    return { port: (server.address() as AddressInfo).port };
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    await this.#removeSocket?.();
+    this.#streams.close();
+    const servers = [this.#unixServer, this.#httpsServer].filter((server) => server?.listening);
+    const cancel = this.#options.clock.after(serverLimits.closeTimeoutMs, () => {
+      for (const server of servers) server?.closeAllConnections();
+    });
+    await Promise.all(servers.map((server) => closed(server)));
+    cancel();
+    await this.#app.close();
+  }
+}
+
+function closed(server: Server | HttpsServer | undefined): Promise<void> {
+  return new Promise((resolve) => {
+    server?.close(() => resolve());
+    server?.closeIdleConnections();
+  });
+}
+
+const brokenRequests: Readonly<Record<string, HttpError>> = {
+  HPE_HEADER_OVERFLOW: new HttpError(
+    431,
+    "Invalid",
+    `the request line and headers are too long: at most ${serverLimits.maxHeaderSize} bytes`,
+  ),
+  ERR_HTTP_REQUEST_TIMEOUT: new HttpError(408, "Timeout", "the request did not arrive in time"),
+};
+
+/** What is no HTTP never reaches a route; it gets a problem all the same. */
+function answerBrokenRequests(server: Server | HttpsServer): void {
+  server.on("clientError", (error: NodeJS.ErrnoException, socket: Socket) => {
+    if (!socket.writable || error.code === "ECONNRESET") {
+      socket.destroy();
+      return;
+    }
+    const known =
+      brokenRequests[error.code ?? ""] ?? new StrataError("Invalid", "the request is not valid HTTP");
+    const { status, body } = toProblem(known, "none");
+    const text = JSON.stringify(body);
+    socket.end(
+      `HTTP/1.1 ${status} ${body.title}\r\nContent-Type: ${problemType}\r\n` +
+        `Content-Length: ${Buffer.byteLength(text)}\r\nConnection: close\r\n\r\n${text}`,
+    );
+  });
+}
