@@ -8,6 +8,7 @@ import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { systemClock } from "../src/core/clock.ts";
 import { type Instance, instanceKind } from "../src/kinds/instance.ts";
+import { projectKind } from "../src/kinds/project.ts";
 import { leaksBetween, type Snapshot, takeSnapshot } from "./leaks.ts";
 import { addressOf, httpGet, TestDaemon, until } from "./test-daemon.ts";
 
@@ -244,12 +245,12 @@ describe("a guest that dies", () => {
 
 describe("down", () => {
   it("removes all of the stack and nothing else", async () => {
-    await daemon
-      .ok(["launch", named("lms").spec.image, "bystander", "--no-wait", "-p", "default"])
-      .catch(() => {});
+    await daemon.ok(["project", "create", "bystander"]);
     const result = await daemon.ok(["down", campus, "--yes"]);
     expect(result.stdout + result.stderr).toContain("gone");
     expect(await daemon.instances("campus")).toEqual([]);
+    const projects = (await daemon.client.list(projectKind, {})).items.map((one) => one.metadata.name);
+    expect(projects.sort()).toEqual(["bystander", "default"]);
     const again = await daemon.ok(["down", campus, "--yes"]);
     expect(again.stdout + again.stderr).toContain("nothing");
   });
