@@ -7,7 +7,7 @@
 import { StrataError } from "../../core/errors.ts";
 
 /** Part of what a build is remembered by. Increase it with every change to this file. */
-export const recipeVersion = 1;
+export const recipeVersion = 2;
 
 const basePackages = [
   "systemd-sysv",
@@ -69,7 +69,6 @@ datasource_list: [NoCloud, None]
 # systemd-networkd asks DHCP on every card
 network: {config: disabled}
 disable_root: false
-ssh_pwauth: false
 preserve_hostname: false
 ssh_genkeytypes: [ed25519, ecdsa]
 cloud_init_modules: [seed_random, bootcmd, write_files, set_hostname, update_hostname, users_groups, ssh]
@@ -113,7 +112,39 @@ ExecStart=/usr/lib/systemd/systemd-growfs /
 WantedBy=local-fs.target
 `;
 
+/** cloud-init's own probes for dozens of clouds first, in shell; there is only one here. */
+const cloudInitGenerator = `#!/bin/sh
+[ -e /etc/cloud/cloud-init.disabled ] && exit 0
+grep -q cloud-init=disabled /proc/cmdline 2>/dev/null && exit 0
+mkdir -p /run/cloud-init "$2/multi-user.target.wants"
+: > /run/cloud-init/enabled
+ln -snf /usr/lib/systemd/system/cloud-init.target "$2/multi-user.target.wants/cloud-init.target"
+`;
+
+/** Debian's start script looks its entry point up in the metadata of all Python packages. */
+const cloudInitStart = `#!/usr/bin/python3
+import sys
+
+from cloudinit.cmd.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())
+`;
+
+/** Units that need no update after boot are told so by a time stamp not older than /usr (systemd-update-done). */
+const updated = "# No update of /etc and /var is due\n";
+
 const maskedUnits = [
+  // Kernel debugging, out of reach in a container and one mount less to wait for in a VM
+  "sys-kernel-config.mount",
+  "sys-kernel-debug.mount",
+  "sys-kernel-tracing.mount",
+  "modprobe@configfs.service",
+  "modprobe@drm.service",
+  "modprobe@efi_pstore.service",
+  "proc-sys-fs-binfmt_misc.automount",
+  "systemd-binfmt.service",
+  "systemd-pstore.service",
   "apt-daily.timer",
   "apt-daily-upgrade.timer",
   "dpkg-db-backup.timer",
@@ -133,6 +164,11 @@ const files: readonly [path: string, text: string][] = [
   ["/etc/hosts", "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"],
   ["/etc/default/locale", "LANG=C.UTF-8\n"],
   ["/etc/machine-id", ""],
+  ["/etc/ssh/sshd_config.d/90-strata.conf", "PasswordAuthentication no\n"],
+  ["/etc/systemd/system-generators/cloud-init-generator", cloudInitGenerator],
+  ["/usr/bin/cloud-init", cloudInitStart],
+  ["/etc/.updated", updated],
+  ["/var/.updated", updated],
 ];
 
 const writeFiles = files
@@ -144,7 +180,12 @@ const writeFiles = files
 
 /** After all packages: configuration, and nothing left that must be a guest's own. */
 export const customizeHook = `set -eu
+chroot "$1" dpkg-divert --quiet --local --rename --add /usr/bin/cloud-init
 ${writeFiles}
+chmod 755 "$1/usr/bin/cloud-init" "$1/etc/systemd/system-generators/cloud-init-generator"
+mkdir -p "$1/var/lib/cloud/seed/nocloud"
+# Byte code that Python need not compare with its source at each start; dpkg replaces both together
+chroot "$1" python3 -m compileall -q -f --invalidation-mode unchecked-hash /usr/lib/python3 /usr/lib/python3.* || true
 chroot "$1" systemctl enable systemd-networkd.service strata-grow-root.service
 chroot "$1" systemctl mask ${maskedUnits.join(" ")}
 rm -f "$1"/etc/ssh/ssh_host_* "$1/etc/hostname" "$1/var/lib/dbus/machine-id" "$1/var/lib/systemd/random-seed"
