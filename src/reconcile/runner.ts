@@ -14,6 +14,7 @@ import { type Random, randomFraction } from "../core/random.ts";
 import { type Backoff, backoffMs } from "./backoff.ts";
 import { KeyedQueue, type Outcome } from "./keyed-queue.ts";
 import type { Plan, Reconciler, Watch } from "./reconciler.ts";
+import { untilAborted } from "./until-aborted.ts";
 
 export interface RunnerOptions {
   clock: Clock;
@@ -88,7 +89,7 @@ class Runner<World, Action, Status> {
     this.#signal.addEventListener("abort", onAbort, { once: true });
     try {
       await Promise.all(this.#reconciler.watches.map((watch) => this.#follow(watch)));
-      if (!this.#signal.aborted) await aborted(this.#signal);
+      if (!this.#signal.aborted) await untilAborted(this.#signal);
     } finally {
       await this.#queue.stop();
       this.#signal.removeEventListener("abort", onAbort);
@@ -197,8 +198,4 @@ class Runner<World, Action, Status> {
     if (round?.world === undefined || !this.#reconciler.obsolete?.(key, round.world)) return;
     round.abort.abort(new ObsoleteRound(`the round of ${key} has lost its purpose`));
   }
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
 }

@@ -1,0 +1,146 @@
+/**
+ * A machine for simulated agents: images, disks and networks without a kernel. It outlives its agents, like a machine
+ * outlives the processes on it, and keeps accounts of what is on it.
+ */
+import { createHash } from "node:crypto";
+import type { Clock } from "../src/core/clock.ts";
+import { StrataError } from "../src/core/errors.ts";
+import { canonicalJson, type Json } from "../src/core/json.ts";
+import { FakeWorld, type FakeWorldOptions } from "../src/drivers/fake/fake-world.ts";
+import type { Disks } from "../src/host/disks/disks.ts";
+import type { ImageStore, StoredImage } from "../src/host/images/image-store.ts";
+import type { Networks, Reservation } from "../src/host/networks/networks.ts";
+import type { ImageSource } from "../src/kinds/image.ts";
+
+export interface FakeNetwork {
+  cidr: string;
+  reservations: Map<string, Reservation>;
+}
+
+export class FakeHost {
+  readonly name: string;
+  readonly clock: Clock;
+  readonly world: FakeWorld;
+  readonly storedImages = new Map<string, StoredImage>();
+  /** Volume uid to the digest it was made from. */
+  readonly roots = new Map<string, string>();
+  readonly bridges = new Map<string, FakeNetwork>();
+  /** How long making an image takes. */
+  makeMs = 0;
+  /** Sources that cannot be made, by their canonical JSON. */
+  readonly badSources = new Map<string, StrataError>();
+  builds = 0;
+  #networkListeners = new Set<(uid: string) => void>();
+
+  constructor(name: string, clock: Clock, options: Omit<FakeWorldOptions, "clock"> = {}) {
+    this.name = name;
+    this.clock = clock;
+    this.world = new FakeWorld({ clock, ...options });
+  }
+
+  readonly images: ImageStore = {
+    recover: async () => {},
+    list: async () => [...this.storedImages.values()],
+    get: async (digest) => this.storedImages.get(digest),
+    make: async (source, { signal, onProgress }) => {
+      const recipe = canonicalJson(source as unknown as Json);
+      const bad = this.badSources.get(recipe);
+      if (bad) throw bad;
+      const image = imageOf(source);
+      if (this.storedImages.has(image.digest)) return image;
+      onProgress({ step: "building", fraction: 0.5 });
+      if (this.makeMs > 0) await this.clock.sleep(this.makeMs, signal);
+      signal.throwIfAborted();
+      this.builds++;
+      this.storedImages.set(image.digest, image);
+      return image;
+    },
+    containerTree: async () => ({ path: "/", idBase: 0, idCount: 65_536 }),
+    vmDisk: async () => ({ path: "/", format: "qcow2", sizeMib: 1 }),
+    remove: async (digest) => {
+      this.storedImages.delete(digest);
+    },
+  };
+
+  readonly disks: Disks = {
+    ensureRoot: async ({ uid, imageDigest }) => {
+      if (!this.storedImages.has(imageDigest)) {
+        throw new StrataError("NotFound", `the image ${imageDigest} is not on host ${this.name}`);
+      }
+      if (!this.roots.has(uid)) this.roots.set(uid, imageDigest);
+      return { type: "tree", path: `/volumes/${uid}`, idBase: 100_000, idCount: 65_536 };
+    },
+    remove: async (uid) => {
+      this.roots.delete(uid);
+    },
+    list: async () => [...this.roots.keys()],
+    usedBytes: async () => 0,
+    capacity: async () => ({ totalMib: 1_000_000, freeMib: 900_000 }),
+  };
+
+  readonly networks: Networks = {
+    ensure: async ({ uid, cidr, gateway }) => {
+      const known = this.bridges.get(uid);
+      if (!known) this.bridges.set(uid, { cidr, reservations: new Map() });
+      return { netns: `/run/netns/${uid}`, bridge: "br0", mtu: 1500, prefixLength: 24, gateway };
+    },
+    reserve: async (network, reservation) => {
+      const bridge = this.bridges.get(network);
+      if (!bridge) throw new StrataError("NotFound", `there is no network ${network} on host ${this.name}`);
+      bridge.reservations.set(reservation.uid, reservation);
+    },
+    release: async (network, uid) => {
+      this.bridges.get(network)?.reservations.delete(uid);
+    },
+    remove: async (uid) => {
+      this.bridges.delete(uid);
+    },
+    list: async () => [...this.bridges.keys()],
+    events: (signal) => this.#networkEvents(signal),
+  };
+
+  /** As if somebody deleted the namespace. */
+  breakNetwork(uid: string): void {
+    this.bridges.delete(uid);
+    for (const listener of this.#networkListeners) listener(uid);
+  }
+
+  async *#networkEvents(signal: AbortSignal): AsyncGenerator<{ uid: string }> {
+    const pending: string[] = [];
+    let wake = () => {};
+    const listener = (uid: string) => {
+      pending.push(uid);
+      wake();
+    };
+    this.#networkListeners.add(listener);
+    const onAbort = () => wake();
+    signal.addEventListener("abort", onAbort, { once: true });
+    try {
+      while (!signal.aborted) {
+        const uid = pending.shift();
+        if (uid !== undefined) yield { uid };
+        else {
+          await new Promise<void>((resolve) => {
+            wake = resolve;
+            if (signal.aborted) resolve();
+          });
+        }
+      }
+    } finally {
+      this.#networkListeners.delete(listener);
+    }
+  }
+}
+
+function imageOf(source: ImageSource): StoredImage {
+  const hash = createHash("sha256")
+    .update(canonicalJson(source as unknown as Json))
+    .digest("hex");
+  return {
+    digest: `sha256:${hash}`,
+    sizeBytes: 1_000_000,
+    os: "Simulated",
+    types: ["vm", "container"],
+    limitation: "",
+  };
+}

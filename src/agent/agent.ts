@@ -1,0 +1,127 @@
+/**
+ * The host agent: pulls what is wanted of this host through the API, makes it so with drivers and the host's own
+ * tools, and reports what it sees. It keeps nothing of its own on disk: the API's statuses and the host itself are its
+ * memory, so it may be killed and started again at any time, and guests do not notice.
+ *
+ * Invariants: it touches nothing before it has the whole picture from the API; a guest is started only after its
+ * handle is recorded; a guest that runs is taken over as it is; what no resource knows is removed only when the API has
+ * confirmed that.
+ */
+import { imageKind } from "../kinds/image.ts";
+import { instanceKind } from "../kinds/instance.ts";
+import { keyPairKind } from "../kinds/key-pair.ts";
+import { resourceKey } from "../kinds/keys.ts";
+import { networkKind } from "../kinds/network.ts";
+import { volumeKind } from "../kinds/volume.ts";
+import { CacheIndex } from "../reconcile/cache.ts";
+import { type RunnerOptions, runReconciler } from "../reconcile/runner.ts";
+import { untilAborted } from "../reconcile/until-aborted.ts";
+import type { AgentContext, AgentOptions, AgentViews } from "./agent-context.ts";
+import { DriverTable } from "./driver-table.ts";
+import { EventRecorder } from "./event-recorder.ts";
+import { createFingerprintReconciler } from "./host/fingerprints.ts";
+import { runHeartbeat } from "./host/heartbeat.ts";
+import { createHostReconciler } from "./host/host.ts";
+import { createImageReconciler } from "./images/images.ts";
+import { createInstanceReconciler } from "./instances/instances.ts";
+import { thisMachine } from "./machine.ts";
+import { NetworkAttachments } from "./network-attachments.ts";
+import { createNetworkReconciler } from "./networks/networks.ts";
+import { ResourceView, specChanged } from "./resource-view.ts";
+import { tcpConnect } from "./tcp-connect.ts";
+
+export type { AgentOptions } from "./agent-context.ts";
+
+export interface Agent {
+  /** Works until the signal aborts, then ends what is under way. Guests go on. Rejects only when it cannot begin. */
+  run(signal: AbortSignal): Promise<void>;
+}
+
+export function createAgent(options: AgentOptions): Agent {
+  return {
+    run: (signal) => runAgent(options, signal),
+  };
+}
+
+async function runAgent(options: AgentOptions, outer: AbortSignal): Promise<void> {
+  const abort = new AbortController();
+  const stop = () => abort.abort(outer.reason);
+  if (outer.aborted) return;
+  outer.addEventListener("abort", stop, { once: true });
+  const context = createContext(options, abort.signal);
+  const { views, images, signal } = context;
+  try {
+    const feeds = [views.instances, views.images, views.networks, views.volumes, views.keyPairs];
+    const feeding = feeds.map((view) => view.run(signal));
+    await images.recover();
+    await Promise.race([Promise.all(feeds.map((view) => view.whenSynced())), untilAborted(signal)]);
+    if (!signal.aborted) await Promise.all(startRooms(context, options));
+    await Promise.all(feeding);
+  } finally {
+    abort.abort(outer.reason);
+    outer.removeEventListener("abort", stop);
+  }
+}
+
+function startRooms(context: AgentContext, options: AgentOptions): Promise<void>[] {
+  const { signal, clock, random, logger } = context;
+  const shared: RunnerOptions = { clock, random, logger, ...(options.hooks ? { hooks: options.hooks } : {}) };
+  const host = createHostReconciler(context);
+  const instances = createInstanceReconciler(context);
+  const fingerprints = createFingerprintReconciler(context, () => {
+    host.driversKnown();
+    instances.driversKnown();
+  });
+  return [
+    runReconciler(host, shared, signal),
+    runReconciler(fingerprints, shared, signal),
+    runReconciler(createNetworkReconciler(context), shared, signal),
+    runReconciler(instances, { ...shared, backoff: { minMs: 1_000, maxMs: 60_000 } }, signal),
+    runReconciler(
+      createImageReconciler(context),
+      { ...shared, concurrency: 2, backoff: { minMs: 5_000, maxMs: 300_000 } },
+      signal,
+    ),
+    runHeartbeat(context),
+  ];
+}
+
+function createContext(options: AgentOptions, signal: AbortSignal): AgentContext {
+  const { drivers, machine, connect, removeUnusedImages = false, ...rest } = options;
+  const logger = options.logger.child({ host: options.hostName });
+  const { client, clock, random } = options;
+  return {
+    ...rest,
+    logger,
+    signal,
+    drivers: new DriverTable(drivers),
+    attachments: new NetworkAttachments(options.networks),
+    events: new EventRecorder({ client, clock, random, logger }, signal),
+    views: createViews(options),
+    removeUnusedImages,
+    connect: connect ?? tcpConnect(clock),
+    machine: machine ?? thisMachine(),
+  };
+}
+
+function createViews(options: AgentOptions): AgentViews {
+  const { client, clock, random, logger, hostName } = options;
+  const parts = { client, clock, random, logger };
+  const mine = { ...parts, filter: { host: hostName }, relevant: specChanged };
+  const instances = new ResourceView({ ...mine, kind: instanceKind });
+  const volumes = new ResourceView({ ...mine, kind: volumeKind });
+  return {
+    instances,
+    images: new ResourceView({ ...mine, kind: imageKind }),
+    networks: new ResourceView({ ...parts, kind: networkKind, relevant: specChanged }),
+    volumes,
+    keyPairs: new ResourceView({ ...parts, kind: keyPairKind, relevant: specChanged }),
+    instancesByNetwork: new CacheIndex(instances, ({ metadata, spec }) =>
+      resourceKey(networkKind, { project: metadata.project ?? "", name: spec.network }),
+    ),
+    instancesByImage: new CacheIndex(instances, ({ metadata, spec }) =>
+      resourceKey(imageKind, { project: metadata.project ?? "", name: spec.image }),
+    ),
+    volumesByOwner: new CacheIndex(volumes, (volume) => volume.metadata.owner?.uid),
+  };
+}

@@ -1,0 +1,150 @@
+/**
+ * Makes the images that were given to this host, tells how far each has come, and takes them away again. The image
+ * store remembers builds by their recipe, so one that was interrupted after its last step is found, not repeated.
+ */
+import { Readable } from "node:stream";
+import { isRetryable, toStrataError } from "../../core/errors.ts";
+import type { StoredImage } from "../../host/images/image-store.ts";
+import { type Image, type ImageStatus, imageKind } from "../../kinds/image.ts";
+import type { Ref } from "../../kinds/keys.ts";
+import type { Failure, Reconciler, Watch } from "../../reconcile/reconciler.ts";
+import type { AgentContext } from "../agent-context.ts";
+import { reportStatus } from "../report.ts";
+import { type ImageAction, type ImageWorld, planImage } from "./plan.ts";
+import { ProgressReports } from "./progress-reports.ts";
+
+export function createImageReconciler(
+  context: AgentContext,
+): Reconciler<ImageWorld, ImageAction, ImageStatus> {
+  return new ImageReconciler(context);
+}
+
+class ImageReconciler implements Reconciler<ImageWorld, ImageAction, ImageStatus> {
+  readonly name = "images";
+  readonly watches: readonly Watch[];
+  readonly #context: AgentContext;
+  readonly #made = new Map<string, StoredImage>();
+  readonly #finalized = new Set<string>();
+
+  constructor(context: AgentContext) {
+    this.#context = context;
+    const { images } = context.views;
+    this.watches = [{ name: "images", urgent: true, keys: (signal) => images.watchKeys(signal) }];
+    images.onChange((_key, next, previous) => {
+      if (!previous || next?.metadata.uid === previous.metadata.uid) return;
+      this.#made.delete(previous.metadata.uid);
+      this.#finalized.delete(previous.metadata.uid);
+    });
+  }
+
+  async observe(key: string): Promise<ImageWorld> {
+    const { views, hostName, images } = this.#context;
+    const found = views.images.get(key);
+    const image = found && this.#finalized.has(found.metadata.uid) ? undefined : found;
+    const digest = image?.status.digest;
+    const stored = digest === undefined ? undefined : await images.get(digest);
+    return {
+      hostName,
+      image,
+      present: stored !== undefined,
+      made: image && this.#made.get(image.metadata.uid),
+      removable: image !== undefined && this.#isRemovable(image),
+    };
+  }
+
+  plan(world: ImageWorld) {
+    return planImage(world);
+  }
+
+  async execute(action: ImageAction, signal: AbortSignal): Promise<void> {
+    switch (action.type) {
+      case "make":
+        return this.#make(action.image, signal);
+      case "remove":
+        return this.#context.images.remove(action.digest);
+      case "finalize": {
+        const { metadata } = action.image;
+        const { client } = this.#context;
+        await client.removeFinalizer(imageKind, metadata as Ref, metadata.uid, "agent", { signal });
+        this.#finalized.add(metadata.uid);
+      }
+    }
+  }
+
+  async report(_key: string, world: ImageWorld, status: ImageStatus, signal: AbortSignal): Promise<void> {
+    const { image } = world;
+    if (!image) return;
+    const { client, views, events } = this.#context;
+    const told = await reportStatus(client, imageKind, views.images, image, status, signal);
+    if (status.state !== "ready") return;
+    this.#made.delete(image.metadata.uid);
+    if (told && image.status.state !== "ready") {
+      const message =
+        `made on host ${this.#context.hostName}: ${status.os ?? ""} ${status.digest ?? ""}`.trim();
+      events.record(image, { severity: "normal", reason: "Ready", message });
+    }
+  }
+
+  async failed(key: string, failure: Failure<ImageWorld>, signal: AbortSignal): Promise<void> {
+    const image = this.#context.views.images.get(key);
+    if (!image || image.status.host !== this.#context.hostName) return;
+    if (image.metadata.deletedAt !== undefined) return;
+    const error = toStrataError(failure.error, `make image "${image.metadata.name}"`);
+    const again = isRetryable(error.code);
+    const seconds = Math.max(1, Math.round(failure.retryAfterMs / 1000));
+    const { progress, ...kept } = image.status;
+    const status: ImageStatus = {
+      ...kept,
+      state: again ? "building" : "failed",
+      message: `${error.message.slice(0, 1900)}${again ? `; trying again in ${seconds} s` : ""}`,
+      observedGeneration: image.metadata.generation,
+    };
+    const { client, views, events } = this.#context;
+    const told = await reportStatus(client, imageKind, views.images, image, status, signal);
+    if (told && !again) {
+      events.record(image, { severity: "warning", reason: "Failed", message: error.message.slice(0, 1000) });
+    }
+  }
+
+  /** Deletion ends a build under way. */
+  obsolete(key: string, world: ImageWorld): boolean {
+    if (!world.image || world.image.metadata.deletedAt !== undefined) return false;
+    const now = this.#context.views.images.get(key);
+    return now === undefined || now.metadata.deletedAt !== undefined;
+  }
+
+  async #make(image: Image, signal: AbortSignal): Promise<void> {
+    const { client, images, views, clock, logger } = this.#context;
+    const reports = new ProgressReports({
+      clock,
+      logger,
+      send: async (progress) => {
+        const current = views.images.byUid(image.metadata.uid);
+        if (!current) return;
+        await reportStatus(client, imageKind, views.images, current, { ...current.status, progress }, signal);
+      },
+    });
+    try {
+      const stored = await images.make(image.spec.source, {
+        signal,
+        onProgress: (progress) => reports.add(progress),
+        openUpload: async (upload) => Readable.from(await client.download(upload, { signal })),
+      });
+      this.#made.set(image.metadata.uid, stored);
+    } finally {
+      await reports.end();
+    }
+  }
+
+  /** Other images may have the same content, and disks of instances are made on top of it. */
+  #isRemovable(image: Image): boolean {
+    const { digest } = image.status;
+    if (!this.#context.removeUnusedImages || digest === undefined) return false;
+    const { images, instances } = this.#context.views;
+    for (const other of images.values()) {
+      if (other.metadata.uid !== image.metadata.uid && other.status.digest === digest) return false;
+    }
+    for (const instance of instances.values()) if (instance.status.imageDigest === digest) return false;
+    return true;
+  }
+}

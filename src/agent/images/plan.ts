@@ -1,0 +1,62 @@
+import type { StoredImage } from "../../host/images/image-store.ts";
+import type { Image, ImageStatus } from "../../kinds/image.ts";
+import type { Plan } from "../../reconcile/reconciler.ts";
+
+export interface ImageWorld {
+  hostName: string;
+  image: Image | undefined;
+  /** What status.digest names is on this host. */
+  present: boolean;
+  /** Made by this process and not reported yet. */
+  made: StoredImage | undefined;
+  /** Nothing else on this host refers to status.digest, and what nobody refers to is to be removed. */
+  removable: boolean;
+}
+
+export type ImageAction =
+  | { type: "make"; image: Image }
+  | { type: "remove"; digest: string }
+  | { type: "finalize"; image: Image };
+
+/** An image is made once, on the host that it was given to, and again should its content be gone from there. */
+export function planImage(world: ImageWorld): Plan<ImageAction, ImageStatus> {
+  const { image, made } = world;
+  const nothing = { status: undefined, actions: [] };
+  if (!image || image.status.host !== world.hostName) return nothing;
+  const { status, metadata } = image;
+  if (metadata.generation < status.observedGeneration) return nothing;
+  if (metadata.deletedAt !== undefined) return planDeletion(world, image);
+  if (made) return { status: readyStatus(image, made), actions: [] };
+  const observed = { ...status, observedGeneration: metadata.generation };
+  if (status.state === "ready" && world.present) return { status: observed, actions: [] };
+  const changed = metadata.generation !== status.observedGeneration;
+  if (status.state === "failed" && !changed) return { status, actions: [] };
+  // What a try that failed had to say stays until the next one gets further.
+  const message = status.state === "building" ? status.message : "is being made";
+  return {
+    status: { ...observed, state: "building", message },
+    actions: [{ type: "make", image }],
+    reportAlongside: true,
+  };
+}
+
+function planDeletion(world: ImageWorld, image: Image): Plan<ImageAction, ImageStatus> {
+  if (!image.metadata.finalizers.includes("agent")) return { status: undefined, actions: [] };
+  const { digest } = image.status;
+  const remove: ImageAction[] = world.removable && digest !== undefined ? [{ type: "remove", digest }] : [];
+  return { status: undefined, actions: [...remove, { type: "finalize", image }] };
+}
+
+function readyStatus(image: Image, made: StoredImage): ImageStatus {
+  const { progress, ...kept } = image.status;
+  return {
+    ...kept,
+    state: "ready",
+    message: made.limitation.slice(0, 2000),
+    digest: made.digest,
+    sizeBytes: made.sizeBytes,
+    types: made.types,
+    os: made.os.slice(0, 200),
+    observedGeneration: image.metadata.generation,
+  };
+}

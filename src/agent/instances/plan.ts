@@ -1,0 +1,308 @@
+/**
+ * What to do next for one instance: the whole life of a guest as one pure function of what is seen. The status is the
+ * only memory that outlives the agent; the handle is in it before the guest first runs.
+ *
+ * Invariants: a plan that starts a guest reports its handle in the same round, before; a guest of another host, of a
+ * newer generation than the order, or without its instance is never touched; a world in which everything is as wanted
+ * leads to no action and no change of status.
+ */
+import { fromTimestamp, type Instant, toTimestamp } from "../../core/clock.ts";
+import { jsonEquals } from "../../core/json.ts";
+import type { Instance, InstanceStatus } from "../../kinds/instance.ts";
+import type { Plan } from "../../reconcile/reconciler.ts";
+import { idleConditions, probeTarget, runningConditions } from "./conditions.ts";
+import { openGate, outsideReasons } from "./gates.ts";
+import type { InstanceAction, InstanceEvent, InstanceReport, InstanceWorld, PlacedGuest } from "./world.ts";
+
+export type InstancePlan = Plan<InstanceAction, InstanceReport>;
+
+/** How long a guest may take to shut down before it is killed. */
+export const stopGraceMs = 30_000;
+/** A guest that ran this long has recovered: the next back-off is the shortest again. */
+export const recoveredAfterMs = 10 * 60_000;
+/** Back-off after a guest ended by itself: doubles from the first to the last. */
+export const restartBackoff = { minMs: 1_000, maxMs: 60_000 } as const;
+
+const nothing: InstancePlan = { status: undefined, actions: [] };
+
+export function planInstance(world: InstanceWorld, now: Instant): InstancePlan {
+  const { instance } = world;
+  if (!instance || instance.status.host !== world.hostName) return nothing;
+  // An order older than one already followed: the view lags behind, its next change brings the newer one.
+  if (instance.metadata.generation < instance.status.observedGeneration) return nothing;
+  if (instance.metadata.deletedAt !== undefined) return planDeletion(world, instance, now);
+  const { guest } = world;
+  if (guest?.observed.state === "running") return planRunning(world, instance, guest, now);
+  if (instance.spec.power === "stopped") return planStopped(world, instance, now);
+  return planIdle(world, instance, now);
+}
+
+/** The part of a status that every report sets. */
+type Change = Partial<InstanceStatus> & Pick<InstanceStatus, "state" | "reason" | "message">;
+
+function report(instance: Instance, change: Change, events: InstanceEvent[] = []): InstanceReport {
+  const { startedAt, nextStartAt, progress, ...kept } = instance.status;
+  const status = {
+    ...kept,
+    observedGeneration: instance.metadata.generation,
+    ...change,
+    message: clip(change.message),
+  };
+  return { status, events };
+}
+
+function planDeletion(world: InstanceWorld, instance: Instance, now: Instant): InstancePlan {
+  const { guest, network, volume } = world;
+  const { status, metadata } = instance;
+  const driver = guest?.driver ?? status.driver;
+  const handle = guest?.observed.handle ?? asHandle(status.handle);
+  const actions: InstanceAction[] = [];
+  if (driver !== undefined && handle) actions.push({ type: "destroy", driver, handle });
+  const networkUid = network?.metadata.uid;
+  if (networkUid !== undefined) actions.push({ type: "release", network: networkUid, uid: metadata.uid });
+  if (volume) actions.push({ type: "remove-disk", volume });
+  if (metadata.finalizers.includes("agent")) actions.push({ type: "finalize", instance, volume });
+  const status_ = report(instance, {
+    state: "deleting",
+    reason: "Deleting",
+    message: "its guest, disk and addresses are being taken away",
+    conditions: idleConditions(world, now),
+  });
+  return { status: status_, actions, reportAlongside: true };
+}
+
+function planRunning(
+  world: InstanceWorld,
+  instance: Instance,
+  guest: PlacedGuest,
+  now: Instant,
+): InstancePlan {
+  const { spec, status } = instance;
+  const { handle } = guest.observed;
+  const restart = spec.restarts > status.observedRestarts;
+  if (spec.power === "stopped" || restart) {
+    const stopping = report(instance, {
+      state: "stopping",
+      reason: restart && spec.power === "running" ? "Restarting" : "Stopping",
+      message: `was asked to shut down; killed after ${stopGraceMs / 1000} s`,
+      driver: guest.driver,
+      handle,
+      conditions: idleConditions(world, now),
+      ...keepStart(status),
+    });
+    return {
+      status: stopping,
+      actions: [{ type: "stop", driver: guest.driver, handle, graceMs: stopGraceMs }],
+    };
+  }
+  const justStarted = status.state !== "running" || status.startedAt === undefined;
+  const startedAt = justStarted ? toTimestamp(now) : (status.startedAt ?? toTimestamp(now));
+  const ranMs = now - (fromTimestamp(startedAt) ?? now);
+  const recovered = ranMs >= recoveredAfterMs;
+  const running = report(
+    instance,
+    {
+      state: "running",
+      reason: "Running",
+      message: "",
+      driver: guest.driver,
+      handle,
+      startedAt,
+      recentCrashes: recovered ? 0 : status.recentCrashes,
+      conditions: runningConditions(world, now),
+    },
+    justStarted ? [normal("Started", `the guest runs (driver ${guest.driver})`)] : [],
+  );
+  return {
+    status: running,
+    actions: probeActions(world, instance),
+    ...(status.recentCrashes > 0 && !recovered ? { recheckAfterMs: recoveredAfterMs - ranMs } : {}),
+  };
+}
+
+function probeActions(world: InstanceWorld, instance: Instance): InstanceAction[] {
+  const target = probeTarget(world);
+  const address = instance.status.nic?.ipAddress;
+  if (target === undefined || address === undefined || world.probe?.target === target) return [];
+  const services = instance.spec.services.map(({ name, port }) => ({ name, port }));
+  return [{ type: "probe", key: world.key, uid: instance.metadata.uid, target, address, services }];
+}
+
+function planStopped(world: InstanceWorld, instance: Instance, now: Instant): InstancePlan {
+  const wasRunning = instance.status.state !== "stopped" && instance.status.handle !== undefined;
+  const stopped = report(
+    instance,
+    {
+      state: "stopped",
+      reason: "Stopped",
+      message: "does not run, as wanted",
+      conditions: idleConditions(world, now),
+    },
+    wasRunning ? [normal("Stopped", "the guest was stopped")] : [],
+  );
+  return { status: stopped, actions: [] };
+}
+
+/** Wanted running, and no guest runs. */
+function planIdle(world: InstanceWorld, instance: Instance, now: Instant): InstancePlan {
+  if (endedByItself(world, instance)) {
+    const ended = planEnd(world, instance, now);
+    if (ended) return ended;
+  }
+  const { spec, status, metadata } = instance;
+  const asked = spec.restarts > status.observedRestarts;
+  if (!asked) {
+    const waitMs = (fromTimestamp(status.nextStartAt ?? "") ?? 0) - now;
+    if (status.state === "backoff" && waitMs > 0) return stay(instance, waitMs);
+    if (status.state === "stopped" && status.reason === "PoweredOff") return stay(instance);
+    const changed = metadata.generation !== status.observedGeneration;
+    if (status.state === "failed" && !changed && !outsideReasons.has(status.reason)) return stay(instance);
+  }
+  return planStart(world, instance, asked, now);
+}
+
+/** Nothing to do and nothing to tell. */
+function stay(instance: Instance, recheckAfterMs?: number): InstancePlan {
+  const status = { ...instance.status, observedGeneration: instance.metadata.generation };
+  return {
+    status: { status, events: [] },
+    actions: [],
+    ...(recheckAfterMs === undefined ? {} : { recheckAfterMs }),
+  };
+}
+
+/** Did the guest end since the last report, without being asked to? */
+function endedByItself(world: InstanceWorld, instance: Instance): boolean {
+  const { state } = instance.status;
+  return state === "running" || (state === "starting" && world.attempt?.stage === "started");
+}
+
+/** The guest's end as its restart policy wants it; undefined when it is to start again at once. */
+function planEnd(world: InstanceWorld, instance: Instance, now: Instant): InstancePlan | undefined {
+  const exit = world.guest?.observed.exit;
+  const reason = exit?.reason ?? "crash";
+  if (reason === "requested") return undefined;
+  const { restartPolicy } = instance.spec;
+  const conditions = idleConditions(world, now);
+  if (reason === "poweroff" && restartPolicy !== "always") {
+    const message = `the guest shut itself down, and restartPolicy ${restartPolicy} leaves it so; restart it to run it again`;
+    const events = [normal("PoweredOff", "the guest shut itself down")];
+    const change: Change = { state: "stopped", reason: "PoweredOff", message, conditions };
+    return { status: report(instance, change, events), actions: [] };
+  }
+  const what = reason === "poweroff" ? "the guest shut itself down" : crashText(world);
+  if (restartPolicy === "never") {
+    const message = `${what}, and restartPolicy never leaves it so; restart it to run it again`;
+    const change: Change = { state: "failed", reason: "Crashed", message, conditions };
+    return { status: report(instance, change, [warning("Crashed", what)]), actions: [] };
+  }
+  return planBackoff(instance, what, reason === "poweroff" ? "PoweredOff" : "Crashed", conditions, now);
+}
+
+function planBackoff(
+  instance: Instance,
+  what: string,
+  reason: string,
+  conditions: InstanceStatus["conditions"],
+  now: Instant,
+): InstancePlan {
+  const { status } = instance;
+  const ranMs = now - (fromTimestamp(status.startedAt ?? "") ?? now);
+  const before = ranMs >= recoveredAfterMs ? 0 : status.recentCrashes;
+  const delayMs = Math.min(restartBackoff.maxMs, restartBackoff.minMs * 2 ** Math.min(before, 16));
+  const backoff = report(
+    instance,
+    {
+      state: "backoff",
+      reason,
+      message: `${what}; starts again ${delayMs / 1000} s after that`,
+      crashes: status.crashes + 1,
+      recentCrashes: before + 1,
+      nextStartAt: toTimestamp(now + delayMs),
+      conditions,
+    },
+    [
+      reason === "Crashed" ? warning(reason, what) : normal(reason, what),
+      normal("BackOff", `starts again in ${delayMs / 1000} s (${before + 1} in a row)`),
+    ],
+  );
+  return { status: backoff, actions: [], recheckAfterMs: delayMs };
+}
+
+function planStart(world: InstanceWorld, instance: Instance, asked: boolean, now: Instant): InstancePlan {
+  const { status, spec, metadata } = instance;
+  const gate = openGate(world);
+  if (!gate.open) {
+    const { state, reason, message } = gate;
+    const change: Change = { state, reason, message, conditions: idleConditions(world, now) };
+    return { status: report(instance, change), actions: [] };
+  }
+  const { attempt } = world;
+  const starting: Change = {
+    state: "starting",
+    reason: "Starting",
+    message: "its disk, network and guest are being made",
+    conditions: idleConditions(world, now),
+    ...(asked ? { recentCrashes: 0 } : {}),
+  };
+  if (attempt?.stage !== "prepared") {
+    // What a try that failed had to say stays until the next step is reached.
+    const repeated = status.state === "starting" ? { reason: status.reason, message: status.message } : {};
+    const { network, volume, imageDigest, driver, publicKeys } = gate;
+    return {
+      status: report(instance, { ...starting, ...repeated }),
+      actions: [
+        { type: "prepare", key: world.key, instance, network, volume, imageDigest, driver, publicKeys },
+      ],
+      reportAlongside: true,
+    };
+  }
+  const { driver, handle, imageDigest } = attempt;
+  const created = jsonEquals(status.handle, handle)
+    ? []
+    : [normal("Created", `disk and guest are made (driver ${driver})`)];
+  const recorded: Change = {
+    ...starting,
+    message: "the guest is being started",
+    driver,
+    handle,
+    imageDigest,
+    observedRestarts: spec.restarts,
+  };
+  return {
+    status: report(instance, recorded, status.handle === undefined ? created : []),
+    actions: [{ type: "start", uid: metadata.uid, driver, handle }],
+  };
+}
+
+function keepStart(status: InstanceStatus): Pick<InstanceStatus, "startedAt"> {
+  return status.startedAt === undefined ? {} : { startedAt: status.startedAt };
+}
+
+function crashText(world: InstanceWorld): string {
+  const { guest } = world;
+  if (!guest) return "the guest has vanished from the host";
+  const message = guest.observed.exit?.message;
+  return message
+    ? `the guest crashed: ${message}`
+    : "the guest ended without a trace (was the host restarted?)";
+}
+
+function asHandle(value: unknown): PlacedGuest["observed"]["handle"] | undefined {
+  return typeof value === "object" && value !== null
+    ? (value as PlacedGuest["observed"]["handle"])
+    : undefined;
+}
+
+function normal(reason: string, message: string): InstanceEvent {
+  return { severity: "normal", reason, message: clip(message) };
+}
+
+function warning(reason: string, message: string): InstanceEvent {
+  return { severity: "warning", reason, message: clip(message) };
+}
+
+/** Within the bound of a message. */
+function clip(message: string): string {
+  return message.length > 1000 ? `${message.slice(0, 999)}…` : message;
+}

@@ -1,0 +1,90 @@
+import type { JsonObject } from "../../core/json.ts";
+import type { ObservedGuest } from "../../drivers/driver.ts";
+import type { Image } from "../../kinds/image.ts";
+import type { Instance, InstanceStatus } from "../../kinds/instance.ts";
+import type { Network } from "../../kinds/network.ts";
+import type { Volume } from "../../kinds/volume.ts";
+
+/** Everything a plan for one instance may look at. */
+export interface InstanceWorld {
+  key: string;
+  hostName: string;
+  instance: Instance | undefined;
+  /** The image that spec names, by its name now. */
+  image: Image | undefined;
+  network: Network | undefined;
+  /** Its root volume. */
+  volume: Volume | undefined;
+  /** Of spec.keyPairs, those that exist: their public keys by name. */
+  publicKeys: ReadonlyMap<string, string>;
+  driver: DriverChoice;
+  guest: PlacedGuest | undefined;
+  attempt: StartAttempt | undefined;
+  probe: ProbeState | undefined;
+}
+
+/** The driver for the instance here, or why there is none. */
+export type DriverChoice = { name: string } | { missing: string };
+
+export interface PlacedGuest {
+  driver: string;
+  observed: ObservedGuest<JsonObject>;
+}
+
+/**
+ * How far this process has brought the start of a guest. Lost with the process; then the start begins anew, which is
+ * safe because every step may be repeated.
+ */
+export type StartAttempt =
+  | { stage: "prepared"; driver: string; handle: JsonObject; imageDigest: string }
+  | { stage: "started" };
+
+/** What is known of the services of one run of the guest. */
+export interface ProbeState {
+  /** The run and the services it speaks of. */
+  target: string;
+  /** `unknown`: the first answer is awaited. */
+  result: "unknown" | "ready" | "waiting";
+  /** Of spec.services, those that do not accept connections yet: `web (port 80)`. */
+  waitingFor: readonly string[];
+}
+
+/** What is reported in one go: the status, and what is worth telling in events. */
+export interface InstanceReport {
+  status: InstanceStatus;
+  events: readonly InstanceEvent[];
+}
+
+export interface InstanceEvent {
+  severity: "normal" | "warning";
+  reason: string;
+  message: string;
+}
+
+export type InstanceAction =
+  | {
+      /** Network, reservation, disk and guest, ready to start. */
+      type: "prepare";
+      key: string;
+      instance: Instance;
+      network: Network;
+      volume: Volume;
+      imageDigest: string;
+      driver: string;
+      publicKeys: readonly string[];
+    }
+  | { type: "start"; uid: string; driver: string; handle: JsonObject }
+  | { type: "stop"; driver: string; handle: JsonObject; graceMs: number }
+  | { type: "destroy"; driver: string; handle: JsonObject }
+  | { type: "release"; network: string; uid: string }
+  | { type: "remove-disk"; volume: Volume }
+  | { type: "finalize"; instance: Instance; volume: Volume | undefined }
+  | {
+      /** Begins to look whether the services answer; returns at once. */
+      type: "probe";
+      key: string;
+      uid: string;
+      target: string;
+      address: string;
+      services: readonly { name: string; port: number }[];
+    };

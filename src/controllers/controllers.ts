@@ -1,0 +1,60 @@
+/**
+ * The control plane's own reconcilers: they decide what no host can decide alone. They read the store through caches
+ * and write it with compared commits; whatever a verb of the API also does (removing what is marked for deletion)
+ * goes through the verbs, which are passed in.
+ */
+import type { Clock } from "../core/clock.ts";
+import type { Logger } from "../core/logger.ts";
+import type { Random } from "../core/random.ts";
+import { hostKind } from "../kinds/host.ts";
+import { imageKind } from "../kinds/image.ts";
+import { instanceKind } from "../kinds/instance.ts";
+import type { Resource } from "../kinds/kind.ts";
+import { leaseKind } from "../kinds/lease.ts";
+import { projectKind } from "../kinds/project.ts";
+import { tokenKind } from "../kinds/token.ts";
+import { type RunnerHooks, type RunnerOptions, runReconciler } from "../reconcile/runner.ts";
+import type { Store } from "../store/store.ts";
+import type { ControllerCaches, ControllerContext } from "./context.ts";
+import { createPlacementReconciler } from "./placement/placement.ts";
+import { StoreCache } from "./store-cache.ts";
+
+export interface ControllerOptions {
+  store: Store;
+  clock: Clock;
+  random: Random;
+  logger: Logger;
+  signal: AbortSignal;
+  hooks?: RunnerHooks;
+}
+
+/** Runs all controllers until the signal aborts; resolves when what is under way has ended. */
+export async function startControllers(options: ControllerOptions): Promise<void> {
+  const { store, clock, random, signal, hooks } = options;
+  const logger = options.logger.child({ room: "controllers" });
+  const caches = createCaches({ store, clock, random, logger });
+  const context: ControllerContext = { store, clock, random, logger, caches };
+  const shared: RunnerOptions = { clock, random, logger, ...(hooks ? { hooks } : {}) };
+  const rooms = [runReconciler(createPlacementReconciler(context), { ...shared, concurrency: 1 }, signal)];
+  const feeds = Object.values(caches).map((cache) => cache.run(signal));
+  await Promise.all([...rooms, ...feeds]);
+}
+
+function createCaches(parts: Omit<ControllerContext, "caches">): ControllerCaches {
+  return {
+    instances: new StoreCache({ ...parts, kind: instanceKind, relevant: unplacedChanged }),
+    images: new StoreCache({ ...parts, kind: imageKind, relevant: unplacedChanged }),
+    hosts: new StoreCache({ ...parts, kind: hostKind }),
+    leases: new StoreCache({ ...parts, kind: leaseKind }),
+    projects: new StoreCache({ ...parts, kind: projectKind }),
+    tokens: new StoreCache({ ...parts, kind: tokenKind }),
+  };
+}
+
+/** Once placed, an instance or image is its host's business. */
+function unplacedChanged(
+  next: Resource<unknown, { host?: string | undefined }>,
+  previous: Resource,
+): boolean {
+  return next.status.host === undefined && next.metadata.generation !== previous.metadata.generation;
+}
