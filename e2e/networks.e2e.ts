@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { chmod, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -36,13 +36,14 @@ function request(third: number): NetworkRequest {
   };
 }
 
-function open(): KernelNetworks {
+function open(options: { forgetAfterMs?: number } = {}): KernelNetworks {
   return createNetworks({
     config: { namespace, runDir },
     cgroups,
     clock: systemClock,
     logger: silentLogger,
     hostRecheckMs: 0,
+    ...options,
   });
 }
 
@@ -132,6 +133,8 @@ describe("networks on the kernel", () => {
   });
 
   it("hand an address on to the next guest, and forget the name of the one before", async () => {
+    networks.close();
+    networks = open({ forgetAfterMs: 600_000 }); // the next guest does not wait for that
     const wanted = request(1);
     const network = await networks.ensure(wanted, never);
     const old = await joinGuest(wanted, network, "old", 10);
@@ -139,7 +142,7 @@ describe("networks on the kernel", () => {
     await networks.release(wanted.uid, old.uid);
     const next = await joinGuest(wanted, network, "next", 10);
     await old.leave();
-    expect((await next.dhcp())?.ip).toBe(old.ip);
+    expect((await next.dhcp(1))?.ip).toBe(old.ip);
     expect(await next.resolve("next", wanted.gateway)).toBe(next.ip);
     await waitFor(
       "the old name is forgotten",
@@ -152,7 +155,7 @@ describe("networks on the kernel", () => {
     const wanted = request(1);
     const network = await networks.ensure(wanted, never);
     const guest = await joinGuest(wanted, network, "before", 10);
-    const macAddress = (await guest.run("cat", "/proc/self/net/dev")) && (await macOf(guest));
+    const macAddress = await macOf(guest);
     expect((await guest.dhcp())?.ip).toBe("10.213.1.10");
     await networks.reserve(wanted.uid, {
       uid: guest.uid,
@@ -191,11 +194,16 @@ describe("networks on the kernel", () => {
     const evil = await joinGuest(wanted, network, "evil", 11);
     await good.dhcp();
     await evil.dhcp();
-    await evil.run("ip", "address", "add", `${wanted.gateway}/24`, "dev", "eth0");
-    await evil.run("busybox", "arping", "-A", "-c", "2", "-I", "eth0", wanted.gateway);
+    const { netns } = networkNames({ namespace, runDir }, wanted.uid);
+    const address = ["address", "add", `${wanted.gateway}/24`, "dev"];
+    await evil.run("ip", ...address, "eth0");
+    // Without the real gateway, only the impostor could answer.
+    await run("ip", ["-n", netns, "address", "del", `${wanted.gateway}/24`, "dev", "br0"]);
+    await good.run("ip", "neigh", "flush", "dev", "eth0");
+    expect(await good.pings(wanted.gateway)).toBe(false);
+    await run("ip", ["-n", netns, ...address, "br0"]);
+    await good.run("ip", "neigh", "flush", "dev", "eth0");
     expect(await good.pings(wanted.gateway)).toBe(true);
-    const neighbours = await good.run("ip", "neigh", "show", wanted.gateway);
-    expect(neighbours).not.toContain(await macOf(evil));
   });
 
   it("refuse a range that the host routes elsewhere, and name the interface", async () => {
@@ -342,6 +350,35 @@ describe("the outside", () => {
     await run("ip", ["-n", outside, "route", "add", "default", "via", "10.213.250.1"]);
     expect(await pings("10.213.250.1", [`--net=/run/netns/${outside}`])).toBe(true);
     expect(await pings(guest.ip, [`--net=/run/netns/${outside}`])).toBe(false);
+  });
+});
+
+describe("beside firewalls that drop what they do not know", () => {
+  it("guests get out, nobody else gets more, and everything is as before in the end", async () => {
+    const directory = await mkdtemp(join(tmpdir(), "strata-networks-box-"));
+    const groups = join(directory, "cgroup");
+    await mkdir(groups);
+    try {
+      const { stdout } = await run("unshare", [
+        ...["--net", "--mount", "sh", "-ec"],
+        'mkdir -p /run/netns; mount -t tmpfs netns /run/netns; mount --rbind /sys/fs/cgroup "$1"; mount -t sysfs sysfs /sys; shift; exec "$@"',
+        ...["sh", groups, process.execPath, join(import.meta.dirname, "networks-box.ts")],
+        ...[`${namespace}b`, directory, groups],
+      ]);
+      expect(JSON.parse(stdout)).toEqual({
+        address: "10.213.60.10",
+        outside: true,
+        neighbour: false,
+        acceptances: 5, // two in each chain, and the one that was there
+        afterRestart: false,
+        afterEnsure: true,
+        foreignRestored: true,
+        forwarding: ["0", "1", "0"],
+        tables: "table ip filter\ntable inet other\n",
+      });
+    } finally {
+      await rm(directory, { recursive: true, force: true });
+    }
   });
 });
 

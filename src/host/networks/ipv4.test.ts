@@ -10,8 +10,16 @@ const range = fc.tuple(address, fc.integer({ min: 0, max: 32 })).map(([any, pref
 
 describe("IPv4", () => {
   it("reads back what it writes", () => {
-    fc.assert(fc.property(address, (value) => expect(parseIpv4(formatIpv4(value))).toBe(value)));
-    fc.assert(fc.property(range, (value) => expect(parseRange(formatRange(value))).toEqual(value)));
+    fc.assert(
+      fc.property(address, (value) => {
+        expect(parseIpv4(formatIpv4(value))).toBe(value);
+      }),
+    );
+    fc.assert(
+      fc.property(range, (value) => {
+        expect(parseRange(formatRange(value))).toEqual(value);
+      }),
+    );
   });
 
   it.each(["", "10.0.0", "10.0.0.256", "10.0.0.01", "10.0.0.1 ", "10.0.0.-1", "::1", "1e1.0.0.0"])(

@@ -98,6 +98,8 @@ class LinuxNetworks implements KernelNetworks {
   /** Networks made or mended by this process, as they were wanted last. */
   readonly #plans = new Map<string, NetworkPlan>();
   readonly #rulesAsMade = new Map<string, string>();
+  /** Networks whose DHCP process is to be restarted soon; each with what calls that off. */
+  readonly #forgetting = new Map<string, () => void>();
   #user: ServiceUser | undefined;
 
   constructor(options: NetworksOptions) {
@@ -146,10 +148,8 @@ class LinuxNetworks implements KernelNetworks {
     const names = this.#names(network);
     await this.#locks.run(network, async () => {
       const reservations = new Reservations(names.directory);
-      const before = await reservations.forgotten();
       await reservations.remove(guestUid);
-      if (before.length > 0 || (await reservations.forgotten()).length === 0) return;
-      this.#options.clock.after(this.#options.forgetAfterMs ?? 200, () => void this.#forget(network));
+      if ((await reservations.forgotten()).length > 0) this.#forgetSoon(network);
     });
   }
 
@@ -193,6 +193,8 @@ class LinuxNetworks implements KernelNetworks {
   }
 
   close(): void {
+    for (const cancel of this.#forgetting.values()) cancel();
+    this.#forgetting.clear();
     this.#events.close();
   }
 
@@ -326,6 +328,16 @@ class LinuxNetworks implements KernelNetworks {
     const forgotten = await reservations.forgotten();
     await Promise.all(mending.restart.map((role) => this.#services.restart(plan, configs[role], signal)));
     if (mending.restart.includes("dhcp")) await reservations.clearForgotten(forgotten);
+  }
+
+  #forgetSoon(network: string): void {
+    if (this.#forgetting.has(network)) return;
+    const delayMs = this.#options.forgetAfterMs ?? 200;
+    const cancel = this.#options.clock.after(delayMs, () => {
+      this.#forgetting.delete(network);
+      void this.#forget(network);
+    });
+    this.#forgetting.set(network, cancel);
   }
 
   async #forget(network: string): Promise<void> {

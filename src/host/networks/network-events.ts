@@ -2,7 +2,7 @@
  * Notices when a network needs mending: its DHCP or DNS process died, or its namespace lost its name. A network whose
  * process keeps dying is announced at growing intervals, so that mending it does not eat the host.
  */
-import { existsSync, type FSWatcher, watch as watchFile } from "node:fs";
+import { existsSync, watch as watchFile } from "node:fs";
 import type { Clock } from "../../core/clock.ts";
 import type { Cgroups } from "../cgroups.ts";
 import { type NetworkNames, netnsDirectory } from "./network-plan.ts";
@@ -27,11 +27,13 @@ export class NetworkEvents {
   readonly #watched = new Map<string, Watched>();
   readonly #deaths = new Map<string, Deaths>();
   readonly #readers = new Set<{ pending: Set<string>; wake: () => void }>();
-  #directoryWatcher: FSWatcher | undefined;
+  readonly #watchNames: WatchNames;
+  #directoryWatcher: { close(): void } | undefined;
 
-  constructor(cgroups: Cgroups, clock: Clock) {
+  constructor(cgroups: Cgroups, clock: Clock, watchNames: WatchNames = watchNetnsNames) {
     this.#cgroups = cgroups;
     this.#clock = clock;
+    this.#watchNames = watchNames;
   }
 
   /** Starts to watch a network whose groups and namespace exist. Repeating does nothing while it is being watched. */
@@ -106,17 +108,29 @@ export class NetworkEvents {
   }
 
   #watchDirectory(): void {
-    if (this.#directoryWatcher) return;
-    const watcher = watchFile(netnsDirectory, { persistent: false }, (kind, file) => {
-      if (kind !== "rename") return;
-      for (const { names } of this.#watched.values()) {
-        if (names.netns === file && !existsSync(names.netnsPath)) this.#lost(names.uid);
-      }
-    });
-    watcher.on("error", () => {
-      watcher.close();
-      this.#directoryWatcher = undefined;
-    });
-    this.#directoryWatcher = watcher;
+    this.#directoryWatcher ??= this.#watchNames(
+      (file) => {
+        for (const { names } of [...this.#watched.values()]) {
+          if (names.netns === file && !existsSync(names.netnsPath)) this.#lost(names.uid);
+        }
+      },
+      () => {
+        this.#directoryWatcher = undefined;
+      },
+    );
   }
 }
+
+/** Calls back with each name that appears or vanishes among the network namespaces; `onEnd` when that cannot go on. */
+type WatchNames = (onChange: (file: string) => void, onEnd: () => void) => { close(): void };
+
+const watchNetnsNames: WatchNames = (onChange, onEnd) => {
+  const watcher = watchFile(netnsDirectory, { persistent: false }, (kind, file) => {
+    if (kind === "rename" && file !== null) onChange(file);
+  });
+  watcher.on("error", () => {
+    watcher.close();
+    onEnd();
+  });
+  return watcher;
+};
