@@ -6,6 +6,7 @@ import { StrataError } from "../core/errors.ts";
 import {
   answers,
   daemonCommand,
+  daemonEnvironment,
   findDaemon,
   startDaemon,
   stopDaemon,
@@ -13,7 +14,7 @@ import {
   unitName,
 } from "./daemon-process.ts";
 import { installPackages, requireRoot } from "./packages.ts";
-import { type Settings, settingsEnvironment } from "./settings.ts";
+import type { Settings } from "./settings.ts";
 
 export interface DaemonCall {
   settings: Settings;
@@ -28,7 +29,7 @@ const tailBytes = 64 * 1024;
 export const daemonCommands = {
   run: async ({ settings, foreground }: DaemonCall): Promise<Output> => {
     await prepare(settings);
-    Object.assign(process.env, settingsEnvironment(settings));
+    Object.assign(process.env, daemonEnvironment(settings));
     const { command, args } = daemonCommand();
     return { type: "done", status: await foreground(command, args) };
   },

@@ -16,6 +16,7 @@ import { createHttpClient } from "../client/http-client.ts";
 import type { Clock } from "../core/clock.ts";
 import { StrataError } from "../core/errors.ts";
 import { run } from "../host/run.ts";
+import { compileCacheDirectory } from "./compile-cache.ts";
 import { isMachineDaemon, type Settings, settingsEnvironment } from "./settings.ts";
 
 const daemonMain = fileURLToPath(new URL("./daemon.ts", import.meta.url));
@@ -32,10 +33,14 @@ const unitFile = `/etc/systemd/system/${unitName}`;
  * A small young generation: an idle daemon then stays small, and what it allocates under load is mostly short-lived
  * JSON anyway.
  */
-const memoryFlags = ["--max-semi-space-size=4", "--max-old-space-size=512"];
+const memoryFlags = ["--max-semi-space-size=2", "--max-old-space-size=512"];
 
 export function daemonCommand(): { command: string; args: string[] } {
   return { command: process.execPath, args: [...memoryFlags, daemonMain] };
+}
+
+export function daemonEnvironment(settings: Settings): Record<string, string> {
+  return { ...settingsEnvironment(settings), NODE_COMPILE_CACHE: compileCacheDirectory };
 }
 
 export interface RunningDaemon {
@@ -111,7 +116,7 @@ function startInBackground(settings: Settings): ChildProcess {
     cwd: "/",
     detached: true,
     stdio: ["ignore", log, log],
-    env: { ...process.env, ...settingsEnvironment(settings) },
+    env: { ...process.env, ...daemonEnvironment(settings) },
   });
   closeSync(log);
   child.unref();
@@ -179,7 +184,7 @@ async function startUnit(settings: Settings): Promise<void> {
  */
 export function unitText(settings: Settings): string {
   const { command, args } = daemonCommand();
-  const environment = Object.entries(settingsEnvironment(settings))
+  const environment = Object.entries(daemonEnvironment(settings))
     .map(([name, value]) => `Environment=${quoted(`${name}=${value}`)}`)
     .join("\n");
   return `[Unit]

@@ -1,8 +1,7 @@
 #!/usr/bin/env node
-/** The command line's process. The rest is imported only once the cache of compiled code is on: it halves the start. */
-import { enableCompileCache } from "node:module";
-import { fileURLToPath } from "node:url";
+/** The command line's process. The rest is imported only once the cache of compiled code is on. */
+import { useCompileCache } from "./compile-cache.ts";
 
-enableCompileCache(fileURLToPath(new URL("../../.strata/compiled", import.meta.url)));
+useCompileCache();
 const { main } = await import("./main.ts");
 process.exitCode = await main();

@@ -91,7 +91,8 @@ async function deleteProjects(client: Client, session: Session): Promise<void> {
 }
 
 async function removeFiles(settings: Settings): Promise<void> {
-  for (const directory of [settings.runDir, settings.stateDir]) await rm(directory, { recursive: true, force: true });
+  for (const directory of [settings.runDir, settings.stateDir])
+    await rm(directory, { recursive: true, force: true });
   const base = dirname(settings.stateDir);
   if (dirname(settings.runDir) !== base) return;
   // All of it below one STRATA_DIR. Images of a directory elsewhere are shared with other daemons.
