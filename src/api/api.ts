@@ -8,6 +8,7 @@
 import { createServer, type Server } from "node:http";
 import { createServer as createHttpsServer, type Server as HttpsServer } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
+import websocket from "@fastify/websocket";
 import fastify, { type FastifyInstance } from "fastify";
 import type { Clock } from "../core/clock.ts";
 import { describeError, StrataError } from "../core/errors.ts";
@@ -22,7 +23,10 @@ import { listen, listenOnPath } from "./listeners.ts";
 import { installMetaRoutes } from "./meta-routes.ts";
 import { HttpError, problemType, toProblem } from "./problems.ts";
 import { installResourceRoutes } from "./resource-routes.ts";
+import { SessionHub } from "./session-hub.ts";
+import { installSessionRoutes } from "./session-routes.ts";
 import { installTokenRoutes } from "./token-routes.ts";
+import { installUploadRoutes } from "./upload-routes.ts";
 
 export interface ApiOptions {
   services: Services;
@@ -60,16 +64,23 @@ const serverOptions = {
   requestTimeout: 0,
 };
 
+/** Of one message of a session. */
+const maxMessageBytes = 1024 * 1024;
+
 export async function createApi(options: ApiOptions): Promise<Api> {
   const trusted = new TrustedSockets();
   const streams = new EventStreams(options.clock);
   const unixServer = createServer(serverOptions);
   const app = buildApp(options, unixServer);
+  await app.register(websocket, { options: { maxPayload: maxMessageBytes, perMessageDeflate: false } });
   installBodyParser(app, options.clock);
   installAuthentication(app, { services: options.services, trusted, clock: options.clock });
   installMetaRoutes(app, options.version);
   installTokenRoutes(app, options.services);
   installResourceRoutes(app, { services: options.services, streams });
+  await installUploadRoutes(app, options.services.uploads);
+  const hub = new SessionHub(options.clock, options.random);
+  installSessionRoutes(app, { services: options.services, streams, hub, clock: options.clock });
   await app.ready();
   unixServer.on("connection", (socket: Socket) => trusted.add(socket));
   return new RunningApi(app, streams, unixServer, options);
@@ -178,9 +189,11 @@ class RunningApi implements Api {
   async #close(): Promise<void> {
     await this.#removeSocket?.();
     this.#streams.close();
+    for (const socket of this.#app.websocketServer.clients) socket.close(1001, "the daemon is shutting down");
     const servers = [this.#unixServer, this.#httpsServer].filter((server) => server?.listening);
     const cancel = this.#options.clock.after(serverLimits.closeTimeoutMs, () => {
       for (const server of servers) server?.closeAllConnections();
+      for (const socket of this.#app.websocketServer.clients) socket.terminate();
     });
     await Promise.all(servers.map((server) => closed(server)));
     cancel();

@@ -134,6 +134,14 @@ class SocketChannel implements Channel {
     if (this.#socket.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(message));
   }
 
+  pause(): void {
+    this.#socket.pause();
+  }
+
+  resume(): void {
+    this.#socket.resume();
+  }
+
   close(): void {
     if (this.#closedByUs) return;
     this.#closedByUs = true;

@@ -60,6 +60,9 @@ export interface SessionRequest {
 export interface Channel {
   send(channel: number, data: Uint8Array): Promise<void>;
   sendControl(message: JsonObject): void;
+  /** Nothing more is received until `resume`; the sender is slowed down. For readers that can't keep up. */
+  pause(): void;
+  resume(): void;
   onData: (channel: number, data: Uint8Array) => void;
   onControl: (message: JsonObject) => void;
   /** Called once, with the reason when it did not end in order. */

@@ -144,7 +144,10 @@ export class Transport {
   async #read(call: Call, attempt: AttemptSignal): Promise<{ response: IncomingMessage; text: string }> {
     const response = await this.#send(call, attempt);
     try {
-      return { response, text: await readText(response) };
+      const text = await readText(response);
+      // An answer that came before the whole stream was sent: the rest is not wanted.
+      if (call.stream && (response.statusCode ?? 0) >= 300) response.destroy();
+      return { response, text };
     } catch (cause) {
       if (attempt.signal.aborted) throw attempt.signal.reason;
       if (cause instanceof StrataError) throw cause;

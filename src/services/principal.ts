@@ -74,9 +74,22 @@ function authorizeInProject(
       `cannot write ${kind.plural}: only Strata itself creates and changes them`,
     );
   }
-  if (principal.role === "viewer" || principal.project === undefined) {
-    throw forbidden(principal, `write ${kind.plural}`);
-  }
+  requireMember(principal, `write ${kind.plural}`);
+}
+
+/** As writing: for what a member may do with a resource of its project beyond changing it. @throws as authorize. */
+export function authorizeAction(
+  principal: Principal,
+  kind: Pick<Kind, "name" | "plural" | "scope" | "internal">,
+  project: string,
+  action: string,
+): void {
+  authorize(principal, "read", kind, project);
+  if (!isClusterAdmin(principal)) requireMember(principal, action);
+}
+
+function requireMember(principal: Principal, action: string): void {
+  if (principal.role === "viewer" || principal.project === undefined) throw forbidden(principal, action);
 }
 
 /** May the principal, allowed to read this kind, see this resource of it? What is not visible is NotFound. */
@@ -97,6 +110,11 @@ export function noSuchProject(project: string): StrataError {
 /** @throws Forbidden unless the principal may operate: for verbs that belong to no kind. */
 export function requireOperator(principal: Principal, action: string): void {
   if (!isClusterAdmin(principal)) throw forbidden(principal, action);
+}
+
+/** @throws Forbidden unless the principal may write somewhere. */
+export function requireWriter(principal: Principal, action: string): void {
+  if (!isClusterAdmin(principal)) requireMember(principal, action);
 }
 
 function forbidden(principal: Principal, action: string): StrataError {

@@ -21,7 +21,7 @@ import { Capacity } from "./capacity.ts";
 import { createRecordEvent, type RecordEvent } from "./events.ts";
 import type { KindHooks } from "./hooks.ts";
 import { pruneIdempotencyKeys } from "./idempotency.ts";
-import { imageHooks, type KnownUploads } from "./images.ts";
+import { imageHooks } from "./images.ts";
 import { instanceHooks, volumeHooks } from "./instances.ts";
 import { KeyedLock } from "./keyed-lock.ts";
 import { networkHooks } from "./networks.ts";
@@ -30,6 +30,7 @@ import { defaultProject, projectHooks } from "./projects.ts";
 import { Ranges } from "./ranges.ts";
 import { Resources } from "./resources.ts";
 import { Tokens, tokenHooks } from "./tokens.ts";
+import type { Uploads } from "./uploads.ts";
 import { createWorld } from "./world.ts";
 
 export interface ServicesOptions {
@@ -37,19 +38,20 @@ export interface ServicesOptions {
   clock: Clock;
   random: Random;
   logger: Logger;
-  /** Where networks without a range of their own get one: a /24 each. */
+  /** Where networks without a range of their own get one: a /24 each. Default: defaultNetworkPool. */
   networkPool?: string;
-  /** The uploads that images may name; absent: any name is believed. */
-  uploads?: KnownUploads;
+  /** Absent: no uploads are taken, and images may name any. */
+  uploads?: Uploads;
 }
 
 export interface Services {
   readonly resources: Resources;
   readonly tokens: Tokens;
+  readonly uploads: Uploads | undefined;
   readonly recordEvent: RecordEvent;
   /** Makes the project `default` unless it is there, and goes on with deletions that a stop cut short. Idempotent. */
   ensureDefaults(): Promise<void>;
-  /** Forgets what has lapsed. To be called now and then, such as every hour. */
+  /** Forgets what has lapsed: idempotency keys, uploads. To be called every few minutes. */
   prune(): Promise<void>;
 }
 
@@ -59,6 +61,7 @@ export function createServices(options: ServicesOptions): Services {
   const resources = new Resources(world, new KeyedLock(), hooksOf(options));
   return {
     resources,
+    uploads: options.uploads,
     tokens: new Tokens(world, resources),
     recordEvent: createRecordEvent({ resources, clock, random, logger }),
     async ensureDefaults() {
@@ -72,7 +75,10 @@ export function createServices(options: ServicesOptions): Services {
         await resources.delete(systemPrincipal, projectKind, { name: project.metadata.name });
       }
     },
-    prune: () => pruneIdempotencyKeys(store, clock),
+    async prune() {
+      await pruneIdempotencyKeys(store, clock);
+      await options.uploads?.prune(() => world.scan(imageKind, undefined));
+    },
   };
 }
 
