@@ -1,7 +1,11 @@
 /** Where concrete parts meet: store, services, API, controllers, agent, drivers and host. */
 import { readFileSync } from "node:fs";
+import { hostname } from "node:os";
 import { join } from "node:path";
+import { createAgent } from "../agent/agent.ts";
 import { createApi } from "../api/api.ts";
+import { createHttpClient } from "../client/http-client.ts";
+import { startControllers } from "../controllers/controllers.ts";
 import { type Clock, systemClock } from "../core/clock.ts";
 import { describeError } from "../core/errors.ts";
 import type { Logger } from "../core/logger.ts";
@@ -20,6 +24,8 @@ export interface RunningDaemon {
 }
 
 const compactEveryMs = 10 * 60_000;
+/** How long the agent's calls wait for the API. */
+const agentRetryMs = 10_000;
 /** History that watchers may still resume from. */
 const keptRevisions = 20_000;
 
@@ -52,11 +58,65 @@ export async function startParts(settings: Settings, logger: Logger): Promise<Ru
     const https = await api.listenHttps({ host: "127.0.0.1", port: settings.httpsPort, ...certificate });
     await api.listenUnix(settings.socketPath);
     closers.push(keepTidy(store, services, systemClock, logger));
+    closers.push(startController(store, logger));
+    closers.push(await startAgent(settings, logger));
     return { httpsPort: https.port, close };
   } catch (error) {
     await close();
     throw error;
   }
+}
+
+function startController(store: Store, logger: Logger): () => Promise<void> {
+  const ended = new AbortController();
+  const running = startControllers({
+    store,
+    clock: systemClock,
+    random: systemRandom,
+    logger,
+    signal: ended.signal,
+  });
+  return async () => {
+    ended.abort();
+    await running;
+  };
+}
+
+/** The agent of this machine reaches the API as one elsewhere would: through the client. */
+async function startAgent(settings: Settings, logger: Logger): Promise<() => Promise<void>> {
+  const hostName = ownHostName();
+  const parts = settings.fake
+    ? (await import("./fake-host-parts.ts")).fakeHostParts(hostName)
+    : await (await import("./real-host-parts.ts")).realHostParts(settings, logger);
+  const { close, ...host } = parts;
+  const client = createHttpClient({ socketPath: settings.socketPath, retryForMs: agentRetryMs });
+  const agent = createAgent({
+    ...host,
+    hostName,
+    client,
+    clock: systemClock,
+    random: systemRandom,
+    logger: logger.child({ part: "agent" }),
+  });
+  const ended = new AbortController();
+  const running = agent.run(ended.signal);
+  return async () => {
+    ended.abort();
+    await running;
+    close();
+    client.close();
+  };
+}
+
+/** The machine's name as far as it can be a resource's. */
+function ownHostName(): string {
+  const name = hostname()
+    .toLowerCase()
+    .split(".", 1)[0]
+    ?.replace(/[^a-z0-9-]/g, "-")
+    .replace(/^[^a-z]+|-+$/g, "")
+    .slice(0, 63);
+  return name || "host";
 }
 
 function ownVersion(): string {

@@ -1,0 +1,23 @@
+/** A host without substance, for `npm run dev`: everything works and nothing is there. */
+import { FakeHost } from "../../sim/fake-host.ts";
+import { systemClock } from "../core/clock.ts";
+import { createFakeDriver } from "../drivers/fake/fake-driver.ts";
+import type { HostParts } from "./host-parts.ts";
+
+/** Long enough to see its progress. */
+const imageMs = 2_000;
+
+export function fakeHostParts(name: string): HostParts {
+  const host = new FakeHost(name, systemClock);
+  host.makeMs = imageMs;
+  return {
+    drivers: [createFakeDriver(host.world)],
+    images: host.images,
+    disks: host.disks,
+    networks: host.networks,
+    renderSeed: () => ({ metaData: "", userData: "", networkConfig: "" }),
+    connect: async () => true,
+    machine: { cpus: 64, memoryMib: 256 * 1024, facts: { os: "pretended" } },
+    close: () => {},
+  };
+}
