@@ -1,0 +1,75 @@
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { parse } from "yaml";
+import { renderSeed, type SeedOptions } from "./seed.ts";
+
+const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGk1 ada@example";
+const options: SeedOptions = {
+  uid: "0123456701234567",
+  hostname: "web",
+  domain: "demo.internal",
+  publicKeys: [key],
+  userData: undefined,
+  nic: { macAddress: "02:00:00:00:00:01" },
+};
+
+describe("renderSeed", () => {
+  it("tells a guest who it is", () => {
+    const seed = renderSeed(options);
+    expect(seed.metaData).toBe(`instance-id: "0123456701234567"
+local-hostname: "web.demo.internal"
+public-keys:
+  - "${key}"
+`);
+    expect(seed.networkConfig).toBe(`version: 2
+ethernets:
+  nic0:
+    match:
+      macaddress: "02:00:00:00:00:01"
+    dhcp4: true
+    dhcp6: false
+`);
+    expect(seed.userData).toBe("#cloud-config\ndisable_root: false\n");
+  });
+
+  it("needs no keys", () => {
+    expect(renderSeed({ ...options, publicKeys: [] }).metaData).toContain("public-keys: []\n");
+  });
+
+  it("hands user data over as it is", () => {
+    const userData = '#!/bin/sh\r\necho \u0000 \'"$HOME" ü\n';
+    expect(renderSeed({ ...options, userData }).userData).toBe(userData);
+    expect(renderSeed({ ...options, userData: "" }).userData).toContain("#cloud-config");
+  });
+
+  it("keeps every key one text, whatever its comment says, in plain ASCII", () => {
+    const comment = fc
+      .string({ unit: "binary", maxLength: 200 })
+      .filter((text) => !/[\r\n]/.test(text.trim()));
+    fc.assert(
+      fc.property(fc.array(comment, { maxLength: 4 }), (comments) => {
+        const publicKeys = comments.map((text) => `ssh-ed25519 AAAA ${text}`.trim());
+        const { metaData } = renderSeed({ ...options, publicKeys });
+        expect(metaData).toMatch(/^[\x20-\x7e\n]*$/);
+        for (const version of ["1.1", "1.2"] as const) {
+          expect(parse(metaData, { version })).toEqual({
+            "instance-id": options.uid,
+            "local-hostname": "web.demo.internal",
+            "public-keys": publicKeys,
+          });
+        }
+      }),
+    );
+  });
+
+  it.each<Partial<SeedOptions>>([
+    { hostname: "web\nruncmd: []" },
+    { hostname: "web.other" },
+    { domain: "demo\n" },
+    { domain: "" },
+    { publicKeys: [`${key}\nssh-rsa AAAA mallory`] },
+    { nic: { macAddress: "02:00:00:00:00:01\n" } },
+  ])("refuses %j", (change) => {
+    expect(() => renderSeed({ ...options, ...change })).toThrow(expect.objectContaining({ code: "Invalid" }));
+  });
+});
