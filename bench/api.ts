@@ -7,7 +7,7 @@
 import { readFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
 import { TestDaemon } from "../e2e/test-daemon.ts";
-import { makeTinyImage } from "../e2e/tiny-image.ts";
+import { tinyImage } from "../e2e/tiny-image.ts";
 import { systemClock } from "../src/core/clock.ts";
 import { instanceKind } from "../src/kinds/instance.ts";
 import { median, percentile } from "./statistics.ts";
@@ -24,7 +24,7 @@ async function residentMib(pid: number): Promise<number> {
 const daemon = await TestDaemon.create();
 try {
   await daemon.start();
-  await daemon.ok(["image", "import", (await makeTinyImage()).tar, "tiny"]);
+  await daemon.ok(["image", "import", await tinyImage(), "tiny"]);
   const pid = daemon.pid() ?? 0;
   const times: number[] = [];
   for (let index = 0; index < count; index++) {

@@ -9,7 +9,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { loadavg } from "node:os";
 import { parseArgs } from "node:util";
 import { addressOf, TestDaemon, until } from "../e2e/test-daemon.ts";
-import { makeTinyImage } from "../e2e/tiny-image.ts";
+import { tinyImage } from "../e2e/tiny-image.ts";
 import { systemClock } from "../src/core/clock.ts";
 import { seededRandom } from "../src/core/random.ts";
 import { hostKind } from "../src/kinds/host.ts";
@@ -92,11 +92,19 @@ function report(title: string, peers: readonly Peer[], times: ReadonlyMap<Peer, 
 const daemon = await TestDaemon.create();
 const directory = await mkdtemp("/var/tmp/strata-bench-");
 try {
-  const tiny = await makeTinyImage();
+  const tiny = await tinyImage();
   await daemon.start();
-  await daemon.ok(["image", "import", tiny.tar, "tiny"]);
+  await daemon.ok(["image", "import", tiny, "tiny"]);
   const image = await daemon.client.require(imageKind, { project, name: "tiny" });
-  const workload: Workload = { ...tiny, cpus: 1, memoryMib: 128 };
+  const files = `${daemon.settings.imageDir}/${image.status.digest?.slice(7)}`;
+  const workload: Workload = {
+    tar: tiny,
+    kernel: `${files}/vmlinuz`,
+    initrd: `${files}/initrd`,
+    commandLine: "root=/dev/vda rw console=ttyS0 quiet no_timer_check",
+    cpus: 1,
+    memoryMib: 128,
+  };
   if (values.only !== "vms") {
     const rivals = [
       dockerPeer(`${directory}/docker`, workload),
@@ -107,8 +115,7 @@ try {
   if (values.only !== "containers") {
     const [host] = (await daemon.client.list(hostKind, {})).items;
     const kvm = host?.status.drivers.qemu?.facts.accelerator === "kvm";
-    const disk = `${daemon.settings.imageDir}/${image.status.digest?.slice(7)}/disk.qcow2`;
-    const rival = libvirtPeer(`${directory}/libvirt`, workload, disk, kvm);
+    const rival = libvirtPeer(`${directory}/libvirt`, workload, `${files}/disk.qcow2`, kvm);
     await compare(
       `Virtual machines (${kvm ? "KVM" : "software emulation, TCG"})`,
       [strataPeer(daemon, "vm", workload), rival],

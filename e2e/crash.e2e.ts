@@ -8,7 +8,7 @@ import { systemClock } from "../src/core/clock.ts";
 import { randomInt, seededRandom } from "../src/core/random.ts";
 import { leaksBetween, type Snapshot, takeSnapshot } from "./leaks.ts";
 import { addressOf, httpGet, TestDaemon, until } from "./test-daemon.ts";
-import { makeTinyImage } from "./tiny-image.ts";
+import { tinyImage } from "./tiny-image.ts";
 
 const kills = Number(process.env.STRATA_KILLS ?? 50);
 const killsPerStack = 5;
@@ -23,12 +23,12 @@ let before: Snapshot;
 beforeAll(async () => {
   before = await takeSnapshot();
   daemon = await TestDaemon.create();
-  const tiny = await makeTinyImage();
+  const tiny = await tinyImage();
   stack = await daemon.writeFile(
     "crash.yaml",
     `stack: crash
 images:
-  tiny: { file: ${tiny.tar} }
+  tiny: { file: ${tiny} }
 instances:
   box:
     { count: 3, type: container, image: tiny, memory: 64MiB, disk: 64MiB, services: [{ name: http, port: 80, protocol: http }] }
