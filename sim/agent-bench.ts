@@ -46,7 +46,6 @@ export async function agentBench(overrides: Partial<AgentOptions> & { link?: Lin
       images: host.images,
       disks: host.disks,
       networks: host.networks,
-      renderSeed: () => ({ metaData: "", userData: "", networkConfig: "" }),
       machine: { cpus: 8, memoryMib: 16_384, facts: {} },
       connect: async () => true,
       clock,

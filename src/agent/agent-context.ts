@@ -2,7 +2,7 @@ import type { Client } from "../client/client.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Logger } from "../core/logger.ts";
 import type { Random } from "../core/random.ts";
-import type { GuestDriver, Seed } from "../drivers/driver.ts";
+import type { GuestDriver } from "../drivers/driver.ts";
 import type { Disks } from "../host/disks/disks.ts";
 import type { ImageStore } from "../host/images/image-store.ts";
 import type { Networks } from "../host/networks/networks.ts";
@@ -31,8 +31,6 @@ export interface AgentOptions {
   images: ImageStore;
   disks: Disks;
   networks: Networks;
-  /** Renders the cloud-init seed of a guest. */
-  renderSeed: (request: SeedRequest) => Seed;
   /** What this machine has. Default: what the operating system says. */
   machine?: Machine;
   /** Default: TCP. */
@@ -43,15 +41,6 @@ export interface AgentOptions {
   /** True: what an image was made into is removed with the last image and instance that refer to it. Default false. */
   removeUnusedImages?: boolean;
   hooks?: RunnerHooks;
-}
-
-export interface SeedRequest {
-  uid: string;
-  hostname: string;
-  domain: string;
-  publicKeys: readonly string[];
-  userData: string | undefined;
-  nic: { macAddress: string; ipAddress: string; prefixLength: number; gateway: string; mtu: number };
 }
 
 /** What the agent's rooms share while it runs. */

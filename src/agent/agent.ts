@@ -27,7 +27,9 @@ import { createInstanceReconciler } from "./instances/instances.ts";
 import { thisMachine } from "./machine.ts";
 import { NetworkAttachments } from "./network-attachments.ts";
 import { createNetworkReconciler } from "./networks/networks.ts";
+import { createOrphanReconciler } from "./orphans/orphans.ts";
 import { ResourceView, specChanged } from "./resource-view.ts";
+import { runSessions } from "./sessions/sessions.ts";
 import { tcpConnect } from "./tcp-connect.ts";
 
 export type { AgentOptions } from "./agent-context.ts";
@@ -82,7 +84,9 @@ function startRooms(context: AgentContext, options: AgentOptions): Promise<void>
       { ...shared, concurrency: 2, backoff: { minMs: 5_000, maxMs: 300_000 } },
       signal,
     ),
+    runReconciler(createOrphanReconciler(context), shared, signal),
     runHeartbeat(context),
+    runSessions(context),
   ];
 }
 
@@ -105,8 +109,8 @@ function createContext(options: AgentOptions, signal: AbortSignal): AgentContext
 }
 
 function createViews(options: AgentOptions): AgentViews {
-  const { client, clock, random, logger, hostName } = options;
-  const parts = { client, clock, random, logger };
+  const { client, clock, logger, hostName } = options;
+  const parts = { client, clock, logger };
   const mine = { ...parts, filter: { host: hostName }, relevant: specChanged };
   const instances = new ResourceView({ ...mine, kind: instanceKind });
   const volumes = new ResourceView({ ...mine, kind: volumeKind });

@@ -102,6 +102,11 @@ export class Cache<R extends Versioned> {
       this.put(key, resource);
     }
     for (const key of [...this.#byKey.keys()]) if (!present.has(key)) this.delete(key);
+    this.markSynced();
+  }
+
+  /** From the feed: everything there is has been put. */
+  markSynced(): void {
     this.#isSynced = true;
     this.#synced.resolve();
   }

@@ -6,6 +6,7 @@
 import { StrataError } from "../../core/errors.ts";
 import type { GuestNic, GuestSpec } from "../../drivers/driver.ts";
 import type { NetworkAttachment } from "../../host/networks/networks.ts";
+import { renderSeed } from "../../host/seed.ts";
 import { instanceKind } from "../../kinds/instance.ts";
 import type { Ref } from "../../kinds/keys.ts";
 import { volumeKind } from "../../kinds/volume.ts";
@@ -76,7 +77,7 @@ async function prepare(
     maxProcesses: instance.spec.maxProcesses,
     root,
     nics: [nicOf(action, attachment)],
-    seed: seedOf(context, action, attachment),
+    seed: seedOf(action),
     config: driver.config.parse({}),
   };
   const handle = await driver.create(spec, signal);
@@ -111,17 +112,15 @@ function nicOf(action: Prepare, attachment: NetworkAttachment): GuestNic {
   };
 }
 
-function seedOf(context: AgentContext, action: Prepare, attachment: NetworkAttachment): GuestSpec["seed"] {
+function seedOf(action: Prepare): GuestSpec["seed"] {
   const { instance, network, publicKeys } = action;
-  const { macAddress, ipAddress } = addressOf(action);
-  const { prefixLength, gateway, mtu } = attachment;
-  return context.renderSeed({
+  return renderSeed({
     uid: instance.metadata.uid,
     hostname: instance.metadata.name,
     domain: network.status.domain ?? `${instance.metadata.project ?? "default"}.internal`,
     publicKeys,
     userData: instance.spec.userData,
-    nic: { macAddress, ipAddress, prefixLength, gateway, mtu },
+    nic: { macAddress: addressOf(action).macAddress },
   });
 }
 

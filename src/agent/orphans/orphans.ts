@@ -1,0 +1,110 @@
+/**
+ * Finds what is on this host and belongs to no resource (any more): guests, disks and networks that a crash or a forced
+ * deletion left behind. The host is looked at first and the API asked afterwards, with a listing of its own, so that
+ * what was made in between is known; without an answer, everything stays.
+ */
+import { describeError } from "../../core/errors.ts";
+import { instanceKind } from "../../kinds/instance.ts";
+import { networkKind } from "../../kinds/network.ts";
+import { volumeKind } from "../../kinds/volume.ts";
+import { Hints } from "../../reconcile/hints.ts";
+import type { Reconciler } from "../../reconcile/reconciler.ts";
+import type { AgentContext } from "../agent-context.ts";
+import {
+  type Found,
+  isStray,
+  type Known,
+  type OrphanWorld,
+  planOrphans,
+  type RemoveOrphans,
+  type Stray,
+  strayId,
+} from "./plan.ts";
+
+export function createOrphanReconciler(context: AgentContext): Reconciler<OrphanWorld, RemoveOrphans, never> {
+  const hints = new Hints();
+  let strays = new Map<string, Stray>();
+  return {
+    name: "orphans",
+    watches: [{ name: "start", keys: (signal) => hints.keys(signal, ["orphans"]) }],
+    async observe(_key, signal) {
+      const found = await findAll(context);
+      const known = await askApi(context, signal);
+      const now = context.clock.now();
+      const next = new Map<string, Stray>();
+      for (const one of found) {
+        if (!isStray(one, known)) continue;
+        const id = strayId(one);
+        next.set(id, { found: one, since: strays.get(id)?.since ?? now });
+      }
+      strays = next;
+      return { strays: [...next.values()] };
+    },
+    plan: planOrphans,
+    execute: (action, signal) => removeAll(context, action.orphans, signal),
+  };
+}
+
+async function findAll({ drivers, disks, networks }: AgentContext): Promise<Found[]> {
+  const found: Found[] = [];
+  for (const driver of drivers.all()) {
+    // A driver that never worked here has no guests; one that fails now keeps them.
+    if (drivers.fingerprint(driver.name)?.available !== true) continue;
+    for (const { uid, handle } of await driver.list()) {
+      found.push({ type: "guest", driver: driver.name, uid, handle });
+    }
+  }
+  for (const uid of await disks.list()) found.push({ type: "disk", uid });
+  for (const uid of await networks.list()) found.push({ type: "network", uid });
+  return found;
+}
+
+async function askApi({ client, hostName }: AgentContext, signal: AbortSignal): Promise<Known> {
+  const [instances, volumes, networks] = await Promise.all([
+    client.list(instanceKind, { host: hostName }, { signal }),
+    client.list(volumeKind, { host: hostName }, { signal }),
+    client.list(networkKind, {}, { signal }),
+  ]);
+  return {
+    instances: new Map(instances.items.map(({ metadata, status }) => [metadata.uid, status.driver])),
+    volumes: new Set(volumes.items.map(({ metadata }) => metadata.uid)),
+    networks: new Set(networks.items.map(({ metadata }) => metadata.uid)),
+  };
+}
+
+/** Each is tried, whatever becomes of the others. @throws the first failure, afterwards. */
+async function removeAll(
+  context: AgentContext,
+  orphans: readonly Found[],
+  signal: AbortSignal,
+): Promise<void> {
+  let failure: { error: unknown } | undefined;
+  for (const orphan of orphans) {
+    signal.throwIfAborted();
+    const { type, uid } = orphan;
+    try {
+      await remove(context, orphan, signal);
+      context.logger.warn({ type, uid }, "removed what no resource knows");
+    } catch (error) {
+      failure ??= { error };
+      context.logger.warn({ type, uid, error: describeError(error) }, "cannot remove what no resource knows");
+    }
+  }
+  if (failure) throw failure.error;
+}
+
+async function remove(context: AgentContext, orphan: Found, signal: AbortSignal): Promise<void> {
+  const { drivers, disks, networks, attachments } = context;
+  switch (orphan.type) {
+    case "guest":
+      await drivers.require(orphan.driver).destroy(orphan.handle, signal);
+      // Which network it was in, nobody knows any more.
+      for (const network of await networks.list()) await networks.release(network, orphan.uid);
+      return;
+    case "disk":
+      return disks.remove(orphan.uid, signal);
+    case "network":
+      attachments.doubt(orphan.uid);
+      return networks.remove(orphan.uid, signal);
+  }
+}
