@@ -15,7 +15,6 @@ export function fakeHostParts(name: string): HostParts {
     images: host.images,
     disks: host.disks,
     networks: host.networks,
-    renderSeed: () => ({ metaData: "", userData: "", networkConfig: "" }),
     connect: async () => true,
     machine: { cpus: 64, memoryMib: 256 * 1024, facts: { os: "pretended" } },
     close: () => {},

@@ -24,7 +24,6 @@ export async function realHostParts(settings: Settings, logger: Logger): Promise
     images,
     disks,
     networks,
-    renderSeed: () => ({ metaData: "", userData: "", networkConfig: "" }),
     close: () => networks.close(),
   };
 }
