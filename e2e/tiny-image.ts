@@ -127,19 +127,8 @@ case $1 in
 esac
 `;
 
-export interface TinyImage {
-  /** The root archive, an uncompressed tar. */
-  tar: string;
-  /** What the archive has in /boot, and how to boot it where the root file system is the first virtio disk. */
-  kernel: string;
-  initrd: string;
-  commandLine: string;
-}
-
-/** Made at the first call on this machine. Needs apt with Debian's package lists, and busybox-static. */
-export async function makeTinyImage(
-  cacheDirectory = join(tmpdir(), "strata-tiny-image"),
-): Promise<TinyImage> {
+/** The path of the archive (an uncompressed tar), made at the first call on this machine. Needs apt and busybox-static. */
+export async function tinyImage(cacheDirectory = join(tmpdir(), "strata-tiny-image")): Promise<string> {
   const busybox = await readFile(busyboxPath);
   const kernelPackage = await kernelPackageName();
   const ingredients = [
@@ -151,32 +140,19 @@ export async function makeTinyImage(
     init,
     udhcpcScript,
   ];
-  const directory = join(cacheDirectory, hash("sha256", JSON.stringify(ingredients)).slice(0, 16));
-  const names = { tar: "tiny.tar", kernel: "vmlinuz", initrd: "initrd" };
-  const files = {
-    tar: join(directory, names.tar),
-    kernel: join(directory, names.kernel),
-    initrd: join(directory, names.initrd),
-    commandLine: "root=/dev/vda rw console=ttyS0 loglevel=4",
-  };
-  if (await exists(directory)) return files;
+  const path = join(cacheDirectory, `${hash("sha256", JSON.stringify(ingredients)).slice(0, 16)}.tar`);
+  if (await exists(path)) return path;
   await mkdir(cacheDirectory, { recursive: true });
   const work = join(cacheDirectory, randomUUID());
   await mkdir(work);
   try {
     const kernel = await fetchKernel(kernelPackage, work);
-    const ready = join(work, "ready");
-    await mkdir(ready);
-    await writeFile(join(ready, names.kernel), kernel.image);
-    await writeFile(join(ready, names.initrd), initrd(busybox, kernel));
-    await writeFile(join(ready, names.tar), await archive(busybox, kernel));
-    await rename(ready, directory).catch(async (error) => {
-      if (!(await exists(directory))) throw error; // else another process was first
-    });
+    await writeFile(join(work, "tiny.tar"), await archive(busybox, kernel));
+    await rename(join(work, "tiny.tar"), path);
   } finally {
     await rm(work, { recursive: true, force: true });
   }
-  return files;
+  return path;
 }
 
 function exists(path: string): Promise<boolean> {
