@@ -12,14 +12,15 @@ import { describe } from "./refs.ts";
 import type { Draft, Resources } from "./resources.ts";
 
 /**
- * Tokens open the HTTPS API. A secret is 256 random bits, shown once; only its SHA-256 is stored, twice: in the token,
+ * Tokens open the HTTPS API. A secret is 280 random bits, shown once; only its SHA-256 is stored, twice: in the token,
  * and as the key `/token-index/HASH` under which the token is found. What an attacker sends reaches the store only as
  * a hash, so the time of the search tells nothing.
  */
 
 const secretPrefix = "strata_";
-const secretBytes = 32;
-const secretPattern = /^strata_[0-9a-hjkmnp-tv-z]{52}$/;
+/** A multiple of 5, so that base 32 leaves no bit out. */
+const secretBytes = 35;
+const secretPattern = /^strata_[0-9a-hjkmnp-tv-z]{56}$/;
 
 type Hooks = KindHooks<Token["spec"], Token["status"]>;
 
