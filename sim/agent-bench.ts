@@ -13,7 +13,7 @@ import { systemPrincipal } from "../src/services/principal.ts";
 import { createServices } from "../src/services/services.ts";
 import { createMemoryStore } from "../src/store/memory/memory-store.ts";
 import { FakeHost } from "./fake-host.ts";
-import { createServiceClient, type Link } from "./service-client.ts";
+import { controllerVerbs, createServiceClient, type Link } from "./service-client.ts";
 
 export type AgentBench = Awaited<ReturnType<typeof agentBench>>;
 
@@ -33,6 +33,7 @@ export async function agentBench(overrides: Partial<AgentOptions> & { link?: Lin
     clock,
     random: seededRandom(2),
     logger,
+    verbs: controllerVerbs(services),
     signal: controllersAbort.signal,
   });
   let agentAbort = new AbortController();

@@ -1,5 +1,6 @@
 /** The native API without a network: a Client over the services in the same process. For simulations and tests. */
 import type { Client, ListOptions, WatchEvent } from "../src/client/client.ts";
+import type { ControllerVerbs } from "../src/controllers/context.ts";
 import { StrataError } from "../src/core/errors.ts";
 import type { Ref } from "../src/kinds/keys.ts";
 import type { Kind, Resource } from "../src/kinds/kind.ts";
@@ -11,6 +12,16 @@ import { afterRevision } from "../src/services/watching.ts";
 export type Link = <T>(name: string, call: () => Promise<T>) => Promise<T>;
 
 const perfect: Link = (_name, call) => call();
+
+export function controllerVerbs({ resources }: Services): ControllerVerbs {
+  return {
+    removeFinalizer: (kind, ref, uid, finalizer) =>
+      resources.removeFinalizer(systemPrincipal, kind, ref, uid, finalizer),
+    async delete(kind, ref) {
+      await resources.delete(systemPrincipal, kind, ref);
+    },
+  };
+}
 
 export function createServiceClient({ resources }: Services, link: Link = perfect): Client {
   const me = systemPrincipal;

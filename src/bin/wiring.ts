@@ -10,6 +10,7 @@ import { type Clock, systemClock } from "../core/clock.ts";
 import { describeError } from "../core/errors.ts";
 import type { Logger } from "../core/logger.ts";
 import { systemRandom } from "../core/random.ts";
+import { systemPrincipal } from "../services/principal.ts";
 import { createServices, type Services } from "../services/services.ts";
 import { createMemoryStore } from "../store/memory/memory-store.ts";
 import { openSqliteStore } from "../store/sqlite/sqlite-store.ts";
@@ -58,7 +59,7 @@ export async function startParts(settings: Settings, logger: Logger): Promise<Ru
     const https = await api.listenHttps({ host: "127.0.0.1", port: settings.httpsPort, ...certificate });
     await api.listenUnix(settings.socketPath);
     closers.push(keepTidy(store, services, systemClock, logger));
-    closers.push(startController(store, logger));
+    closers.push(startController(store, services, logger));
     closers.push(await startAgent(settings, logger));
     return { httpsPort: https.port, close };
   } catch (error) {
@@ -67,13 +68,17 @@ export async function startParts(settings: Settings, logger: Logger): Promise<Ru
   }
 }
 
-function startController(store: Store, logger: Logger): () => Promise<void> {
+function startController(store: Store, { resources }: Services, logger: Logger): () => Promise<void> {
   const ended = new AbortController();
   const running = startControllers({
     store,
     clock: systemClock,
     random: systemRandom,
     logger,
+    verbs: {
+      removeFinalizer: (...of) => resources.removeFinalizer(systemPrincipal, ...of),
+      delete: async (...what) => void (await resources.delete(systemPrincipal, ...what)),
+    },
     signal: ended.signal,
   });
   return async () => {

@@ -6,6 +6,7 @@
 import type { Clock } from "../core/clock.ts";
 import type { Logger } from "../core/logger.ts";
 import type { Random } from "../core/random.ts";
+import { eventKind } from "../kinds/event.ts";
 import { hostKind } from "../kinds/host.ts";
 import { imageKind } from "../kinds/image.ts";
 import { instanceKind } from "../kinds/instance.ts";
@@ -15,9 +16,14 @@ import { projectKind } from "../kinds/project.ts";
 import { tokenKind } from "../kinds/token.ts";
 import { type RunnerHooks, type RunnerOptions, runReconciler } from "../reconcile/runner.ts";
 import type { Store } from "../store/store.ts";
-import type { ControllerCaches, ControllerContext } from "./context.ts";
+import type { ControllerCaches, ControllerContext, ControllerVerbs } from "./context.ts";
+import { createHostReconciler } from "./hosts/hosts.ts";
 import { createPlacementReconciler } from "./placement/placement.ts";
+import { createProjectReconciler } from "./projects/projects.ts";
 import { StoreCache } from "./store-cache.ts";
+import { createEventRetention } from "./tidy/events.ts";
+import { createHistoryTidying } from "./tidy/history.ts";
+import { createTokenExpiry } from "./tidy/tokens.ts";
 
 export interface ControllerOptions {
   store: Store;
@@ -25,22 +31,30 @@ export interface ControllerOptions {
   random: Random;
   logger: Logger;
   signal: AbortSignal;
+  verbs: ControllerVerbs;
   hooks?: RunnerHooks;
 }
 
 /** Runs all controllers until the signal aborts; resolves when what is under way has ended. */
 export async function startControllers(options: ControllerOptions): Promise<void> {
-  const { store, clock, random, signal, hooks } = options;
+  const { store, clock, random, signal, verbs, hooks } = options;
   const logger = options.logger.child({ room: "controllers" });
   const caches = createCaches({ store, clock, random, logger });
-  const context: ControllerContext = { store, clock, random, logger, caches };
+  const context: ControllerContext = { store, clock, random, logger, caches, verbs };
   const shared: RunnerOptions = { clock, random, logger, ...(hooks ? { hooks } : {}) };
-  const rooms = [runReconciler(createPlacementReconciler(context), { ...shared, concurrency: 1 }, signal)];
+  const rooms = [
+    runReconciler(createPlacementReconciler(context), { ...shared, concurrency: 1 }, signal),
+    runReconciler(createHostReconciler(context), shared, signal),
+    runReconciler(createProjectReconciler(context), shared, signal),
+    runReconciler(createEventRetention(context), shared, signal),
+    runReconciler(createTokenExpiry(context), shared, signal),
+    runReconciler(createHistoryTidying(context), shared, signal),
+  ];
   const feeds = Object.values(caches).map((cache) => cache.run(signal));
   await Promise.all([...rooms, ...feeds]);
 }
 
-function createCaches(parts: Omit<ControllerContext, "caches">): ControllerCaches {
+function createCaches(parts: Omit<ControllerContext, "caches" | "verbs">): ControllerCaches {
   return {
     instances: new StoreCache({ ...parts, kind: instanceKind, relevant: unplacedChanged }),
     images: new StoreCache({ ...parts, kind: imageKind, relevant: unplacedChanged }),
@@ -48,6 +62,7 @@ function createCaches(parts: Omit<ControllerContext, "caches">): ControllerCache
     leases: new StoreCache({ ...parts, kind: leaseKind }),
     projects: new StoreCache({ ...parts, kind: projectKind }),
     tokens: new StoreCache({ ...parts, kind: tokenKind }),
+    events: new StoreCache({ ...parts, kind: eventKind }),
   };
 }
 

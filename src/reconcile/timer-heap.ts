@@ -1,5 +1,8 @@
 import type { Clock, Instant } from "../core/clock.ts";
 
+/** Timers of the platform fire at once when the delay does not fit into 31 bits; a far time is approached in steps. */
+const maxDelayMs = 24 * 60 * 60_000;
+
 /**
  * Many wake-ups on one timer: keys with times, the earliest first. At most one time a key; an earlier one replaces a
  * later one. Setting and firing cost O(log n), whatever the number of keys.
@@ -55,7 +58,8 @@ export class TimerHeap {
     if (this.#armedFor !== undefined && this.#armedFor <= first.at) return;
     this.#disarm();
     this.#armedFor = first.at;
-    this.#disarm = this.#clock.after(Math.max(0, first.at - this.#clock.now()), () => this.#ring());
+    const delayMs = Math.min(maxDelayMs, Math.max(0, first.at - this.#clock.now()));
+    this.#disarm = this.#clock.after(delayMs, () => this.#ring());
   }
 
   #ring(): void {
