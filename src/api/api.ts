@@ -9,7 +9,7 @@ import { createServer, type Server } from "node:http";
 import { createServer as createHttpsServer, type Server as HttpsServer } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 import websocket from "@fastify/websocket";
-import fastify, { type FastifyInstance } from "fastify";
+import fastify, { type FastifyInstance, type FastifyReply } from "fastify";
 import type { Clock } from "../core/clock.ts";
 import { describeError, StrataError } from "../core/errors.ts";
 import { encodeBase32 } from "../core/ids.ts";
@@ -21,7 +21,7 @@ import { installBodyParser } from "./body.ts";
 import { EventStreams } from "./event-stream.ts";
 import { listen, listenOnPath } from "./listeners.ts";
 import { installMetaRoutes } from "./meta-routes.ts";
-import { HttpError, problemType, toProblem } from "./problems.ts";
+import { HttpError, type Problem, problemType, toProblem } from "./problems.ts";
 import { installResourceRoutes } from "./resource-routes.ts";
 import { SessionHub } from "./session-hub.ts";
 import { installSessionRoutes } from "./session-routes.ts";
@@ -90,6 +90,11 @@ function buildApp({ random, logger }: ApiOptions, server: Server): FastifyInstan
   const app = fastify({
     serverFactory: (handler) => server.on("request", handler),
     genReqId: () => encodeBase32(random.bytes(10)),
+    clientErrorHandler: answerBroken,
+    frameworkErrors: (error, request, reply) => {
+      reply.header("x-request-id", request.id);
+      sendProblem(reply as FastifyReply, toProblem(error, request.id));
+    },
     logger: false,
     exposeHeadRoutes: false,
     routerOptions: { maxParamLength: 200 },
@@ -110,18 +115,48 @@ function buildApp({ random, logger }: ApiOptions, server: Server): FastifyInstan
     );
   });
   app.setErrorHandler((error, request, reply) => {
-    const { status, body } = toProblem(error, request.id);
+    const problem = toProblem(error, request.id);
+    const { status, body } = problem;
     if (status >= 500 && status !== 503) {
       logger.error({ requestId: request.id, error: describeError(error) }, "a request failed");
     }
     if (body.code === "Unavailable") reply.header("retry-after", "1");
-    return reply.code(status).type(problemType).send(JSON.stringify(body));
+    return sendProblem(reply, problem);
   });
+  const routes = new RouteTable();
+  app.addHook("onRoute", ({ method, url }) => routes.add(method, url));
   app.setNotFoundHandler(async (request) => {
-    const methods = app.supportedMethods.filter((method) => app.hasRoute({ method, url: request.url }));
-    throw unknownRoute(request.method, withoutQuery(request.url), methods);
+    const path = withoutQuery(request.url);
+    throw unknownRoute(request.method, path, routes.methodsOf(path));
   });
   return app;
+}
+
+function sendProblem(reply: FastifyReply, { status, body }: Problem): FastifyReply {
+  // As bytes, or a charset would be added, which JSON has no use for (RFC 8259).
+  return reply
+    .code(status)
+    .type(problemType)
+    .send(Buffer.from(JSON.stringify(body)));
+}
+
+/** Which methods a path answers to, for those who used another. */
+class RouteTable {
+  readonly #routes: { method: string; segments: string[] }[] = [];
+
+  add(method: string | string[], url: string): void {
+    for (const one of [method].flat()) this.#routes.push({ method: one, segments: url.split("/") });
+  }
+
+  methodsOf(path: string): string[] {
+    const given = path.split("/");
+    const matching = this.#routes.filter(
+      ({ segments }) =>
+        segments.length === given.length &&
+        segments.every((segment, i) => segment.startsWith(":") || segment === given[i]),
+    );
+    return matching.map((route) => route.method);
+  }
 }
 
 function unknownRoute(method: string, path: string, methods: readonly string[]): HttpError {
@@ -155,7 +190,6 @@ class RunningApi implements Api {
     this.#streams = streams;
     this.#unixServer = unixServer;
     this.#options = options;
-    answerBrokenRequests(unixServer);
   }
 
   async listenUnix(path: string): Promise<void> {
@@ -173,7 +207,7 @@ class RunningApi implements Api {
       (request, response) => this.#app.routing(request, response),
     );
     server.maxConnections = serverLimits.maxHttpsConnections;
-    answerBrokenRequests(server);
+    server.on("clientError", answerBroken);
     // Upgrades are handled once, where the routes are.
     server.on("upgrade", (...upgrade) => this.#unixServer.emit("upgrade", ...upgrade));
     await listen(server, { host: where.host, port: where.port });
@@ -218,19 +252,17 @@ const brokenRequests: Readonly<Record<string, HttpError>> = {
 };
 
 /** What is no HTTP never reaches a route; it gets a problem all the same. */
-function answerBrokenRequests(server: Server | HttpsServer): void {
-  server.on("clientError", (error: NodeJS.ErrnoException, socket: Socket) => {
-    if (!socket.writable || error.code === "ECONNRESET") {
-      socket.destroy();
-      return;
-    }
-    const known =
-      brokenRequests[error.code ?? ""] ?? new StrataError("Invalid", "the request is not valid HTTP");
-    const { status, body } = toProblem(known, "none");
-    const text = JSON.stringify(body);
-    socket.end(
-      `HTTP/1.1 ${status} ${body.title}\r\nContent-Type: ${problemType}\r\n` +
-        `Content-Length: ${Buffer.byteLength(text)}\r\nConnection: close\r\n\r\n${text}`,
-    );
-  });
+function answerBroken(error: NodeJS.ErrnoException, socket: Socket): void {
+  if (!socket.writable || error.code === "ECONNRESET") {
+    socket.destroy();
+    return;
+  }
+  const known =
+    brokenRequests[error.code ?? ""] ?? new StrataError("Invalid", "the request is not valid HTTP");
+  const { status, body } = toProblem(known, "none");
+  const text = JSON.stringify(body);
+  socket.end(
+    `HTTP/1.1 ${status} ${body.title}\r\nContent-Type: ${problemType}\r\n` +
+      `Content-Length: ${Buffer.byteLength(text)}\r\nConnection: close\r\n\r\n${text}`,
+  );
 }

@@ -59,7 +59,7 @@ export function installAuthentication(
       request.principal = await identify(request);
     } catch (error) {
       if (hasCode(error, "Unauthenticated")) {
-        failures.count(request.ip);
+        if (request.headers.authorization !== undefined) failures.count(request.ip);
         reply.header("www-authenticate", 'Bearer realm="strata"');
       }
       throw error;
