@@ -1,0 +1,23 @@
+/** The Debian packages that Strata needs: the one table is tools/packages.txt, which the launcher reads as well. */
+import { readFile } from "node:fs/promises";
+
+export interface NeededPackage {
+  name: string;
+  purpose: string;
+}
+
+export type DebianArchitecture = "amd64" | "arm64";
+
+const table = new URL("../../tools/packages.txt", import.meta.url);
+
+/** Lines of NAME ARCHITECTURE PURPOSE; those for other architectures are left out. */
+export function parsePackages(text: string, architecture: DebianArchitecture): NeededPackage[] {
+  return [...text.matchAll(/^([a-z0-9][a-z0-9+.-]*)\s+(all|amd64|arm64)\s+(\S.*)$/gm)]
+    .filter(([, , wanted]) => wanted === "all" || wanted === architecture)
+    .map(([, name = "", , purpose = ""]) => ({ name, purpose: purpose.trim() }));
+}
+
+export async function readPackages(): Promise<NeededPackage[]> {
+  const architecture = process.arch === "arm64" ? "arm64" : "amd64";
+  return parsePackages(await readFile(table, "utf8"), architecture);
+}
