@@ -97,8 +97,8 @@ function machine(guest: GuestSpec<QemuConfig>, accelerator: Accelerator): string
     ...["-global", "ICH9-LPC.disable_s3=1"],
     ...["-global", "ICH9-LPC.disable_s4=1"],
     ...["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"],
-    // A guest that powers itself off or panics leaves QEMU paused: how it ended can still be asked after our restart.
-    ...["-action", "reboot=reset,shutdown=pause,panic=pause"],
+    // QEMU's exit status tells how the guest ended: 0 power-off, 1 kernel panic (see confinement.ts).
+    ...["-action", "reboot=reset,shutdown=poweroff,panic=exit-failure"],
     ...["-msg", "timestamp=on"],
   ];
 }
@@ -144,18 +144,20 @@ function boot(guest: GuestSpec<QemuConfig>, accelerator: Accelerator, fds: Descr
   return [
     ...["-kernel", `/proc/self/fd/${fds.kernel}`],
     ...(fds.initrd === undefined ? [] : ["-initrd", `/proc/self/fd/${fds.initrd}`]),
-    ...["-append", kernelCommandLine(root.boot.commandLine, accelerator)],
+    ...["-append", kernelCommandLine(root.boot.commandLine, guest.hostname, accelerator)],
   ];
 }
 
 /** What the image wants, then what it takes to be seen and to boot reliably; the image's own values win. */
-export function kernelCommandLine(commandLine: string, accelerator: Accelerator): string {
+export function kernelCommandLine(commandLine: string, hostname: string, accelerator: Accelerator): string {
   const words = commandLine.split(/\s+/).filter((word) => word !== "");
   const add = (word: string) => {
     const key = word.split("=", 1)[0];
     if (!words.some((other) => other.split("=", 1)[0] === key)) words.push(word);
   };
   add("console=ttyS0");
+  // Known from the first instruction on, before cloud-init has read its seed. Kernels before 6.0 ignore it.
+  add(`hostname=${hostname}`);
   if (accelerator.type === "tcg") {
     // The kernel measures the TSC against emulated timers and, on a busy host, now and then waits for them for ever.
     add(`tsc_early_khz=${accelerator.tscKhz}`);

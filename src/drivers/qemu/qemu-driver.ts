@@ -1,0 +1,285 @@
+/**
+ * Virtual machines with QEMU, under KVM where that is proven to work and under TCG (emulation) where not.
+ *
+ * Invariants:
+ * - One directory a guest (guest-files.ts) says that it exists; it is made first and removed last.
+ * - QEMU is confined before its first instruction (confinement.ts) and gets no path of ours (command-line.ts).
+ * - Guests need no daemon: they run, end, and leave the reason of their end to be read without one.
+ * - Nothing polls. The control group's own notification says that a guest ended; QEMU's monitor is connected to only
+ *   for as long as a command takes, so two drivers over the same guests (a daemon and its successor) do not compete.
+ */
+import { isDeepStrictEqual } from "node:util";
+import type { Clock } from "../../core/clock.ts";
+import { describeError, StrataError } from "../../core/errors.ts";
+import { isUid, type Uid } from "../../core/ids.ts";
+import type { JsonObject } from "../../core/json.ts";
+import type { Logger } from "../../core/logger.ts";
+import type { Random } from "../../core/random.ts";
+import type { Cgroups } from "../../host/cgroups.ts";
+import type { HostConfig } from "../../host/host-config.ts";
+import { KeyedLock } from "../../host/networks/keyed-lock.ts";
+import type { KvmProof } from "../../host/probes/kvm.ts";
+import type { Fingerprint } from "../../kinds/host.ts";
+import type { GuestDriver, GuestSpec, ObservedGuest } from "../driver.ts";
+import { HintQueue } from "../hint-queue.ts";
+import { AcceleratorChoice } from "./accelerator-choice.ts";
+import { GuestFiles, type GuestRecord, guestsDirectory, listGuests } from "./guest-files.ts";
+import { GuestLifecycle, type LifecycleOptions, type Sight } from "./guest-lifecycle.ts";
+import { type QemuConfig, qemuConfigSchema } from "./qemu-config.ts";
+import { qemuFingerprint } from "./qemu-fingerprint.ts";
+import { writeSeedImage } from "./seed-image.ts";
+import { SerialConsole } from "./serial-console.ts";
+import { validateGuest } from "./validate-guest.ts";
+
+export interface QemuDriverOptions {
+  host: HostConfig;
+  cgroups: Cgroups;
+  clock: Clock;
+  random: Random;
+  logger: Logger;
+  /** Proves KVM by a boot; asked once, and again after it threw (then TCG is used). */
+  proveKvm(signal: AbortSignal): Promise<KvmProof>;
+}
+
+/** All there is to know: the rest is in the guest's directory. */
+export type QemuHandle = { version: 1; uid: Uid };
+
+/** QEMU's user ids: from this far above the host's base, below it are the ids that containers' own are shifted to. */
+const processUidOffset = 65_536;
+const processUidCount = 65_536;
+
+// Of the process, not of one driver: a driver and its successor may exist side by side for a moment.
+const guestLock = new KeyedLock();
+const processUidLock = new KeyedLock();
+
+export function createQemuDriver(options: QemuDriverOptions): GuestDriver<QemuConfig, QemuHandle> {
+  return new QemuDriver(options);
+}
+
+class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
+  readonly name = "qemu";
+  readonly config = qemuConfigSchema as GuestDriver<QemuConfig>["config"];
+  readonly handleVersion = 1;
+  readonly console: SerialConsole;
+  readonly #options: QemuDriverOptions;
+  readonly #lifecycle: LifecycleOptions;
+  readonly #accelerators: AcceleratorChoice;
+  readonly #listeners = new Set<(uid: Uid) => void>();
+  /** Ends the watch over each running guest's control group. */
+  readonly #watches = new Map<Uid, () => void>();
+
+  constructor(options: QemuDriverOptions) {
+    this.#options = options;
+    this.#accelerators = new AcceleratorChoice(options);
+    this.#lifecycle = {
+      ...options,
+      namespace: options.host.namespace,
+      accelerator: (signal) => this.#accelerators.choose(signal),
+    };
+    this.console = new SerialConsole({
+      clock: options.clock,
+      filesOf: (handle) => this.#filesOf(handle),
+      isRunning: async (files) => (await this.#guest(files).look()).state === "running",
+    });
+  }
+
+  async fingerprint(signal: AbortSignal): Promise<Fingerprint> {
+    return qemuFingerprint((inner) => this.#accelerators.prove(inner), signal);
+  }
+
+  async list(): Promise<ObservedGuest<QemuHandle>[]> {
+    const uids = await listGuests(this.#options.host);
+    const found = await Promise.all(uids.map((uid) => this.inspect(uid)));
+    return found.filter((guest) => guest !== undefined);
+  }
+
+  async inspect(uid: Uid): Promise<ObservedGuest<QemuHandle> | undefined> {
+    const guest = this.#guest(this.#files(uid));
+    let sight = await guest.look();
+    if (sight.state === "ended") {
+      // It is over, or a start that holds the lock has not come to the first process yet.
+      await this.#settle(guest);
+      sight = await guest.look();
+    }
+    if (sight.state === "running") this.#watch(guest);
+    return observed(uid, sight);
+  }
+
+  async create(spec: GuestSpec<QemuConfig>, signal: AbortSignal): Promise<QemuHandle> {
+    signal.throwIfAborted();
+    const valid = validateGuest(spec);
+    const files = this.#files(valid.uid);
+    await guestLock.run(files.directory, async () => {
+      await files.make();
+      const guest = this.#guest(files);
+      const sight = await guest.look();
+      if (sight.state === "running") return;
+      await guest.lockedSettle();
+      await this.#writeRecord(files, valid, signal);
+    });
+    return handleOf(valid.uid);
+  }
+
+  async start(handle: QemuHandle, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    const files = this.#filesOf(handle);
+    await guestLock.run(files.directory, async () => {
+      const record = await files.readGuest();
+      if (record === undefined) {
+        throw new StrataError("NotFound", `the virtual machine ${files.uid} does not exist on this host`);
+      }
+      const guest = this.#guest(files);
+      if ((await guest.look()).state !== "running") {
+        await guest.lockedSettle();
+        await guest.lockedStart(record, signal);
+      }
+      this.#watch(guest);
+    });
+    this.#emit(files.uid);
+  }
+
+  async stop(handle: QemuHandle, { graceMs }: { graceMs: number }, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    const files = this.#filesOf(handle);
+    await guestLock.run(files.directory, async () => {
+      const guest = this.#guest(files);
+      const sight = await guest.look();
+      if (sight.state === "running") await guest.lockedStop(sight.run, graceMs, signal);
+      else await guest.lockedSettle();
+      this.#unwatch(files.uid);
+    });
+    this.#emit(files.uid);
+  }
+
+  async destroy(handle: QemuHandle, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    const files = this.#filesOf(handle);
+    await guestLock.run(files.directory, async () => {
+      await this.#guest(files).lockedDestroy();
+      this.#unwatch(files.uid);
+    });
+    this.#emit(files.uid);
+  }
+
+  events(signal: AbortSignal): AsyncIterable<{ uid: Uid }> {
+    const hints = new HintQueue(signal);
+    if (signal.aborted) return hints;
+    const listener = (uid: Uid) => hints.push(uid);
+    this.#listeners.add(listener);
+    signal.addEventListener("abort", () => this.#listeners.delete(listener), { once: true });
+    // Those that run already are found by looking at each; one that ended meanwhile is settled and hinted at.
+    this.list().catch((error) => {
+      this.#options.logger.warn({ error: describeError(error) }, "cannot look at all virtual machines");
+    });
+    return hints;
+  }
+
+  /** Writes what changed: the seed before the record that goes with it. */
+  async #writeRecord(files: GuestFiles, spec: GuestSpec<QemuConfig>, signal: AbortSignal): Promise<void> {
+    const known = await files.readGuest();
+    if (known && isDeepStrictEqual(known.spec, spec)) return;
+    if (!known || !isDeepStrictEqual(known.spec.seed, spec.seed)) {
+      await writeSeedImage(files.seed, spec.seed, files.directory, signal);
+    }
+    if (known) return files.writeGuest({ ...known, spec });
+    const { host } = this.#options;
+    await processUidLock.run(guestsDirectory(host), async () => {
+      await files.writeGuest({ spec, processUid: await this.#freeProcessUid() });
+    });
+  }
+
+  async #freeProcessUid(): Promise<number> {
+    const { host } = this.#options;
+    const records = await Promise.all((await listGuests(host)).map((uid) => this.#files(uid).readGuest()));
+    const taken = new Set(records.map((record: GuestRecord | undefined) => record?.processUid));
+    const first = host.idBase + processUidOffset;
+    for (let candidate = first; candidate < first + processUidCount; candidate++) {
+      if (!taken.has(candidate)) return candidate;
+    }
+    throw new StrataError(
+      "CapacityExceeded",
+      `this host has ${processUidCount} virtual machines, one for each user id that is set aside for QEMU`,
+    );
+  }
+
+  async #settle(guest: GuestLifecycle): Promise<void> {
+    const { uid, directory } = guest.files;
+    await guestLock.run(directory, async () => {
+      if ((await guest.look()).state !== "ended") return;
+      await guest.lockedSettle();
+      this.#unwatch(uid);
+    });
+    this.#emit(uid);
+  }
+
+  /** Settles and hints as soon as the last process is gone. */
+  #watch(guest: GuestLifecycle): void {
+    const { uid } = guest.files;
+    if (this.#watches.has(uid)) return;
+    const onChange = (populated: boolean) => {
+      if (populated) return;
+      this.#unwatch(uid);
+      this.#settle(guest).catch((error) => {
+        this.#options.logger.error({ uid, error: describeError(error) }, "cannot clean up after a guest");
+        this.#emit(uid);
+      });
+    };
+    try {
+      this.#watches.set(uid, this.#options.cgroups.watch(guest.group, onChange));
+    } catch {
+      // The group is gone already.
+      onChange(false);
+      return;
+    }
+    // It may have ended between the look and the watch.
+    this.#options.cgroups.isPopulated(guest.group).then(
+      (populated) => onChange(populated),
+      () => {},
+    );
+  }
+
+  #unwatch(uid: Uid): void {
+    this.#watches.get(uid)?.();
+    this.#watches.delete(uid);
+  }
+
+  #emit(uid: Uid): void {
+    for (const listener of this.#listeners) listener(uid);
+  }
+
+  #files(uid: Uid): GuestFiles {
+    return new GuestFiles(this.#options.host, uid);
+  }
+
+  #filesOf(handle: JsonObject): GuestFiles {
+    const { uid } = handle;
+    if (typeof uid === "string" && isUid(uid)) return this.#files(uid);
+    throw new StrataError("Invalid", "the recorded handle of the virtual machine is not one of this driver");
+  }
+
+  #guest(files: GuestFiles): GuestLifecycle {
+    return new GuestLifecycle(files, this.#lifecycle);
+  }
+}
+
+function handleOf(uid: Uid): QemuHandle {
+  return { version: 1, uid };
+}
+
+function observed(uid: Uid, sight: Sight): ObservedGuest<QemuHandle> | undefined {
+  const handle = handleOf(uid);
+  switch (sight.state) {
+    case "absent":
+      return undefined;
+    case "created":
+      return { uid, handle, state: "created" };
+    case "running": {
+      const { pid, run } = sight;
+      return { uid, handle, state: "running", runId: run.runId, ...(pid === undefined ? {} : { pid }) };
+    }
+    case "ended":
+      return { uid, handle, state: "running", runId: sight.run.runId };
+    case "stopped":
+      return { uid, handle, state: "stopped", runId: sight.run.runId, exit: sight.exit };
+  }
+}

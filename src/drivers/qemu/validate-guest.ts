@@ -1,0 +1,19 @@
+import { StrataError } from "../../core/errors.ts";
+import type { GuestSpec } from "../driver.ts";
+import { maxNics } from "./command-line.ts";
+import { type QemuConfig, qemuConfigSchema } from "./qemu-config.ts";
+
+/** The specification with its configuration parsed. @throws Invalid for what no virtual machine of ours can be. */
+export function validateGuest(spec: GuestSpec): GuestSpec<QemuConfig> {
+  const invalid = (message: string) => new StrataError("Invalid", `cannot make ${spec.title}: ${message}`);
+  if (spec.type !== "vm") throw invalid("the driver qemu runs virtual machines only");
+  if (spec.root.type !== "disk") throw invalid("a virtual machine needs a disk, not a directory tree");
+  if (spec.nics.length > maxNics) throw invalid(`a virtual machine has at most ${maxNics} network cards`);
+  // QEMU lives in its network's namespace, and a process has one.
+  if (new Set(spec.nics.map((nic) => nic.netns)).size > 1) {
+    throw invalid("all network cards of a virtual machine must be in one network");
+  }
+  const config = qemuConfigSchema.safeParse(spec.config);
+  if (!config.success) throw invalid(config.error.issues.map((issue) => issue.message).join("; "));
+  return { ...spec, config: config.data as QemuConfig };
+}
