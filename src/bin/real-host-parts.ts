@@ -1,11 +1,17 @@
 /** The host as it is: images, disks, networks and drivers of this machine. */
 import { join } from "node:path";
 import { systemClock } from "../core/clock.ts";
+import { StrataError } from "../core/errors.ts";
 import type { Logger } from "../core/logger.ts";
+import { systemRandom } from "../core/random.ts";
+import { createLxcDriver } from "../drivers/lxc/lxc-driver.ts";
+import { createQemuDriver } from "../drivers/qemu/qemu-driver.ts";
 import { createDisks } from "../host/disks/create-disks.ts";
 import { createImageStore } from "../host/images/create-image-store.ts";
 import { openCgroups } from "../host/kernel-cgroups.ts";
 import { createNetworks } from "../host/networks/kernel-networks.ts";
+import { probeKvm } from "../host/probes/kvm.ts";
+import { fetchProbeKernel, findProbeKernel } from "../host/probes/probe-kernel.ts";
 import type { HostParts } from "./host-parts.ts";
 import type { Settings } from "./settings.ts";
 
@@ -19,11 +25,28 @@ export async function realHostParts(settings: Settings, logger: Logger): Promise
     clock: systemClock,
     logger: logger.child({ part: "networks" }),
   });
+  const common = { host: settings, cgroups, clock: systemClock, random: systemRandom };
   return {
-    drivers: [],
+    drivers: [
+      createLxcDriver({ ...common, logger: logger.child({ part: "lxc" }) }),
+      createQemuDriver({
+        ...common,
+        logger: logger.child({ part: "qemu" }),
+        proveKvm: (signal) => proveKvm(settings, signal),
+      }),
+    ],
     images,
     disks,
     networks,
     close: () => networks.close(),
   };
+}
+
+/** With the kernel of any image that is here, else with Debian's. */
+async function proveKvm(settings: Settings, signal: AbortSignal) {
+  const cacheDir = join(settings.stateDir, "probe");
+  const kernel =
+    (await findProbeKernel({ imageDir: settings.imageDir, cacheDir })) ?? (await fetchProbeKernel(cacheDir, signal));
+  if (kernel === undefined) throw new StrataError("Unavailable", "there is no kernel to prove KVM with yet");
+  return await probeKvm({ kernel, clock: systemClock, cacheFile: join(cacheDir, "kvm.json"), signal });
 }

@@ -12,6 +12,7 @@ import type { Logger } from "../core/logger.ts";
 import { systemRandom } from "../core/random.ts";
 import { systemPrincipal } from "../services/principal.ts";
 import { createServices, type Services } from "../services/services.ts";
+import { Uploads } from "../services/uploads.ts";
 import { createMemoryStore } from "../store/memory/memory-store.ts";
 import { openSqliteStore } from "../store/sqlite/sqlite-store.ts";
 import type { Store } from "../store/store.ts";
@@ -45,6 +46,11 @@ export async function startParts(settings: Settings, logger: Logger): Promise<Ru
       random: systemRandom,
       logger: logger.child({ part: "services" }),
       networkPool: settings.networkPool,
+      uploads: await Uploads.open({
+        dir: join(settings.stateDir, "uploads"),
+        clock: systemClock,
+        random: systemRandom,
+      }),
     });
     await services.ensureDefaults();
     const api = await createApi({
