@@ -55,6 +55,7 @@ import {
 } from "./observe.ts";
 import { Reservations } from "./reservations.ts";
 import { renderNetworkRules } from "./rules.ts";
+import { runWithUs } from "./run-with-us.ts";
 import { NetworkServices, type ServiceConfig } from "./services.ts";
 
 export interface NetworksOptions {
@@ -71,7 +72,7 @@ export interface NetworksOptions {
 }
 
 export interface KernelNetworks extends Networks {
-  /** Takes away all networks, the host's rules, and puts settings of the kernel back. For uninstalling. */
+  /** Takes away all networks and whatever an interrupted removal left on the host. For uninstalling. */
   removeEverything(signal: AbortSignal): Promise<void>;
   /** Stops watching; the networks stay. */
   close(): void;
@@ -163,7 +164,9 @@ class LinuxNetworks implements KernelNetworks {
       await rm(names.directory, { recursive: true, force: true });
       this.#plans.delete(uid);
       await this.#locks.run(hostKey, async () => {
-        if (this.#plans.size === 0 && (await this.list()).length === 0) await this.#rules.remove(signal);
+        if (this.#plans.size > 0 || (await this.list()).length > 0) return;
+        await this.#rules.remove(signal);
+        await this.#sysctls.restore();
       });
     });
   }
@@ -315,7 +318,7 @@ class LinuxNetworks implements KernelNetworks {
     }
     if (mending.hostLinks) {
       if (mending.hostLinks.netns !== "there") await rm(plan.netnsPath, { force: true });
-      await run("ip", ["-batch", "-"], { input: renderHostLinks(plan, mending.hostLinks), signal });
+      await runWithUs("ip", ["-batch", "-"], { input: renderHostLinks(plan, mending.hostLinks), signal });
       await disableIpv6(plan.uplink);
     }
     if (mending.inside) {

@@ -35,7 +35,7 @@ export interface Networks {
   reserve(network: string, reservation: Reservation): Promise<void>;
   /** Absent is success. */
   release(network: string, guestUid: string): Promise<void>;
-  /** Takes all of it away; absent is success. */
+  /** Takes all of it away; absent is success. With the last one go the host's rules, and its settings are put back. */
   remove(uid: string, signal: AbortSignal): Promise<void>;
   /** Uids of all networks of this name space, orphans included. */
   list(): Promise<string[]>;

@@ -7,10 +7,10 @@ import { createHash } from "node:crypto";
 import { readdir, readFile, readlink, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Cgroups } from "../cgroups.ts";
-import { run } from "../run.ts";
 import { dnsmasqLimits } from "./dnsmasq-config.ts";
 import type { SeenService, ServiceRole } from "./mending.ts";
 import type { NetworkNames } from "./network-plan.ts";
+import { runWithUs } from "./run-with-us.ts";
 
 /** What a process is started with. */
 export interface ServiceConfig {
@@ -79,7 +79,7 @@ export class NetworkServices {
     }
     await writeFile(file, config.text, { mode: 0o644 });
     const procs = this.#cgroups.procsFiles(group);
-    await run(
+    await runWithUs(
       "sh",
       [
         ...["-c", enterGroups, "sh", String(procs.length), ...procs],
