@@ -1,8 +1,11 @@
 /** What the command line can do on this machine, beside the API. Each part is imported when it is used. */
 import { spawn } from "node:child_process";
-import { constants } from "node:os";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { constants, tmpdir } from "node:os";
+import { join } from "node:path";
 import type { Machine, OptionValues, Session } from "../cli/command.ts";
 import { StrataError } from "../core/errors.ts";
+import { run } from "../host/run.ts";
 import { readSettings, type Settings } from "./settings.ts";
 
 export interface MachineOptions {
@@ -16,6 +19,7 @@ export function createMachine(options: MachineOptions): Machine {
     version: options.version,
     foreground,
     ensureDaemon,
+    makeSshKey,
     daemon: async (verb, session, values) => {
       const settings = settingsOf(session, values);
       const commands = await import("./daemon-commands.ts");
@@ -51,6 +55,18 @@ async function ensureDaemon(session: Session): Promise<void> {
   }
   session.printer.note("starts the daemon");
   await startDaemon(settings, session.clock, session.signal);
+}
+
+async function makeSshKey(comment: string): Promise<{ publicKey: string; privateKey: string }> {
+  const directory = await mkdtemp(join(tmpdir(), "strata-key-"));
+  try {
+    const file = join(directory, "key");
+    await run("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", file]);
+    const publicKey = (await readFile(`${file}.pub`, "utf8")).trim();
+    return { publicKey, privateKey: await readFile(file, "utf8") };
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
 }
 
 function runForeground(

@@ -46,7 +46,8 @@ export async function realHostParts(settings: Settings, logger: Logger): Promise
 async function proveKvm(settings: Settings, signal: AbortSignal) {
   const cacheDir = join(settings.stateDir, "probe");
   const kernel =
-    (await findProbeKernel({ imageDir: settings.imageDir, cacheDir })) ?? (await fetchProbeKernel(cacheDir, signal));
+    (await findProbeKernel({ imageDir: settings.imageDir, cacheDir })) ??
+    (await fetchProbeKernel(cacheDir, signal));
   if (kernel === undefined) throw new StrataError("Unavailable", "there is no kernel to prove KVM with yet");
   return await probeKvm({ kernel, clock: systemClock, cacheFile: join(cacheDir, "kvm.json"), signal });
 }

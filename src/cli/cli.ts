@@ -6,7 +6,7 @@
  */
 import { readFile } from "node:fs/promises";
 import { CommanderError } from "commander";
-import type { Client } from "../client/client.ts";
+import type { HttpClient } from "../client/http-client.ts";
 import { StrataError } from "../core/errors.ts";
 import type { CliContext, CommandSpec, OptionValues, Session, Target } from "./command.ts";
 import { commands } from "./commands/commands.ts";
@@ -98,7 +98,7 @@ class CommandSession implements Session {
   interruptMessage = "interrupted";
   readonly #context: CliContext;
   readonly #options: OptionValues;
-  #client: Promise<Client> | undefined;
+  #client: Promise<HttpClient> | undefined;
 
   constructor(context: CliContext, options: OptionValues, signal: AbortSignal, target: Target) {
     const { env, streams } = context;
@@ -140,12 +140,12 @@ class CommandSession implements Session {
     this.interruptMessage = message;
   }
 
-  client(): Promise<Client> {
+  client(): Promise<HttpClient> {
     this.#client ??= this.#context.connect(this.target);
     return this.#client;
   }
 
-  async startedClient(): Promise<Client> {
+  async startedClient(): Promise<HttpClient> {
     if (this.target.url === undefined) await this.machine.ensureDaemon(this);
     return await this.client();
   }

@@ -2,7 +2,7 @@
  * What a command is: data and one function. `program.ts` turns these into a parser, help and completion; the function
  * gets a Session and returns an Output, and neither parses arguments nor prints.
  */
-import type { Client } from "../client/client.ts";
+import type { HttpClient } from "../client/http-client.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Random } from "../core/random.ts";
 import type { Output } from "./output.ts";
@@ -34,6 +34,8 @@ export interface CommandSpec {
   arguments?: readonly ArgumentSpec[];
   options?: readonly OptionSpec[];
   examples: readonly string[];
+  /** Not shown in help. */
+  hidden?: boolean;
   /** Everything after the first argument belongs to another program. */
   passThrough?: boolean;
   run(call: Call): Promise<Output>;
@@ -75,9 +77,9 @@ export interface Session {
   /** Set by a command that leaves work going on: what Ctrl-C then says. */
   onInterrupt(message: string): void;
   /** The API. Does not start a daemon. */
-  client(): Promise<Client>;
+  client(): Promise<HttpClient>;
   /** The API, after starting the daemon of this machine where there is none. */
-  startedClient(): Promise<Client>;
+  startedClient(): Promise<HttpClient>;
   /** `question` unless --yes. @throws Conflict when the answer is no. */
   confirm(question: string): Promise<void>;
 }
@@ -108,6 +110,8 @@ export interface Machine {
   test(session: Session, args: readonly string[]): Promise<Output>;
   /** Runs a program in the foreground with this terminal; returns its exit status. */
   foreground(command: string, args: readonly string[]): Promise<number>;
+  /** A new Ed25519 key in OpenSSH's forms. */
+  makeSshKey(comment: string): Promise<{ publicKey: string; privateKey: string }>;
   readonly version: string;
 }
 
@@ -120,7 +124,7 @@ export interface CliContext {
   random: Random;
   machine: Machine;
   defaultSocket: string;
-  connect(target: Target): Promise<Client>;
+  connect(target: Target): Promise<HttpClient>;
   /** Calls back on each Ctrl-C; the returned function ends that. */
   onInterrupt(callback: () => void): () => void;
   /** Ends the process at once. */

@@ -61,9 +61,11 @@ export class Printer {
 
   /**
    * How far something has come. On a terminal one line for each key is redrawn in place; elsewhere each change of
-   * `text` is a line of its own (`percent` alone is not).
+   * `text` is a line of its own (`percent` alone is not). What was `settled` from the beginning is not worth a line.
    */
-  progress(key: string, text: string, percent?: string): void {
+  progress(key: string, text: string, more: { percent?: string; settled?: boolean } = {}): void {
+    const { percent, settled } = more;
+    if (settled && !this.#live.has(key)) return;
     const terminal = this.#streams.stderr.isTTY === true;
     const previous = this.#live.get(key);
     const line = terminal && percent !== undefined ? `${text} ${percent}` : text;

@@ -2,7 +2,8 @@
  * The API in memory, for tests of the command line: stores, lists, watches, and lets a test play the controllers. It
  * knows none of the services' rules but the existence of names.
  */
-import type { Client, ListOptions, NewResource, ResourcePage, WatchEvent } from "../client/client.ts";
+import type { ListOptions, NewResource, ResourcePage, WatchEvent } from "../client/client.ts";
+import type { HttpClient } from "../client/http-client.ts";
 import { StrataError } from "../core/errors.ts";
 import { newUid } from "../core/ids.ts";
 import { type Json, type JsonObject, jsonEquals, mergePatch } from "../core/json.ts";
@@ -26,8 +27,8 @@ export class TestClient {
   #revision = 0;
 
   /** As the interface, of which only what the command line uses is there. */
-  asClient(): Client {
-    return this as unknown as Client;
+  asClient(): HttpClient {
+    return this as unknown as HttpClient;
   }
 
   get(kind: Kind, ref: Ref): Promise<Resource | undefined> {

@@ -11,7 +11,7 @@ import { projectKind } from "../../kinds/project.ts";
 import { tokenKind } from "../../kinds/token.ts";
 import type { Call, CommandSpec, Session } from "../command.ts";
 import type { Output } from "../output.ts";
-import { resolve } from "../resolve.ts";
+import { kindTitle, resolve } from "../resolve.ts";
 import {
   asJson,
   hostForm,
@@ -119,6 +119,20 @@ export async function showResource(call: Call, plural: string, text: string): Pr
   const { kind } = kindNamed(plural);
   const resource = await resolve(await session.client(), kind, session.project, text, session.signal);
   return { type: "tree", branches: resourceTree(resource), json: asJson(resource) };
+}
+
+/** Deletes by names or ids, after a yes. What users of it remain, the server says. */
+export async function deleteResources(call: Call, plural: string, texts: readonly string[]): Promise<Output> {
+  const { session } = call;
+  const { kind } = kindNamed(plural);
+  const { project, signal } = session;
+  const client = await session.client();
+  const found = await Promise.all(texts.map((text) => resolve(client, kind, project, text, signal)));
+  const names = found.map((resource) => resource.metadata.name);
+  await session.confirm(`${kindTitle(kind)} ${names.join(", ")} will be deleted. Go on?`);
+  const scope = kind.scope === "project" ? { project } : {};
+  for (const name of names) await client.delete(kind, { ...scope, name }, { signal });
+  return { type: "message", text: `deleted ${names.join(", ")}`, json: asJson(found) };
 }
 
 export const listOptions = [

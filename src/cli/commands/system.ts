@@ -1,5 +1,7 @@
 /** Strata itself: the daemon of this machine, doctor, tests, version, uninstalling. */
 import type { CommandSpec } from "../command.ts";
+import { commonOptions } from "../common-options.ts";
+import { complete, completionScript, type Shell, shells } from "../completion.ts";
 
 const daemonVerbs = {
   run: "Run the daemon in the foreground, logging to standard error",
@@ -50,8 +52,46 @@ function settingOptions(verb: string) {
   ];
 }
 
+/** The list of all commands is made of this one too, so it is asked for when it is needed. */
+async function allCommands(): Promise<readonly CommandSpec[]> {
+  return (await import("./commands.ts")).commands;
+}
+
+const completionCommands: readonly CommandSpec[] = [
+  {
+    path: "completion",
+    group: "Strata itself",
+    summary: "Print the completion script of a shell",
+    arguments: [{ name: "<shell>", summary: "bash, zsh or fish", choices: shells }],
+    examples: [
+      "source <(strata completion bash)",
+      "strata completion fish > ~/.config/fish/completions/strata.fish",
+    ],
+    run: async ({ session, args }) => {
+      session.streams.stdout.write(completionScript(args[0] as Shell));
+      return { type: "done" };
+    },
+  },
+  {
+    path: "__complete",
+    group: "Strata itself",
+    summary: "For the completion scripts",
+    arguments: [{ name: "[word...]", summary: "what is typed so far" }],
+    examples: [],
+    passThrough: true,
+    hidden: true,
+    run: async ({ session, args }) => {
+      const specs = (await allCommands()).filter((spec) => !spec.hidden);
+      const words = await complete(specs, commonOptions, args, session.project, () => session.client());
+      session.streams.stdout.write(words.map((word) => `${word}\n`).join(""));
+      return { type: "done" };
+    },
+  },
+];
+
 export const systemCommands: readonly CommandSpec[] = [
   ...daemonCommands,
+  ...completionCommands,
   {
     path: "doctor",
     group: "Strata itself",

@@ -13,7 +13,7 @@ import type { Desired } from "./expand-stack.ts";
 import { type Existing, keyOf, type Plan, stackKinds } from "./plan-stack.ts";
 
 export interface Reporter {
-  progress(key: string, text: string, percent?: string): void;
+  progress(key: string, text: string, more?: { percent?: string; settled?: boolean }): void;
 }
 
 /** What goes first, then what is made or changed, in the order of the kinds. */

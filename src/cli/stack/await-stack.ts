@@ -52,12 +52,9 @@ export async function awaitImages(
         if (state === "failed" && current)
           throw new StrataError("Unavailable", `the image "${name}" cannot be made: ${message}`);
         if (done.has(name)) continue;
-        report(
-          reporter,
-          keyOf(imageKind, name),
-          state === "ready" ? "ready" : (progress?.step ?? state),
-          progress,
-        );
+        const settled = state === "ready";
+        const text = settled ? "ready" : (progress?.step ?? state);
+        report(reporter, keyOf(imageKind, name), text, { progress, settled });
         if (state === "ready") done.set(name, image);
       }
       return done.size === names.length;
@@ -107,7 +104,8 @@ export async function awaitInstances(
         const settled = isReady(instance);
         if (settled) done.set(name, instance);
         else done.delete(name);
-        report(reporter, keyOf(instanceKind, name), stateText(instance), instance.status.progress);
+        const { progress } = instance.status;
+        report(reporter, keyOf(instanceKind, name), stateText(instance), { progress, settled });
       }
       return done.size === names.length;
     },
@@ -128,9 +126,15 @@ function notReadyYet(instance: Instance): string {
   return ready?.message || "boots";
 }
 
-function report(reporter: Reporter, key: string, text: string, progress: Progress | undefined): void {
+function report(
+  reporter: Reporter,
+  key: string,
+  text: string,
+  { progress, settled }: { progress: Progress | undefined; settled: boolean },
+): void {
   const { fraction } = progress ?? {};
-  reporter.progress(key, text, fraction === undefined ? undefined : `${Math.floor(fraction * 100)} %`);
+  const percent = fraction === undefined ? {} : { percent: `${Math.floor(fraction * 100)} %` };
+  reporter.progress(key, text, { ...percent, settled });
 }
 
 function missing(names: readonly string[], done: ReadonlyMap<string, unknown>): string[] {
