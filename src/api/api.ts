@@ -52,7 +52,7 @@ const serverLimits = {
   headersTimeoutMs: 10_000,
   keepAliveTimeoutMs: 65_000,
   /** How long answers under way may take when the API closes. */
-  closeTimeoutMs: 5_000,
+  closeTimeoutMs: 3_000,
   maxHttpsConnections: 2_000,
 } as const;
 
@@ -64,6 +64,7 @@ const serverOptions = {
   requestTimeout: 0,
 };
 
+const closePollMs = 10;
 /** Of one message of a session. */
 const maxMessageBytes = 1024 * 1024;
 
@@ -221,25 +222,24 @@ class RunningApi implements Api {
   }
 
   async #close(): Promise<void> {
+    const { clock } = this.#options;
     await this.#removeSocket?.();
+    const servers = [this.#unixServer, this.#httpsServer].filter((server) => server !== undefined);
+    let open = servers.filter((server) => server.listening).length;
+    for (const server of servers) server.close(() => open--);
     this.#streams.close();
-    for (const socket of this.#app.websocketServer.clients) socket.close(1001, "the daemon is shutting down");
-    const servers = [this.#unixServer, this.#httpsServer].filter((server) => server?.listening);
-    const cancel = this.#options.clock.after(serverLimits.closeTimeoutMs, () => {
-      for (const server of servers) server?.closeAllConnections();
-      for (const socket of this.#app.websocketServer.clients) socket.terminate();
-    });
-    await Promise.all(servers.map((server) => closed(server)));
-    cancel();
+    const sessions = this.#app.websocketServer.clients;
+    for (const session of sessions) session.close(1001, "the daemon is shutting down");
+    const deadline = clock.monotonicMs() + serverLimits.closeTimeoutMs;
+    while (open > 0 && clock.monotonicMs() < deadline) {
+      // Connections that were busy before become idle one by one, and Node leaves them open then.
+      for (const server of servers) server.closeIdleConnections();
+      await clock.sleep(closePollMs);
+    }
+    for (const server of servers) server.closeAllConnections();
+    for (const session of sessions) session.terminate();
     await this.#app.close();
   }
-}
-
-function closed(server: Server | HttpsServer | undefined): Promise<void> {
-  return new Promise((resolve) => {
-    server?.close(() => resolve());
-    server?.closeIdleConnections();
-  });
 }
 
 const brokenRequests: Readonly<Record<string, HttpError>> = {
