@@ -145,6 +145,8 @@ class SocketChannel implements Channel {
   close(): void {
     if (this.#closedByUs) return;
     this.#closedByUs = true;
+    // An abort that follows must not cut off what was sent and the orderly end.
+    this.#release();
     this.#socket.resume();
     this.#socket.close(1000);
   }
