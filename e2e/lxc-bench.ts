@@ -1,0 +1,281 @@
+/** A host of its own for tests of the lxc driver: state directory, network namespace with a bridge, tiny root trees. */
+import { spawn } from "node:child_process";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import {
+  chmod,
+  copyFile,
+  lchown,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rm,
+  symlink,
+  writeFile,
+} from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { systemClock } from "../src/core/clock.ts";
+import { newUid, type Uid } from "../src/core/ids.ts";
+import { silentLogger } from "../src/core/logger.ts";
+import { systemRandom } from "../src/core/random.ts";
+import { until } from "../src/drivers/conformance-bench.ts";
+import type { GuestDriver, GuestNic, GuestSpec } from "../src/drivers/driver.ts";
+import { createLxcDriver } from "../src/drivers/lxc/lxc-driver.ts";
+import type { Cgroups } from "../src/host/cgroups.ts";
+import type { HostConfig } from "../src/host/host-config.ts";
+import { openCgroups } from "../src/host/kernel-cgroups.ts";
+import { run } from "../src/host/run.ts";
+
+export const idBase = 1_000_000;
+const idCount = 65_536;
+const subnet = "10.213.77";
+const busybox = "/bin/busybox";
+const applets =
+  "sh sleep cat echo env false true stty poweroff reboot kill ls id ip ping mount umount dd rm mkdir touch stat hostname seq yes head tty printf nproc ps wc tr";
+
+/** Files of the guest's tree beside busybox. */
+export type TreeFiles = Record<string, string>;
+
+const tinyInit = `#!/bin/sh
+trap 'poweroff -f' PWR
+echo "guest is up"
+(while :; do setsid sh -c 'exec sh -i < /dev/tty1 > /dev/tty1 2>&1'; sleep 1; done) &
+: > /dev/ready
+while :; do sleep 3600 & wait $!; done
+`;
+
+/** Hears the request to shut down and does nothing. */
+export const stubbornInit = tinyInit.replace("'poweroff -f'", "':'");
+
+export class LxcBench {
+  readonly dir: string;
+  readonly host: HostConfig;
+  readonly cgroups: Cgroups;
+  readonly netns: string;
+  #guests = 0;
+
+  private constructor(dir: string, namespace: string, cgroups: Cgroups) {
+    this.dir = dir;
+    this.cgroups = cgroups;
+    this.netns = namespace;
+    this.host = {
+      namespace,
+      stateDir: join(dir, "state"),
+      runDir: join(dir, "run"),
+      imageDir: join(dir, "images"),
+      networkPool: "10.213.0.0/16",
+      idBase,
+    };
+  }
+
+  static async open(namespace: string): Promise<LxcBench> {
+    const dir = await mkdtemp(`/var/tmp/${namespace}-`);
+    await chmod(dir, 0o711);
+    const bench = new LxcBench(dir, namespace, await openCgroups({ clock: systemClock }));
+    await mkdir(bench.host.stateDir, { mode: 0o700 });
+    const ip = (...args: string[]) => run("ip", args);
+    await run("ip", ["netns", "del", namespace], { expected: [0, 1] });
+    await ip("netns", "add", namespace);
+    await ip("-n", namespace, "link", "add", "br0", "type", "bridge");
+    await ip("-n", namespace, "addr", "add", `${subnet}.1/24`, "dev", "br0");
+    await ip("-n", namespace, "link", "set", "br0", "up");
+    return bench;
+  }
+
+  driver(): GuestDriver {
+    return createLxcDriver({
+      host: this.host,
+      cgroups: this.cgroups,
+      clock: systemClock,
+      random: systemRandom,
+      logger: silentLogger,
+    });
+  }
+
+  /** A spec with a new uid and a root tree of its own. */
+  async makeGuest(overrides: Partial<GuestSpec> = {}, files: TreeFiles = {}): Promise<GuestSpec> {
+    const uid = newUid(systemRandom);
+    const path = join(this.host.stateDir, "roots", uid, "tree");
+    await makeTree(path, { "sbin/init": tinyInit, ...files });
+    return this.specFor(uid, path, overrides);
+  }
+
+  specFor(uid: Uid, path: string, overrides: Partial<GuestSpec> = {}): GuestSpec {
+    return {
+      uid,
+      title: `e2e/${uid}`,
+      hostname: "tiny",
+      type: "container",
+      cpus: 1,
+      memoryMib: 64,
+      maxProcesses: 64,
+      root: { type: "tree", path, idBase, idCount },
+      nics: [this.nic()],
+      seed: { metaData: "instance-id: e2e\n", userData: "#cloud-config\n", networkConfig: "version: 2\n" },
+      config: {},
+      ...overrides,
+    };
+  }
+
+  nic(): GuestNic {
+    this.#guests = (this.#guests + 1) % 200;
+    const number = this.#guests + 10;
+    return {
+      name: "eth0",
+      macAddress: `02:00:00:00:00:${number.toString(16).padStart(2, "0")}`,
+      ipAddress: `${subnet}.${number}`,
+      prefixLength: 24,
+      gateway: `${subnet}.1`,
+      mtu: 1450,
+      netns: `/run/netns/${this.netns}`,
+      bridge: "br0",
+      port: `p${number}`,
+    };
+  }
+
+  async pidOf(uid: Uid): Promise<number> {
+    const pid = (await this.driver().inspect(uid))?.pid;
+    if (pid === undefined) throw new Error(`guest ${uid} does not run`);
+    return pid;
+  }
+
+  async untilReady(uid: Uid): Promise<void> {
+    await until(
+      async () => existsSync(`/proc/${await this.pidOf(uid)}/root/dev/ready`),
+      10_000,
+      `guest ${uid} being up`,
+    );
+  }
+
+  /** A command's output in the guest; fails on another status than 0. */
+  async exec(uid: Uid, ...command: string[]): Promise<string> {
+    const { stdout, stderr, status } = await this.tryExec(uid, ...command);
+    if (status !== 0) throw new Error(`${command.join(" ")} ended with ${status}: ${stdout}${stderr}`);
+    return stdout;
+  }
+
+  async tryExec(uid: Uid, ...command: string[]): Promise<{ stdout: string; stderr: string; status: number }> {
+    const driver = this.driver();
+    const handle = { version: driver.handleVersion, uid };
+    const session = await driver.exec?.run(handle, { command, env: {} }, AbortSignal.timeout(60_000));
+    if (!session) throw new Error("no exec");
+    session.stdin.end();
+    const text = async (stream: AsyncIterable<Buffer>) => {
+      const chunks: Buffer[] = [];
+      for await (const chunk of stream) chunks.push(chunk);
+      return Buffer.concat(chunks).toString();
+    };
+    const [stdout, stderr, status] = await Promise.all([
+      text(session.stdout),
+      text(session.stderr),
+      session.exit,
+    ]);
+    return { stdout, stderr, status };
+  }
+
+  async observeSpec(uid: Uid): Promise<{ memoryMib: number; hostname: string }> {
+    const pid = await this.pidOf(uid);
+    const hostname = await run("nsenter", [`--uts=/proc/${pid}/ns/uts`, "hostname"]);
+    const group = join(
+      "/sys/fs/cgroup",
+      this.cgroups.layout === "v2" ? "" : "memory",
+      this.host.namespace,
+      uid,
+    );
+    const file = this.cgroups.layout === "v2" ? "memory.max" : "memory.limit_in_bytes";
+    const bytes = Number(await readFile(join(group, file), "utf8"));
+    return { memoryMib: bytes / 1024 ** 2, hostname: hostname.stdout.trim() };
+  }
+
+  /** Create and start in another process, which is killed `delayMs` after it began. */
+  async crashWhileStarting(spec: GuestSpec, delayMs: number): Promise<void> {
+    const script = new URL("./lxc-crash-child.ts", import.meta.url).pathname;
+    const child = spawn(process.execPath, [script], { stdio: ["pipe", "pipe", "inherit"] });
+    const ended = new Promise((resolve) => child.once("exit", resolve));
+    child.stdin.write(`${JSON.stringify({ host: this.host, spec })}\n`);
+    await new Promise((resolve) => child.stdout.once("data", resolve));
+    await systemClock.sleep(delayMs);
+    child.kill("SIGKILL");
+    await ended;
+  }
+
+  async forgetGuest(uid: Uid): Promise<void> {
+    await rm(join(this.host.stateDir, "roots", uid), { recursive: true, force: true });
+  }
+
+  async leaks(): Promise<string[]> {
+    const { namespace, stateDir } = this.host;
+    const lxcPath = join(stateDir, "lxc");
+    const groups = [
+      ...(await this.cgroups.list(namespace)),
+      ...(await this.cgroups.list(`${namespace}.monitors`)),
+    ];
+    const names = async (path: string) => readdir(path).catch((): string[] => []);
+    const links = await run("ip", ["-n", this.netns, "-o", "link"]);
+    const mounts = (await readFile("/proc/mounts", "utf8"))
+      .split("\n")
+      .filter((line) => line.includes(this.dir));
+    return [
+      ...processesWith(lxcPath).map((process) => `process ${process}`),
+      ...groups.map((group) => `cgroup ${group}`),
+      ...mounts.map((mount) => `mount ${mount}`),
+      ...links.stdout
+        .split("\n")
+        .filter((line) => line !== "" && !/^\d+: (lo|br0):/.test(line))
+        .map((line) => `link ${line}`),
+      ...(await names(lxcPath)).filter((name) => name !== ".tools").map((name) => `file ${name}`),
+      ...(await names(join("/run/lxc/lock", lxcPath))).map((name) => `lock ${name}`),
+    ];
+  }
+
+  async dispose(): Promise<void> {
+    const driver = this.driver();
+    for (const guest of await driver.list()) await driver.destroy(guest.handle, new AbortController().signal);
+    for (const group of [this.host.namespace, `${this.host.namespace}.monitors`]) {
+      await this.cgroups.kill(group);
+      await this.cgroups.remove(group);
+    }
+    await run("ip", ["netns", "del", this.netns], { expected: [0, 1] });
+    await rm(join("/run/lxc/lock", this.host.stateDir), { recursive: true, force: true });
+    await rm(this.dir, { recursive: true, force: true });
+  }
+}
+
+function processesWith(text: string): string[] {
+  return readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)
+    .flatMap((pid) => {
+      try {
+        const line = readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ");
+        return line.includes(text) ? [`${pid} ${line}`] : [];
+      } catch {
+        return [];
+      }
+    });
+}
+
+/** A tree with busybox and nothing else, owned by the shifted root. */
+async function makeTree(path: string, files: TreeFiles): Promise<void> {
+  const made: string[] = [];
+  const makeDir = async (dir: string) => {
+    if (existsSync(dir)) return;
+    await makeDir(dirname(dir));
+    await mkdir(dir, { mode: 0o755 });
+    if (dir.startsWith(path)) made.push(dir);
+  };
+  for (const name of ["bin", "sbin", "dev", "proc", "sys", "etc", "run", "tmp", "root", "var/lib"]) {
+    await makeDir(join(path, name));
+  }
+  await copyFile(busybox, join(path, "bin/busybox"));
+  made.push(join(path, "bin/busybox"));
+  for (const name of [...applets.split(" "), "setsid"]) {
+    await symlink("busybox", join(path, "bin", name));
+    made.push(join(path, "bin", name));
+  }
+  for (const [name, text] of Object.entries(files)) {
+    await makeDir(dirname(join(path, name)));
+    await writeFile(join(path, name), text, { mode: 0o755 });
+    made.push(join(path, name));
+  }
+  for (const entry of made) await lchown(entry, idBase, idBase);
+}

@@ -1,0 +1,25 @@
+import { driverConformance } from "../src/drivers/conformance.ts";
+import { LxcBench, stubbornInit } from "./lxc-bench.ts";
+
+driverConformance("lxc", async () => {
+  const bench = await LxcBench.open("e2e-lxc");
+  return {
+    makeGuest: (overrides) => bench.makeGuest(overrides),
+    makeStubbornGuest: () => bench.makeGuest({}, { "sbin/init": stubbornInit }),
+    untilReady: (uid) => bench.untilReady(uid),
+    killGuest: async (uid) => {
+      process.kill(await bench.pidOf(uid), "SIGKILL");
+    },
+    powerOffGuest: async (uid) => {
+      await bench.tryExec(uid, "poweroff", "-f");
+    },
+    observeSpec: (uid) => bench.observeSpec(uid),
+    crashWhileStarting: (spec, step) => bench.crashWhileStarting(spec, step * 8),
+    forgetGuest: (uid) => bench.forgetGuest(uid),
+    reopen: async () => bench.driver(),
+    leaks: () => bench.leaks(),
+    consoleText: "guest is up",
+    dispose: () => bench.dispose(),
+    timeouts: { readyMs: 10_000, graceMs: 10_000 },
+  };
+});

@@ -1,0 +1,36 @@
+import type { Uid } from "../../core/ids.ts";
+import type { JsonObject } from "../../core/json.ts";
+import type { LxcHost } from "./lxc-host.ts";
+import { sealed } from "./sealed.ts";
+
+/** How the sessions (exec, console) reach a guest of the driver. */
+export interface LxcAccess {
+  lxcPath: string;
+  host(): Promise<LxcHost>;
+  uidOf(handle: JsonObject): Uid;
+  /** @throws Unavailable when the guest does not run. */
+  runningUid(handle: JsonObject): Promise<Uid>;
+  /** Of LXC's monitor, in whose network namespace its command socket is. @throws Unavailable. */
+  monitorPid(uid: Uid): Promise<number>;
+}
+
+/** A program of LXC's with its arguments, wrapped so that it finds the monitor of the guest. */
+export async function commandFor(
+  access: LxcAccess,
+  program: "lxcAttach" | "lxcConsole",
+  uid: Uid,
+  args: readonly string[],
+): Promise<{ file: string; args: string[] }> {
+  const host = await access.host();
+  const netns = `/proc/${await access.monitorPid(uid)}/ns/net`;
+  return sealed(host.bash, host.nsenter, [
+    `--net=${netns}`,
+    "--",
+    host[program],
+    "-P",
+    access.lxcPath,
+    "-n",
+    uid,
+    ...args,
+  ]);
+}

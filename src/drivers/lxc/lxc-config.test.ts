@@ -1,0 +1,183 @@
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import type { Uid } from "../../core/ids.ts";
+import type { GuestSpec } from "../driver.ts";
+import { checkGuest, type LxcPlace, lxcConfig } from "./lxc-config.ts";
+
+const guest: GuestSpec = {
+  uid: "0123456789abcdef" as Uid,
+  title: "demo/web",
+  hostname: "web",
+  type: "container",
+  cpus: 2,
+  memoryMib: 512,
+  maxProcesses: 4096,
+  root: { type: "tree", path: "/state/disks/0123456789abcdef/tree", idBase: 1_000_000, idCount: 65_536 },
+  nics: [
+    {
+      name: "eth0",
+      macAddress: "02:ab:cd:00:00:05",
+      ipAddress: "10.1.2.5",
+      prefixLength: 20,
+      gateway: "10.1.0.1",
+      mtu: 1450,
+      netns: "/run/netns/strata-abc",
+      bridge: "br0",
+      port: "p0123456789",
+    },
+  ],
+  seed: { metaData: "", userData: "", networkConfig: "" },
+  config: {},
+};
+
+const place: LxcPlace = {
+  seedDir: "/state/lxc/0123456789abcdef/seed",
+  consoleLog: "/state/lxc/0123456789abcdef/console/log",
+  guestGroup: "strata/0123456789abcdef",
+  monitorGroup: "strata.monitors/0123456789abcdef",
+  joinBridge: "/state/lxc/.tools/join-bridge",
+  apparmor: true,
+  maxOpenFiles: 1_048_576,
+  seccompProfile: "/usr/share/lxc/config/common.seccomp",
+};
+
+test("a container with a network card, on a host with AppArmor", () => {
+  expect(lxcConfig(guest, place)).toMatchInlineSnapshot(`
+    "lxc.uts.name = web
+    lxc.rootfs.path = dir:/state/disks/0123456789abcdef/tree
+    lxc.idmap = u 0 1000000 65536
+    lxc.idmap = g 0 1000000 65536
+    lxc.apparmor.profile = generated
+    lxc.apparmor.allow_nesting = 1
+    lxc.seccomp.profile = /usr/share/lxc/config/common.seccomp
+    lxc.cap.drop = mac_admin mac_override sys_time sys_module sys_rawio
+    lxc.prlimit.nofile = 1024:524288
+    lxc.proc.oom_score_adj = 0
+    lxc.cgroup.dir.container = strata/0123456789abcdef/payload
+    lxc.cgroup.dir.monitor = strata.monitors/0123456789abcdef/monitor
+    lxc.cgroup.dir.monitor.pivot = strata.monitors/0123456789abcdef/pivot
+    lxc.cgroup.devices.deny = a
+    lxc.cgroup.devices.allow = c *:* m
+    lxc.cgroup.devices.allow = b *:* m
+    lxc.cgroup.devices.allow = c 1:3 rwm
+    lxc.cgroup.devices.allow = c 1:5 rwm
+    lxc.cgroup.devices.allow = c 1:7 rwm
+    lxc.cgroup.devices.allow = c 1:8 rwm
+    lxc.cgroup.devices.allow = c 1:9 rwm
+    lxc.cgroup.devices.allow = c 5:0 rwm
+    lxc.cgroup.devices.allow = c 5:1 rwm
+    lxc.cgroup.devices.allow = c 5:2 rwm
+    lxc.cgroup.devices.allow = c 136:* rwm
+    lxc.cgroup2.devices.deny = a
+    lxc.cgroup2.devices.allow = c *:* m
+    lxc.cgroup2.devices.allow = b *:* m
+    lxc.cgroup2.devices.allow = c 1:3 rwm
+    lxc.cgroup2.devices.allow = c 1:5 rwm
+    lxc.cgroup2.devices.allow = c 1:7 rwm
+    lxc.cgroup2.devices.allow = c 1:8 rwm
+    lxc.cgroup2.devices.allow = c 1:9 rwm
+    lxc.cgroup2.devices.allow = c 5:0 rwm
+    lxc.cgroup2.devices.allow = c 5:1 rwm
+    lxc.cgroup2.devices.allow = c 5:2 rwm
+    lxc.cgroup2.devices.allow = c 136:* rwm
+    lxc.mount.auto = cgroup:mixed proc:mixed sys:mixed
+    lxc.mount.entry = /state/lxc/0123456789abcdef/seed var/lib/cloud/seed/nocloud none bind,ro,nosuid,nodev,noexec,create=dir 0 0
+    lxc.pty.max = 1024
+    lxc.tty.max = 1
+    lxc.console.logfile = /state/lxc/0123456789abcdef/console/log
+    lxc.console.size = 1048576
+    lxc.console.rotate = 1
+    lxc.net.0.type = veth
+    lxc.net.0.name = eth0
+    lxc.net.0.flags = up
+    lxc.net.0.hwaddr = 02:ab:cd:00:00:05
+    lxc.net.0.mtu = 1450
+    lxc.net.0.veth.pair = p0123456789
+    lxc.net.0.ipv4.address = 10.1.2.5/20 10.1.15.255
+    lxc.net.0.ipv4.gateway = 10.1.0.1
+    lxc.net.0.script.up = /bin/sh /state/lxc/.tools/join-bridge br0
+    "
+  `);
+});
+
+test("without AppArmor, seccomp list and network cards", () => {
+  const { seccompProfile: _, ...rest } = place;
+  const text = lxcConfig({ ...guest, nics: [] }, { ...rest, apparmor: false, maxOpenFiles: 20_000 });
+  expect(text).toContain("lxc.apparmor.profile = unconfined\n");
+  expect(text).toContain("lxc.net.0.type = empty\n");
+  expect(text).toContain("lxc.prlimit.nofile = 1024:20000\n");
+  expect(text).not.toMatch(/allow_nesting|seccomp|script\.up/);
+});
+
+test("the gateway belongs to the first card only", () => {
+  const [nic] = guest.nics;
+  if (!nic) return;
+  const text = lxcConfig({ ...guest, nics: [nic, { ...nic, name: "eth1", port: "p2" }] }, place);
+  expect(text.match(/ipv4\.gateway/g)).toHaveLength(1);
+  expect(text).toContain("lxc.net.1.name = eth1\n");
+});
+
+test("virtual machines, disks and cards in two networks are Unsupported", () => {
+  const [nic] = guest.nics;
+  if (!nic) return;
+  const disk = { type: "disk", path: "/x", format: "raw" } as const;
+  for (const other of [
+    { ...guest, type: "vm" as const },
+    { ...guest, root: disk },
+    { ...guest, nics: [nic, { ...nic, netns: "/run/netns/other" }] },
+  ]) {
+    expect(() => checkGuest(other)).toThrow(expect.objectContaining({ code: "Unsupported" }));
+  }
+});
+
+test("no value adds a line or an entry of its own, whatever it holds", () => {
+  const lines = (text: string) => text.split("\n").length;
+  const normal = lines(lxcConfig(guest, place));
+  const hostile = fc.oneof(
+    fc.string({ unit: "binary" }),
+    fc.string().map((text) => `${text}\nlxc.mount.entry = / mnt none bind 0 0`),
+    fc.string().map((text) => `a${text}`),
+  );
+  const field = fc.constantFrom(
+    "hostname",
+    "path",
+    "name",
+    "macAddress",
+    "ipAddress",
+    "gateway",
+    "netns",
+    "bridge",
+    "port",
+  );
+  fc.assert(
+    fc.property(field, hostile, (name, value) => {
+      const [nic] = guest.nics;
+      if (!nic) return;
+      const changed: GuestSpec =
+        name === "hostname"
+          ? { ...guest, hostname: value }
+          : name === "path"
+            ? { ...guest, root: { type: "tree", path: value, idBase: 1_000_000, idCount: 65_536 } }
+            : { ...guest, nics: [{ ...nic, [name]: value }] };
+      try {
+        const text = lxcConfig(changed, place);
+        expect(lines(text)).toBe(normal);
+        expect(value).not.toMatch(/\s/);
+      } catch (error) {
+        expect(error).toMatchObject({ code: "Invalid" });
+      }
+    }),
+    { numRuns: 200 },
+  );
+});
+
+test.each([
+  ["uid", { uid: "../../etc" as Uid }],
+  ["hostname", { hostname: "-web" }],
+  ["root.idBase", { root: { type: "tree", path: "/x", idBase: 0, idCount: 65_536 } as const }],
+  ["root.idCount", { root: { type: "tree", path: "/x", idBase: 1_000_000, idCount: 10 } as const }],
+])("says that %s is wrong", (name, change) => {
+  expect(() => checkGuest({ ...guest, ...change })).toThrow(
+    expect.objectContaining({ code: "Invalid", message: expect.stringContaining(name) }),
+  );
+});

@@ -1,0 +1,194 @@
+/**
+ * From a guest's spec to the text of its LXC configuration. Pure. Every value that comes from outside is checked
+ * against a pattern without white space or control characters, so no value can add a line of its own.
+ *
+ * What confines the guest: a user namespace with shifted ids, its own pid, mount, network, IPC, UTS and cgroup
+ * namespaces, a cgroup below one that holds the limits and that it cannot reach, no devices but the harmless ones,
+ * LXC's seccomp list, AppArmor where the host has it, read-only /proc/sys and /sys.
+ */
+import { isIPv4 } from "node:net";
+import { StrataError } from "../../core/errors.ts";
+import { isUid } from "../../core/ids.ts";
+import type { GuestNic, GuestSpec } from "../driver.ts";
+
+/** What the configuration needs to know beside the spec. */
+export interface LxcPlace {
+  /** Directory with the seed's files, readable for the shifted root and writable for the host's root only. */
+  seedDir: string;
+  /** The console's log; bounded, with one predecessor in `PATH.1`. */
+  consoleLog: string;
+  /** Group that holds the limits; the guest lives in `payload` below it. */
+  guestGroup: string;
+  /** Group of LXC's own process. */
+  monitorGroup: string;
+  /** Script that puts a port into a bridge: `sh PATH BRIDGE … PORT`. */
+  joinBridge: string;
+  apparmor: boolean;
+  /** How many files a process of the daemon may open; a guest cannot be given more. */
+  maxOpenFiles: number;
+  /** LXC's list of system calls to refuse; left out where the host does not have it. */
+  seccompProfile?: string;
+}
+
+/** What systemd gives its services. */
+const openFiles = 524_288;
+export const consoleLogBytes = 1024 * 1024;
+
+const pathPattern = /^\/[A-Za-z0-9._/+@=:-]*$/;
+const interfacePattern = /^[A-Za-z0-9][A-Za-z0-9._-]{0,14}$/;
+const hostnamePattern =
+  /^(?=.{1,253}$)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$/;
+const macPattern = /^[0-9a-f]{2}(?::[0-9a-f]{2}){5}$/i;
+
+/** Character devices that do no harm: null, zero, full, random, urandom, tty, console, ptmx, pts. */
+const allowedDevices = ["1:3", "1:5", "1:7", "1:8", "1:9", "5:0", "5:1", "5:2", "136:*"];
+
+/** @throws Unsupported for what containers cannot do; Invalid for values that no configuration may hold. */
+export function checkGuest(guest: GuestSpec): void {
+  if (guest.type !== "container" || guest.root.type !== "tree") {
+    throw new StrataError(
+      "Unsupported",
+      `the lxc driver runs containers from a root tree, not a ${guest.type}`,
+    );
+  }
+  expectValue("uid", guest.uid, isUid(guest.uid));
+  expectValue("hostname", guest.hostname, hostnamePattern.test(guest.hostname));
+  expectValue("root.path", guest.root.path, pathPattern.test(guest.root.path));
+  const { idBase, idCount } = guest.root;
+  expectValue("root.idBase", idBase, Number.isSafeInteger(idBase) && idBase > 0);
+  expectValue("root.idCount", idCount, Number.isSafeInteger(idCount) && idCount >= 65_536);
+  guest.nics.forEach(checkNic);
+  const others = guest.nics.find((nic) => nic.netns !== guest.nics[0]?.netns);
+  if (others) {
+    throw new StrataError(
+      "Unsupported",
+      `the network cards of a container must be in one network; ${others.name} is in another than ${guest.nics[0]?.name}`,
+    );
+  }
+}
+
+function checkNic(nic: GuestNic, index: number): void {
+  const at = (name: string) => `nics[${index}].${name}`;
+  expectValue(at("name"), nic.name, interfacePattern.test(nic.name));
+  expectValue(at("macAddress"), nic.macAddress, macPattern.test(nic.macAddress));
+  expectValue(at("ipAddress"), nic.ipAddress, isIPv4(nic.ipAddress));
+  expectValue(at("gateway"), nic.gateway, isIPv4(nic.gateway));
+  expectValue(at("prefixLength"), nic.prefixLength, isWhole(nic.prefixLength, 1, 31));
+  expectValue(at("mtu"), nic.mtu, isWhole(nic.mtu, 576, 65_535));
+  expectValue(at("netns"), nic.netns, pathPattern.test(nic.netns));
+  expectValue(at("bridge"), nic.bridge, interfacePattern.test(nic.bridge));
+  expectValue(at("port"), nic.port, interfacePattern.test(nic.port));
+}
+
+/** The configuration of a guest that passed `checkGuest`. */
+export function lxcConfig(guest: GuestSpec, place: LxcPlace): string {
+  checkGuest(guest);
+  for (const path of [place.seedDir, place.consoleLog, place.joinBridge]) {
+    expectValue("state directory", path, pathPattern.test(path));
+  }
+  const lines = [
+    ...identity(guest),
+    ...confinement(place),
+    ...cgroups(place),
+    ...mounts(place),
+    ...terminals(place),
+    ...guest.nics.flatMap((nic, index) => network(nic, index, place)),
+  ];
+  if (guest.nics.length === 0) lines.push("lxc.net.0.type = empty");
+  return `${lines.join("\n")}\n`;
+}
+
+function identity(guest: GuestSpec): string[] {
+  const { root } = guest;
+  if (root.type !== "tree") return [];
+  return [
+    `lxc.uts.name = ${guest.hostname}`,
+    `lxc.rootfs.path = dir:${root.path}`,
+    `lxc.idmap = u 0 ${root.idBase} ${root.idCount}`,
+    `lxc.idmap = g 0 ${root.idBase} ${root.idCount}`,
+  ];
+}
+
+function confinement(place: LxcPlace): string[] {
+  return [
+    `lxc.apparmor.profile = ${place.apparmor ? "generated" : "unconfined"}`,
+    // systemd gives its services mount namespaces of their own.
+    ...(place.apparmor ? ["lxc.apparmor.allow_nesting = 1"] : []),
+    ...(place.seccompProfile === undefined ? [] : [`lxc.seccomp.profile = ${place.seccompProfile}`]),
+    "lxc.cap.drop = mac_admin mac_override sys_time sys_module sys_rawio",
+    // Node raises it for itself, and programs that count up to the limit would take long.
+    `lxc.prlimit.nofile = 1024:${Math.max(1024, Math.min(openFiles, place.maxOpenFiles))}`,
+    // The monitor is protected from the host's OOM killer, the guest is not.
+    "lxc.proc.oom_score_adj = 0",
+  ];
+}
+
+function cgroups(place: LxcPlace): string[] {
+  const devices = (version: string) => [
+    `lxc.${version}.devices.deny = a`,
+    `lxc.${version}.devices.allow = c *:* m`,
+    `lxc.${version}.devices.allow = b *:* m`,
+    ...allowedDevices.map((device) => `lxc.${version}.devices.allow = c ${device} rwm`),
+  ];
+  return [
+    `lxc.cgroup.dir.container = ${place.guestGroup}/payload`,
+    `lxc.cgroup.dir.monitor = ${place.monitorGroup}/monitor`,
+    `lxc.cgroup.dir.monitor.pivot = ${place.monitorGroup}/pivot`,
+    ...devices("cgroup"),
+    ...devices("cgroup2"),
+  ];
+}
+
+function mounts(place: LxcPlace): string[] {
+  return [
+    "lxc.mount.auto = cgroup:mixed proc:mixed sys:mixed",
+    `lxc.mount.entry = ${place.seedDir} var/lib/cloud/seed/nocloud none bind,ro,nosuid,nodev,noexec,create=dir 0 0`,
+  ];
+}
+
+function terminals(place: LxcPlace): string[] {
+  return [
+    "lxc.pty.max = 1024",
+    // The console itself is only logged: LXC's monitor blocks on a slow reader. People get /dev/tty1.
+    "lxc.tty.max = 1",
+    `lxc.console.logfile = ${place.consoleLog}`,
+    `lxc.console.size = ${consoleLogBytes}`,
+    "lxc.console.rotate = 1",
+  ];
+}
+
+/**
+ * The port is made in the namespace in which LXC runs. `link` cannot be used: LXC looks the bridge up in /sys, which
+ * shows the host's interfaces, and takes one that it does not find there for Open vSwitch.
+ */
+function network(nic: GuestNic, index: number, place: LxcPlace): string[] {
+  const line = (key: string, value: string | number) => `lxc.net.${index}.${key} = ${value}`;
+  return [
+    line("type", "veth"),
+    line("name", nic.name),
+    line("flags", "up"),
+    line("hwaddr", nic.macAddress),
+    line("mtu", nic.mtu),
+    line("veth.pair", nic.port),
+    line("ipv4.address", `${nic.ipAddress}/${nic.prefixLength} ${broadcastOf(nic)}`),
+    ...(index === 0 ? [line("ipv4.gateway", nic.gateway)] : []),
+    line("script.up", `/bin/sh ${place.joinBridge} ${nic.bridge}`),
+  ];
+}
+
+function broadcastOf(nic: GuestNic): string {
+  const address = nic.ipAddress.split(".").reduce((value, part) => value * 256 + Number(part), 0);
+  const size = 2 ** (32 - nic.prefixLength);
+  const last = Math.floor(address / size) * size + size - 1;
+  return [24, 16, 8, 0].map((shift) => Math.floor(last / 2 ** shift) % 256).join(".");
+}
+
+function isWhole(value: number, from: number, to: number): boolean {
+  return Number.isInteger(value) && value >= from && value <= to;
+}
+
+function expectValue(name: string, value: unknown, valid: boolean): void {
+  if (valid) return;
+  const shown = JSON.stringify(value)?.slice(0, 80);
+  throw new StrataError("Invalid", `the guest's ${name} is ${shown}, which a container cannot have`);
+}

@@ -1,0 +1,152 @@
+/** Commands in a running container, through lxc-attach: it enters the guest's namespaces, cgroup and confinement. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { Readable, Writable } from "node:stream";
+import { type IPty, spawn as spawnPty } from "@lydell/node-pty";
+import { StrataError } from "../../core/errors.ts";
+import type { JsonObject } from "../../core/json.ts";
+import type { Exec, ExecRequest, ExecSession } from "../driver.ts";
+import { commandFor, type LxcAccess } from "./lxc-access.ts";
+
+const defaultEnv = {
+  PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+  HOME: "/root",
+  USER: "root",
+  LANG: "C.UTF-8",
+};
+const namePattern = /^[A-Za-z_][A-Za-z0-9_]*$/;
+
+export function lxcExec(access: LxcAccess): Exec<JsonObject> {
+  return {
+    async run(handle, request, signal) {
+      signal.throwIfAborted();
+      checkRequest(request);
+      const uid = await access.runningUid(handle);
+      const env = { ...defaultEnv, ...(request.tty ? { TERM: "xterm-256color" } : {}), ...request.env };
+      // The values go through lxc-attach's own environment, not through its arguments, which everybody may read.
+      const keep = Object.keys(env).map((name) => `--keep-var=${name}`);
+      const { file, args } = await commandFor(access, "lxcAttach", uid, [
+        "--clear-env",
+        ...keep,
+        "--",
+        ...request.command,
+      ]);
+      signal.throwIfAborted();
+      return request.tty
+        ? runOnTerminal(file, args, env, request.tty, signal)
+        : await runOnPipes(file, args, env, signal);
+    },
+  };
+}
+
+function checkRequest(request: ExecRequest): void {
+  const wrong = Object.keys(request.env).find((name) => !namePattern.test(name));
+  if (wrong !== undefined) {
+    throw new StrataError(
+      "Invalid",
+      `${JSON.stringify(wrong.slice(0, 80))} is no name for an environment variable`,
+    );
+  }
+  if (request.command.length === 0) throw new StrataError("Invalid", "there is no command to run");
+  if ([...request.command, ...Object.values(request.env)].some((text) => text.includes("\0"))) {
+    throw new StrataError("Invalid", "a command and its environment cannot hold NUL characters");
+  }
+}
+
+async function runOnPipes(
+  file: string,
+  args: string[],
+  env: Record<string, string>,
+  signal: AbortSignal,
+): Promise<ExecSession> {
+  const child = spawn(file, args, { env, cwd: "/", stdio: ["pipe", "pipe", "pipe"] });
+  child.stdin.on("error", () => {}); // the command may end without reading its input
+  await spawned(child);
+  const exit = new Promise<number>((resolve) => {
+    child.once("exit", (code, name) => resolve(code ?? (name === "SIGKILL" ? 137 : 143)));
+  });
+  const kill = () => killAttached(child.pid);
+  signal.addEventListener("abort", kill, { once: true });
+  void exit.then(() => signal.removeEventListener("abort", kill));
+  if (signal.aborted) kill();
+  return { stdin: child.stdin, stdout: child.stdout, stderr: child.stderr, exit, resize: () => {} };
+}
+
+function spawned(child: ChildProcess): Promise<void> {
+  return new Promise((resolve, reject) => {
+    child.once("spawn", resolve);
+    child.once("error", (cause) => {
+      reject(new StrataError("Unavailable", "cannot start a command in the container", { cause }));
+    });
+  });
+}
+
+function runOnTerminal(
+  file: string,
+  args: string[],
+  env: Record<string, string>,
+  size: { columns: number; rows: number },
+  signal: AbortSignal,
+): ExecSession {
+  const pty = spawnPty(file, args, {
+    name: env.TERM ?? "xterm-256color",
+    cols: size.columns,
+    rows: size.rows,
+    cwd: "/",
+    env,
+    encoding: null,
+  });
+  let ended = false;
+  const kill = () => {
+    if (!ended) killAttached(pty.pid);
+  };
+  const stdout = readableOf(pty);
+  const exit = new Promise<number>((resolve) => {
+    pty.onExit(({ exitCode, signal: number }) => {
+      ended = true;
+      signal.removeEventListener("abort", kill);
+      stdout.push(null);
+      resolve(number ? 128 + number : exitCode);
+    });
+  });
+  signal.addEventListener("abort", kill, { once: true });
+  if (signal.aborted) kill();
+  // Bytes as they are; the declaration knows strings only.
+  const input = pty as unknown as { write(data: Uint8Array): void };
+  const stdin = new Writable({
+    write(chunk: Buffer, _encoding, done) {
+      if (!ended) input.write(chunk);
+      done();
+    },
+  });
+  const resize = (columns: number, rows: number) => {
+    if (!ended) pty.resize(columns, rows);
+  };
+  return { stdin, stdout, stderr: Readable.from([]), exit, resize };
+}
+
+function readableOf(pty: IPty): Readable {
+  const readable = new Readable({ read: () => pty.resume() });
+  pty.onData((chunk: string | Buffer) => {
+    if (!readable.push(chunk)) pty.pause();
+  });
+  return readable;
+}
+
+/** Kills lxc-attach and the command, which is its child in another pid namespace and would survive it. */
+function killAttached(pid: number | undefined): void {
+  if (pid === undefined) return;
+  let children: number[] = [];
+  try {
+    children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim().split(" ").map(Number);
+  } catch {
+    // It has ended.
+  }
+  for (const victim of [...children, pid]) {
+    try {
+      if (victim > 1) process.kill(victim, "SIGKILL");
+    } catch {
+      // It has ended.
+    }
+  }
+}

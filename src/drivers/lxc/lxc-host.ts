@@ -1,0 +1,129 @@
+/** What the lxc driver uses of its host: LXC's programs and where they may look for others. */
+import { access, chmod, chown, constants, mkdir, readFile, stat, symlink, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { StrataError } from "../../core/errors.ts";
+
+export interface LxcHost {
+  lxcStart: string;
+  lxcAttach: string;
+  lxcConsole: string;
+  nsenter: string;
+  bash: string;
+  ip: string;
+  /** PATH of LXC's monitor. */
+  monitorPath: string;
+  joinBridge: string;
+  apparmor: boolean;
+  /** How many files a process may open (the hard limit). */
+  maxOpenFiles: number;
+  seccompProfile?: string;
+}
+
+const programDirs = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+const seccompProfile = "/usr/share/lxc/config/common.seccomp";
+const joinBridgeScript = `# BRIDGE, and what LXC adds: NAME net up veth PORT
+PATH=/usr/sbin:/usr/bin:/sbin:/bin exec ip link set dev "$6" master "$1" up
+`;
+
+/**
+ * Finds the programs, and makes what the driver needs below its directory. Idempotent.
+ * @throws Unavailable with what is missing.
+ */
+export async function openLxcHost(lxcPath: string): Promise<LxcHost> {
+  const [lxcStart, lxcAttach, lxcConsole, nsenter, bash, ip] = await Promise.all([
+    findProgram("lxc-start", "lxc"),
+    findProgram("lxc-attach", "lxc"),
+    findProgram("lxc-console", "lxc"),
+    findProgram("nsenter", "util-linux"),
+    findProgram("bash", "bash"),
+    findProgram("ip", "iproute2"),
+  ]);
+  const tools = join(lxcPath, ".tools");
+  await mkdir(tools, { recursive: true, mode: 0o700 });
+  const joinBridge = join(tools, "join-bridge");
+  await writeFile(joinBridge, joinBridgeScript, { mode: 0o600 });
+  const apparmor = await hasAppArmor();
+  if (apparmor) await linkProgram(await findProgram("apparmor_parser", "apparmor"), tools);
+  const seccomp = await access(seccompProfile).then(
+    () => ({ seccompProfile }),
+    () => ({}),
+  );
+  const maxOpenFiles = await openFilesLimit();
+  return {
+    lxcStart,
+    lxcAttach,
+    lxcConsole,
+    nsenter,
+    bash,
+    ip,
+    monitorPath: tools,
+    joinBridge,
+    apparmor,
+    maxOpenFiles,
+    ...seccomp,
+  };
+}
+
+/**
+ * LXC's monitor finds only what is linked here. Were newuidmap among it, LXC would insist on an entry for root in
+ * /etc/subuid; without it, it writes the id maps itself, as root may.
+ */
+async function linkProgram(program: string, dir: string): Promise<void> {
+  await symlink(program, join(dir, program.slice(program.lastIndexOf("/") + 1))).catch((cause) => {
+    if (cause.code !== "EEXIST") throw cause;
+  });
+}
+
+async function findProgram(name: string, packageName: string): Promise<string> {
+  for (const dir of programDirs) {
+    const path = join(dir, name);
+    const found = await access(path, constants.X_OK).then(
+      () => true,
+      () => false,
+    );
+    if (found) return path;
+  }
+  throw new StrataError(
+    "Unavailable",
+    `the program ${name} is not installed; the package ${packageName} has it`,
+  );
+}
+
+async function openFilesLimit(): Promise<number> {
+  const limits = await readFile("/proc/self/limits", "utf8");
+  const hard = /^Max open files\s+\S+\s+(\d+)/m.exec(limits)?.[1];
+  return hard === undefined ? Number.MAX_SAFE_INTEGER : Number(hard);
+}
+
+async function hasAppArmor(): Promise<boolean> {
+  const text = await readFile("/sys/module/apparmor/parameters/enabled", "utf8").catch(() => "");
+  return text.trim() === "Y";
+}
+
+/**
+ * A container's root is nobody special on the host: it must be able to pass through every directory above what it
+ * mounts. Directories from `ours` down are opened for its group, and only for passing through; of those above it is
+ * told which one is in the way.
+ * @throws Unavailable naming the directory.
+ */
+export async function ensureReachable(path: string, ours: string, gid: number): Promise<void> {
+  for (let dir = path; ; dir = dirname(dir)) {
+    const { mode, gid: owner } = await stat(dir);
+    const passable = (mode & 0o001) !== 0 || (owner === gid && (mode & 0o010) !== 0);
+    if (!passable && !isWithin(dir, ours)) {
+      throw new StrataError(
+        "Unavailable",
+        `a container cannot reach its files because ${dir} is closed to other users; allow passing through with: chmod o+x ${dir}`,
+      );
+    }
+    if (!passable) {
+      await chown(dir, 0, gid);
+      await chmod(dir, (mode & 0o7777) | 0o010);
+    }
+    if (dir === "/") return;
+  }
+}
+
+function isWithin(path: string, top: string): boolean {
+  return path === top || path.startsWith(`${top}/`);
+}
