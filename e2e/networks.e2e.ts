@@ -4,6 +4,7 @@ import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { systemClock } from "../src/core/clock.ts";
 import { newUid } from "../src/core/ids.ts";
@@ -362,7 +363,7 @@ describe("beside firewalls that drop what they do not know", () => {
       const { stdout } = await run("unshare", [
         ...["--net", "--mount", "sh", "-ec"],
         'mkdir -p /run/netns; mount -t tmpfs netns /run/netns; mount --rbind /sys/fs/cgroup "$1"; mount -t sysfs sysfs /sys; shift; exec "$@"',
-        ...["sh", groups, process.execPath, join(import.meta.dirname, "networks-box.ts")],
+        ...["sh", groups, process.execPath, fileURLToPath(new URL("./networks-box.ts", import.meta.url))],
         ...[`${namespace}b`, directory, groups],
       ]);
       expect(JSON.parse(stdout)).toEqual({
@@ -392,7 +393,12 @@ describe("kill -9", () => {
       const wanted = request(5);
       const child = spawn(
         process.execPath,
-        [join(import.meta.dirname, "networks-child.ts"), namespace, runDir, JSON.stringify(wanted)],
+        [
+          fileURLToPath(new URL("./networks-child.ts", import.meta.url)),
+          namespace,
+          runDir,
+          JSON.stringify(wanted),
+        ],
         { stdio: ["ignore", "pipe", "inherit"] },
       );
       await once(createInterface(child.stdout), "line");

@@ -5,7 +5,7 @@
 import { bridgeName, hostTable, innerUplinkName, type NetworkPlan, uplinkPrefix } from "./network-plan.ts";
 
 /** Tables inside a network's namespace: one for packets (inet), one for frames (bridge). */
-export const networkTable = "strata";
+const networkTable = "strata";
 
 /** Bridges that other software on the host makes: what is behind them is no more the outside than we are to them. */
 const neighbourBridges = [

@@ -15,7 +15,7 @@ export const findingAreas = [
 export type FindingArea = (typeof findingAreas)[number];
 
 /** `problem`: something will not work. `warning`: it works worse, or may stop working. `info`: good to know. */
-export type FindingLevel = "ok" | "info" | "warning" | "problem";
+type FindingLevel = "ok" | "info" | "warning" | "problem";
 
 export interface Finding {
   area: FindingArea;
