@@ -8,18 +8,22 @@ import { hash } from "node:crypto";
 import { chmod, mkdir, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { StrataError } from "../../core/errors.ts";
+import { type Clock, systemClock } from "../../core/clock.ts";
+import { hasCode, StrataError } from "../../core/errors.ts";
 import { canonicalJson, type Json } from "../../core/json.ts";
 import { formatBytes } from "../../core/units.ts";
 import { digestSchema, type ImageSource } from "../../kinds/image.ts";
+import type { Progress } from "../../kinds/kind.ts";
 import { type Artefact, spool } from "./artefact.ts";
 import { makeBaseDisk, rootUuid } from "./base-disk.ts";
 import { idCount } from "./contained-process.ts";
 import { buildDebianTree } from "./debian-build.ts";
-import { recipeVersion } from "./debian-recipe.ts";
+import { debianPackages, recipeVersion } from "./debian-recipe.ts";
 import { unpackStream } from "./decompression.ts";
+import { archiveOfDisk } from "./disk-import.ts";
+import { download, plain } from "./download.ts";
 import { type Description, diskDescriptionSchema, readJson, writeJson } from "./entry-files.ts";
-import { type FileLock, lockFile } from "./file-lock.ts";
+import { type FileLock, lockFile, tryLockFile } from "./file-lock.ts";
 import {
   addEntry,
   describeEntry,
@@ -33,6 +37,7 @@ import {
 import type { ImageStore, MakeImageOptions, StoredImage, VmDisk } from "./image-store.ts";
 import { type JobDirectory, openJob, sweepJobs } from "./job-directory.ts";
 import { type ArchiveLimits, defaultLimits } from "./root-archive.ts";
+import { findStreamItems, type StreamItem } from "./simplestreams.ts";
 import { explainNoSpace } from "./space-error.ts";
 import { unpackRootArchive } from "./unpack-archive.ts";
 import { hashOfFile, verifyFile, verifyTree } from "./verification.ts";
@@ -43,10 +48,16 @@ export interface ImageStoreOptions {
   /** First host id of the guests' range. */
   idBase: number;
   limits?: Partial<ArchiveLimits>;
+  clock?: Clock;
 }
+
+const reportEveryBytes = 16 * 1024 ** 2;
 
 /** Increase it when the same artefact would give another tree. */
 const importVersion = 1;
+
+/** What a build depends on; equal recipes give equal trees. */
+type Recipe = Record<string, unknown>;
 
 type Made = { archive: AsyncIterable<Uint8Array>; packedBytes(): number; below?: string };
 
@@ -58,11 +69,13 @@ class LocalImageStore implements ImageStore {
   readonly #imageDir: string;
   readonly #idBase: number;
   readonly #limits: ArchiveLimits;
+  readonly #clock: Clock;
   readonly #directory: (name: "tmp" | "locks" | "sources") => string;
   /** What this process has verified, or is verifying: `tree DIGEST`, `disk DIGEST`. */
   readonly #verified = new Map<string, Promise<void>>();
 
-  constructor({ imageDir, idBase, limits }: ImageStoreOptions) {
+  constructor({ imageDir, idBase, limits, clock = systemClock }: ImageStoreOptions) {
+    this.#clock = clock;
     this.#imageDir = imageDir;
     this.#idBase = idBase;
     this.#limits = { ...defaultLimits, ...limits };
@@ -90,7 +103,7 @@ class LocalImageStore implements ImageStore {
     try {
       switch (source.type) {
         case "debian":
-          return await this.#once({ ...source, recipeVersion }, options, (job) =>
+          return await this.#once(debianRecipe(source), options, (job) =>
             this.#import(job, options, {
               archive: buildDebianTree(source, { ...options, directory: join(job.path, "build") }),
               packedBytes: () => Number.POSITIVE_INFINITY,
@@ -100,11 +113,14 @@ class LocalImageStore implements ImageStore {
           await using job = await this.#job(options.signal);
           const upload = await options.openUpload(source.upload);
           const artefact = await spool(upload, join(job.path, "artefact"), options.signal, source.sha256);
-          return await this.#makeArtefact(artefact, source.format, options);
+          return await this.#once(artefactRecipe(source.format, artefact.sha256), options, (work) =>
+            this.#importArtefact(work, artefact, source.format, options),
+          );
         }
         case "url":
+          return await this.#download({ ...source, title: plain(source.url) }, options);
         case "simplestreams":
-          throw new StrataError("Unsupported", `images of type ${source.type} cannot be made yet`);
+          return await this.#pull(source, options);
       }
     } catch (error) {
       options.signal.throwIfAborted();
@@ -115,7 +131,7 @@ class LocalImageStore implements ImageStore {
   async containerTree(digest: string, signal: AbortSignal) {
     await this.#require(digest);
     const paths = entryOf(this.#imageDir, digest);
-    await this.#verifyOnce(`tree ${digest}`, () => verifyTree(paths, digest, this.#idBase, signal));
+    await this.#verifyOnce(`tree ${digest}`, signal, (own) => verifyTree(paths, digest, this.#idBase, own));
     return { path: paths.tree, idBase: this.#idBase, idCount };
   }
 
@@ -134,10 +150,10 @@ class LocalImageStore implements ImageStore {
       }
     }
     const { sha256, sizeMib } = disk;
-    await this.#verifyOnce(`disk ${digest}`, async () => {
-      await verifyFile(paths, paths.disk, sha256, digest, signal);
-      await verifyFile(paths, paths.kernel, boot.kernel, digest, signal);
-      if (boot.initrd) await verifyFile(paths, paths.initrd, boot.initrd, digest, signal);
+    await this.#verifyOnce(`disk ${digest}`, signal, async (own) => {
+      await verifyFile(paths, paths.disk, sha256, digest, own);
+      await verifyFile(paths, paths.kernel, boot.kernel, digest, own);
+      if (boot.initrd) await verifyFile(paths, paths.initrd, boot.initrd, digest, own);
     });
     return {
       path: paths.disk,
@@ -160,45 +176,73 @@ class LocalImageStore implements ImageStore {
 
   /** Makes what `recipe` says, unless it was made before; one builder at a time on this host, the others wait for it. */
   async #once(
-    recipe: Record<string, unknown>,
+    recipe: Recipe,
     options: MakeImageOptions,
     build: (job: JobDirectory) => Promise<Description>,
   ): Promise<StoredImage> {
-    const { signal } = options;
-    const key = hash("sha256", canonicalJson({ ...recipe, importVersion } as Json));
-    const memory = join(this.#directory("sources"), `${key}.json`);
-    const remembered = async () => {
-      const known = await readJson(memory, z.object({ digest: digestSchema }));
-      return known && this.get(known.digest);
-    };
-    const before = await remembered();
+    const { signal, onProgress } = options;
+    const before = await this.#remembered(recipe);
     if (before) return before;
-    options.onProgress({ step: "waiting for another build of the same image" });
-    await using _lock: FileLock = await lockFile(join(this.#directory("locks"), key), signal);
-    const meanwhile = await remembered();
+    const lockPath = join(this.#directory("locks"), keyOf(recipe));
+    const free = await tryLockFile(lockPath);
+    if (!free) onProgress({ step: "waiting for another build of the same image" });
+    await using _lock: FileLock = free ?? (await lockFile(lockPath, signal));
+    const meanwhile = await this.#remembered(recipe);
     if (meanwhile) return meanwhile;
-    options.onProgress({ step: "starting" });
+    onProgress({ step: "starting" });
     await using job = await this.#job(signal);
+    await mkdir(jailOf(job));
     const description = await build(job);
-    await writeJson(memory, { digest: description.digest, recipe });
+    await writeJson(this.#memory(recipe), { digest: description.digest, recipe });
     return toStoredImage(description);
   }
 
-  #makeArtefact(
+  /** What was fetched before is not fetched again. */
+  async #download(item: StreamItem, options: MakeImageOptions): Promise<StoredImage> {
+    const { url, sha256, format, below, title } = item;
+    const { signal, onProgress } = options;
+    return this.#once(artefactRecipe(format, sha256, below), options, async (job) => {
+      const report = downloadProgress(title, onProgress);
+      const body = download(url, { signal, clock: this.#clock, onSize: report.onSize });
+      const artefact = await spool(body, join(job.path, "artefact"), signal, sha256, report.onBytes);
+      return this.#importArtefact(job, artefact, format, options, below);
+    });
+  }
+
+  async #pull(source: { server: string; alias: string }, options: MakeImageOptions): Promise<StoredImage> {
+    const { signal, onProgress } = options;
+    onProgress({ step: `asking ${plain(source.server)} for ${source.alias}` });
+    const items = await findStreamItems(source.server, source.alias, { signal, clock: this.#clock });
+    for (const [index, item] of items.entries()) {
+      try {
+        return await this.#download(item, options);
+      } catch (error) {
+        // A disk that cannot be read here (another file system) may have a root archive beside it.
+        if (!hasCode(error, "Unsupported") || index === items.length - 1) throw error;
+      }
+    }
+    throw new StrataError("Internal", "a simplestreams image had no item");
+  }
+
+  #importArtefact(
+    job: JobDirectory,
     artefact: Artefact,
     format: "tar" | "qcow2",
     options: MakeImageOptions,
     below?: string,
-  ): Promise<StoredImage> {
-    const recipe = { type: "artefact", format, sha256: artefact.sha256, ...(below && { below }) };
-    return this.#once(recipe, options, (job) => {
-      if (format === "qcow2") throw new StrataError("Unsupported", "qcow2 images cannot be made yet");
-      const packed = artefact.read();
-      return this.#import(job, options, {
-        archive: unpackStream(packed, artefact.packing, options.signal),
-        packedBytes: () => (artefact.packing === "none" ? Number.POSITIVE_INFINITY : packed.bytesRead),
-        ...(below && { below }),
-      });
+  ): Promise<Description> {
+    const { signal, onProgress } = options;
+    if (format === "qcow2") {
+      onProgress({ step: "reading the disk" });
+      const jobPaths = { path: job.path, jail: jailOf(job) };
+      const archive = archiveOfDisk({ path: artefact.path, job: jobPaths, idBase: this.#idBase, signal });
+      return this.#import(job, options, { archive, packedBytes: () => Number.POSITIVE_INFINITY });
+    }
+    const packed = artefact.read();
+    return this.#import(job, options, {
+      archive: unpackStream(packed, artefact.packing, signal),
+      packedBytes: () => (artefact.packing === "none" ? Number.POSITIVE_INFINITY : packed.bytesRead),
+      ...(below && { below }),
     });
   }
 
@@ -206,13 +250,11 @@ class LocalImageStore implements ImageStore {
     const { signal, onProgress } = options;
     const idBase = this.#idBase;
     const draft = await startDraft(job, idBase);
-    const jail = join(job.path, "jail");
-    await mkdir(jail);
     const { capabilities } = await unpackRootArchive({
       ...made,
       limits: this.#limits,
       tree: draft.tree,
-      jail,
+      jail: jailOf(job),
       idBase,
       signal,
       onBytes: (bytes) => onProgress({ step: `unpacking: ${formatBytes(bytes)}` }),
@@ -232,7 +274,7 @@ class LocalImageStore implements ImageStore {
     if (meanwhile) return meanwhile;
     await this.containerTree(digest, signal); // never make a disk of a damaged tree
     await using job = await this.#job(signal);
-    const jail = join(job.path, "jail");
+    const jail = jailOf(job);
     await mkdir(jail);
     const made = await makeBaseDisk({
       tree: paths.tree,
@@ -251,6 +293,15 @@ class LocalImageStore implements ImageStore {
     return disk;
   }
 
+  #memory(recipe: Recipe): string {
+    return join(this.#directory("sources"), `${keyOf(recipe)}.json`);
+  }
+
+  async #remembered(recipe: Recipe): Promise<StoredImage | undefined> {
+    const known = await readJson(this.#memory(recipe), z.object({ digest: digestSchema }));
+    return known && this.get(known.digest);
+  }
+
   async #require(digest: string): Promise<Description> {
     const description = await describeEntry(this.#imageDir, digest);
     if (description) return description;
@@ -260,17 +311,63 @@ class LocalImageStore implements ImageStore {
     );
   }
 
-  /** A failed or aborted verification is forgotten, so that the next call tries again. */
-  #verifyOnce(key: string, verify: () => Promise<void>): Promise<void> {
-    const known = this.#verified.get(key);
-    if (known) return known;
-    const started = verify();
-    this.#verified.set(key, started);
-    started.catch(() => this.#verified.delete(key));
-    return started;
+  /** One verification for all who ask meanwhile; who asked first may give up without failing the others. */
+  async #verifyOnce(
+    key: string,
+    signal: AbortSignal,
+    verify: (signal: AbortSignal) => Promise<void>,
+  ): Promise<void> {
+    let running = this.#verified.get(key);
+    if (!running) {
+      running = verify(new AbortController().signal);
+      this.#verified.set(key, running);
+      running.catch(() => this.#verified.delete(key)); // so that the next call tries again
+    }
+    await unlessAborted(running, signal);
   }
 
   async #job(signal: AbortSignal): Promise<JobDirectory> {
     return openJob(this.#directory("tmp"), signal);
   }
+}
+
+function keyOf(recipe: Recipe): string {
+  return hash("sha256", canonicalJson({ ...recipe, importVersion } as Json));
+}
+
+function debianRecipe({ type, suite, packages }: Extract<ImageSource, { type: "debian" }>): Recipe {
+  return { type, suite, packages: debianPackages(packages), recipeVersion };
+}
+
+function artefactRecipe(format: "tar" | "qcow2", sha256: string, below?: string): Recipe {
+  return { type: "artefact", format, sha256, ...(below && { below }) };
+}
+
+/** Where jails are mounted, in a namespace of their own each: the directory itself stays empty. */
+function jailOf(job: JobDirectory): string {
+  return join(job.path, "jail");
+}
+
+function downloadProgress(title: string, onProgress: (progress: Progress) => void) {
+  let total = 0;
+  let next = 0;
+  return {
+    onSize(bytes: number) {
+      total = bytes;
+    },
+    onBytes(bytes: number) {
+      if (bytes < next) return;
+      next = bytes + reportEveryBytes;
+      const step = `downloading ${title}`.slice(0, 200);
+      onProgress(total > 0 ? { step, fraction: Math.min(1, bytes / total) } : { step });
+    },
+  };
+}
+
+function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  const { promise, reject } = Promise.withResolvers<never>();
+  if (signal.aborted) reject(signal.reason);
+  const abort = () => reject(signal.reason);
+  signal.addEventListener("abort", abort, { once: true });
+  return Promise.race([work, promise]).finally(() => signal.removeEventListener("abort", abort));
 }

@@ -30,6 +30,7 @@ async function flock(path: string, flags: string[], signal?: AbortSignal): Promi
   signal?.throwIfAborted();
   const file = await open(path, "a", 0o600);
   try {
+    signal?.throwIfAborted();
     const taken = await takeLock(file, flags, signal);
     if (!taken) {
       await file.close();

@@ -156,7 +156,8 @@ function checkHeader(header: Buffer, seen: number, previous: string): void {
     if (index < 148 || index >= 156) sum += header[index] ?? 0;
   }
   const magic = header.toString("latin1", 257, 262);
-  if (readNumber(header, 148, 8, previous) === sum && (magic === "ustar" || magic === "\0\0\0\0\0")) return;
+  const noted = Number.parseInt(header.toString("latin1", 148, 156).trim(), 8);
+  if (noted === sum && (magic === "ustar" || magic === "\0\0\0\0\0")) return;
   throw invalid(
     seen === 0
       ? "this is not a tar archive (nor one packed by gzip, xz or zstd)"
