@@ -40,7 +40,7 @@ class QemuBench {
       runDir: join(directory, "run"),
       imageDir,
       networkPool: "10.99.0.0/16",
-      idBase: 1_900_000_000,
+      idBase: 1_700_000_000,
     };
   }
 
@@ -167,12 +167,13 @@ class QemuBench {
   }
 
   async #processes(): Promise<string[]> {
+    const first = this.host.idBase + firstProcessUid;
     const found: string[] = [];
     for (const pid of (await readdir("/proc")).filter((name) => /^\d+$/.test(name))) {
       const status = await readFile(`/proc/${pid}/status`, "utf8").catch(() => "");
       if (/^State:\s+Z/m.test(status)) continue; // waits to be reaped
       const uid = Number(/^Uid:\s+(\d+)/m.exec(status)?.[1] ?? 0);
-      if (uid >= this.host.idBase + firstProcessUid) found.push(`process ${pid}`);
+      if (uid >= first && uid < first + 65_536) found.push(`process ${pid}`);
     }
     return found;
   }

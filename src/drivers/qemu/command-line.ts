@@ -31,6 +31,8 @@ export interface Descriptors {
   qmp: number;
   console: number;
   agent: number;
+  /** By slot, then in the order of execStreams. */
+  exec: readonly number[];
   consoleLog: number;
   seed: number;
   /** The guest's own file first, then what it is based on. */
@@ -46,6 +48,20 @@ export interface Descriptors {
  * full Debian boot translates less than this and flushes the cache once at most.
  */
 export const translationCacheMib = 128;
+
+/** Commands that may run in a guest at a time (see guest-exec.ts). */
+export const execSlots = 4;
+export const execStreams = ["in", "out", "err"] as const;
+export type ExecStream = (typeof execStreams)[number];
+
+/** Name of the character device, of its socket, and of the port in the machine that it is plugged into. */
+export function execChardev(slot: number, stream: ExecStream): string {
+  return `exec${slot}-${stream}`;
+}
+
+export const execChardevs: readonly string[] = Array.from({ length: execSlots }, (_, slot) =>
+  execStreams.map((stream) => execChardev(slot, stream)),
+).flat();
 
 /** Fixed places on the PCI bus keep device names in the guest the same when a specification changes. */
 const slots = { root: 0x3, seed: 0x4, random: 0x5, balloon: 0x6, serial: 0x7, firstNic: 0x10 } as const;
@@ -133,6 +149,10 @@ function control(fds: Descriptors): string[] {
     ],
     ...["-serial", "chardev:console"],
     ...["-chardev", `socket,id=agent,fd=${fds.agent},server=on,wait=off`],
+    ...execChardevs.flatMap((id, index) => [
+      "-chardev",
+      `socket,id=${id},fd=${fds.exec[index]},server=on,wait=off`,
+    ]),
   ];
 }
 

@@ -4,7 +4,13 @@ import { constants } from "node:fs";
 import { type FileHandle, open, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { StrataError } from "../../core/errors.ts";
-import { type Accelerator, type Descriptors, type DiskFile, qemuArguments } from "./command-line.ts";
+import {
+  type Accelerator,
+  type Descriptors,
+  type DiskFile,
+  execChardevs,
+  qemuArguments,
+} from "./command-line.ts";
 import { type Confinement, confinedCommand, firstInheritedFd } from "./confinement.ts";
 import type { ChainFile } from "./disk-chain.ts";
 import { type GuestFiles, type GuestRecord, type SocketName, socketNames } from "./guest-files.ts";
@@ -94,9 +100,14 @@ async function openDescriptors(launch: Launch, inheritance: Inheritance): Promis
   for (const name of socketNames) {
     sockets[name] = await inheritance.listen(join(files.runtimeDirectory, `${name}.sock`));
   }
+  const exec: number[] = [];
+  for (const name of execChardevs) {
+    exec.push(await inheritance.listen(join(files.runtimeDirectory, `${name}.sock`)));
+  }
   const boot = record.spec.root.type === "disk" ? record.spec.root.boot : undefined;
   return {
     ...sockets,
+    exec,
     // Appending, so that the log may be shortened while QEMU writes.
     consoleLog: await inheritance.open(files.consoleLog, O_WRONLY | O_CREAT | O_APPEND),
     seed: await inheritance.open(files.seed, O_RDONLY),

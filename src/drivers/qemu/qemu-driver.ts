@@ -23,6 +23,7 @@ import type { Fingerprint } from "../../kinds/host.ts";
 import type { GuestDriver, GuestSpec, ObservedGuest } from "../driver.ts";
 import { HintQueue } from "../hint-queue.ts";
 import { AcceleratorChoice } from "./accelerator-choice.ts";
+import { GuestExec } from "./guest-exec.ts";
 import { GuestFiles, type GuestRecord, guestsDirectory, listGuests } from "./guest-files.ts";
 import { GuestLifecycle, type LifecycleOptions, type Sight } from "./guest-lifecycle.ts";
 import { type QemuConfig, qemuConfigSchema } from "./qemu-config.ts";
@@ -61,6 +62,7 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
   readonly config = qemuConfigSchema as GuestDriver<QemuConfig>["config"];
   readonly handleVersion = 1;
   readonly console: SerialConsole;
+  readonly exec: GuestExec;
   readonly #options: QemuDriverOptions;
   readonly #lifecycle: LifecycleOptions;
   readonly #accelerators: AcceleratorChoice;
@@ -81,6 +83,7 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
       filesOf: (handle) => this.#filesOf(handle),
       isRunning: async (files) => (await this.#guest(files).look()).state === "running",
     });
+    this.exec = new GuestExec({ ...options, guestOf: (handle) => this.#guest(this.#filesOf(handle)) });
   }
 
   async fingerprint(signal: AbortSignal): Promise<Fingerprint> {

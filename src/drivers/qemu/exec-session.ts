@@ -1,0 +1,96 @@
+/** One command's streams over three sockets, whose other ends are virtio-serial ports in the guest. */
+import type { Socket } from "node:net";
+import { PassThrough } from "node:stream";
+import { StrataError } from "../../core/errors.ts";
+import type { ExecSession } from "../driver.ts";
+import { MarkedStream } from "./marked-stream.ts";
+
+export interface ExecSockets {
+  /** Ending our side is the end of the command's input. */
+  in: Socket;
+  /** `TOKEN pid`, the command's output, `TOKEN status`. */
+  out: Socket;
+  /** The command's errors, `TOKEN`. */
+  err: Socket;
+}
+
+export class PortSession implements ExecSession {
+  readonly stdin = new PassThrough();
+  readonly stdout = new PassThrough();
+  readonly stderr = new PassThrough();
+  /** Rejects with Unavailable when the guest ends first. */
+  readonly exit: Promise<number>;
+  /** The command's process id in the guest, once it is about to run. */
+  readonly began: Promise<number>;
+  readonly #sockets: ExecSockets;
+  readonly #exit = Promise.withResolvers<number>();
+  readonly #began = Promise.withResolvers<number>();
+  #pid: number | undefined;
+  #status: number | undefined;
+  #errorsEnded = false;
+
+  constructor(sockets: ExecSockets, token: string) {
+    this.#sockets = sockets;
+    this.exit = this.#exit.promise;
+    this.began = this.#began.promise;
+    // Whoever does not wait for these need not handle their failure.
+    this.exit.catch(() => {});
+    this.began.catch(() => {});
+    this.#forward(sockets.out, this.stdout, token, (text) => this.#onOutputMark(text));
+    this.#forward(sockets.err, this.stderr, token, () => {
+      this.#errorsEnded = true;
+      this.#finishWhenComplete();
+    });
+    this.stdin.on("error", () => {});
+    sockets.in.on("error", () => {});
+    sockets.in.resume(); // nothing comes, but only a flowing socket notices its end
+    this.stdin.pipe(sockets.in);
+  }
+
+  resize(): void {}
+
+  /** Ends all streams; the command's status is `status`, unless it is known already. */
+  finish(status: number | StrataError): void {
+    if (typeof status === "number") {
+      this.#began.resolve(0);
+      this.#exit.resolve(status);
+    } else {
+      this.#began.reject(status);
+      this.#exit.reject(status);
+    }
+    for (const socket of Object.values(this.#sockets)) socket.destroy();
+    this.stdin.destroy();
+    this.stdout.end();
+    this.stderr.end();
+  }
+
+  #onOutputMark(text: string): void {
+    if (this.#pid === undefined) {
+      this.#pid = Number(text);
+      this.#began.resolve(this.#pid);
+    } else {
+      this.#status = Number(text);
+      this.#finishWhenComplete();
+    }
+  }
+
+  #finishWhenComplete(): void {
+    if (this.#status !== undefined && this.#errorsEnded) this.finish(this.#status);
+  }
+
+  #forward(socket: Socket, target: PassThrough, token: string, onMark: (text: string) => void): void {
+    const write = (data: Uint8Array) => {
+      if (target.writable && !target.write(data)) socket.pause();
+    };
+    target.on("drain", () => socket.resume());
+    // A reader that goes away does not end the command; what it prints from then on is dropped.
+    target.on("close", () => socket.resume());
+    target.on("error", () => {});
+    const marked = new MarkedStream(token, write, onMark);
+    socket.on("data", (chunk: Buffer) => marked.push(chunk));
+    socket.on("error", () => {});
+    socket.on("close", () =>
+      this.finish(new StrataError("Unavailable", "the guest ended while the command was running")),
+    );
+  }
+}
