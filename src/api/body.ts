@@ -73,7 +73,7 @@ function decode(bytes: Buffer): string {
 }
 
 /** @throws Invalid for malformed JSON, and for what is too deep or too much to look through. */
-export function parseJson(text: string): Json {
+function parseJson(text: string): Json {
   let value: Json;
   try {
     value = JSON.parse(text) as Json;

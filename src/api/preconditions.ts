@@ -1,11 +1,10 @@
 import type { IncomingHttpHeaders } from "node:http";
 import { hasCode, StrataError } from "../core/errors.ts";
-import type { Revision } from "../store/store.ts";
 import { HttpError } from "./problems.ts";
 
 /** Conditional requests (RFC 9110): a resource's ETag is its revision in quotes. */
 
-export function etagOf(resource: { metadata: { revision: Revision } }): string {
+export function etagOf(resource: { metadata: { revision: number } }): string {
   return `"${resource.metadata.revision}"`;
 }
 
@@ -13,7 +12,7 @@ export function etagOf(resource: { metadata: { revision: Revision } }): string {
  * The revision that a write depends on: `If-Match: "N"`, or 0 for `If-None-Match: *`.
  * @throws Invalid for anything else but `If-Match: *`, which any revision fulfils.
  */
-export function revisionOf(headers: IncomingHttpHeaders): Revision | undefined {
+export function revisionOf(headers: IncomingHttpHeaders): number | undefined {
   const match = headers["if-match"];
   const noneMatch = headers["if-none-match"];
   if (noneMatch !== undefined) {
@@ -32,10 +31,7 @@ export function isKnown(headers: IncomingHttpHeaders, etag: string): boolean {
 }
 
 /** A Conflict over a revision that the client asked for is a failed precondition. */
-export async function withPrecondition<T>(
-  revision: Revision | undefined,
-  work: () => Promise<T>,
-): Promise<T> {
+export async function withPrecondition<T>(revision: number | undefined, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {

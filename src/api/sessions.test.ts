@@ -112,6 +112,20 @@ test("what the agent sends at once is not lost, however late the client listens"
   expect(collected.data).toBe("1:early ");
 });
 
+test("a client that pauses before anything came gets everything once it resumes", async () => {
+  void runAgent((_request, channel) => {
+    void channel.send(1, Buffer.from("early")).then(() => channel.close());
+  });
+  const channel = await client.openSession("log", web, {}, agent.signal);
+  const collected = collect(channel);
+  channel.pause();
+  for (let i = 0; i < 10; i++) await client.version();
+  expect(collected.data).toBe("");
+  channel.resume();
+  expect(await collected.closed).toBeUndefined();
+  expect(collected.data).toBe("1:early ");
+});
+
 test("large data arrives whole, and a reader that stops stops the sender", async () => {
   const total = 32 * 1024 * 1024;
   let sent = 0;

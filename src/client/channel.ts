@@ -75,6 +75,9 @@ class SocketChannel implements Channel {
   readonly #socket: WebSocket;
   readonly #release: () => void;
   #listening = false;
+  #paused = false;
+  /** How it ended, while nobody listens yet. */
+  #end: { code: number; reason: string } | undefined;
   #closedByUs = false;
   #failure: Error | undefined;
   #onData: Channel["onData"] = () => {};
@@ -135,11 +138,13 @@ class SocketChannel implements Channel {
   }
 
   pause(): void {
+    this.#paused = true;
     this.#socket.pause();
   }
 
   resume(): void {
-    this.#socket.resume();
+    this.#paused = false;
+    if (this.#listening) this.#socket.resume();
   }
 
   close(): void {
@@ -156,8 +161,8 @@ class SocketChannel implements Channel {
     if (this.#listening) return;
     this.#listening = true;
     setImmediate(() => {
-      if (this.#socket.readyState === WebSocket.CLOSED) this.#ended(1006, "");
-      else this.#socket.resume();
+      if (this.#end) this.#tellEnd(this.#end);
+      else if (!this.#paused) this.#socket.resume();
     });
   }
 
@@ -182,6 +187,11 @@ class SocketChannel implements Channel {
 
   #ended(code: number, reason: string): void {
     this.#release();
+    this.#end = { code, reason };
+    if (this.#listening) this.#tellEnd(this.#end);
+  }
+
+  #tellEnd({ code, reason }: { code: number; reason: string }): void {
     const onClose = this.#onClose;
     this.#onClose = () => {};
     const inOrder = code === 1000 || this.#closedByUs;

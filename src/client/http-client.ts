@@ -45,6 +45,8 @@ export interface HttpClient extends Client {
 
 const defaultTimeoutMs = 60_000;
 const listPageItems = 500;
+/** Of one `list`, when history vanishes under it. */
+const maxListings = 5;
 /** A stream that is silent for so long is taken for dead: the API sends a comment every 15 s. */
 const silenceMs = 50_000;
 const firstPauseMs = 100;
@@ -100,17 +102,13 @@ class HttpClientImpl implements HttpClient {
     options: ListOptions,
     call?: CallOptions,
   ): Promise<ResourcePage<Resource<S, T>>> {
-    const items: Resource<S, T>[] = [];
-    let after: string | undefined;
-    for (;;) {
-      const page = await this.listPage(
-        kind,
-        { ...options, limit: listPageItems, ...(after === undefined ? {} : { after }) },
-        call,
-      );
-      items.push(...page.items);
-      if (page.next === undefined) return { items, revision: page.revision };
-      after = page.next;
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#allPages(kind, options, call);
+      } catch (error) {
+        // A long listing may be overtaken by the compaction of what it shows.
+        if (attempt === maxListings || !hasCode(error, "Compacted")) throw error;
+      }
     }
   }
 
@@ -263,6 +261,25 @@ class HttpClientImpl implements HttpClient {
 
   close(): void {
     this.#transport.close();
+  }
+
+  async #allPages<S, T>(
+    kind: Kind<S, T>,
+    options: ListOptions,
+    call?: CallOptions,
+  ): Promise<ResourcePage<Resource<S, T>>> {
+    const items: Resource<S, T>[] = [];
+    let after: string | undefined;
+    for (;;) {
+      const page = await this.listPage(
+        kind,
+        { ...options, limit: listPageItems, ...(after === undefined ? {} : { after }) },
+        call,
+      );
+      items.push(...page.items);
+      if (page.next === undefined) return { items, revision: page.revision };
+      after = page.next;
+    }
   }
 
   async #resource<S, T>(call: Call, options: CallOptions | undefined): Promise<Resource<S, T>> {

@@ -9,7 +9,7 @@ import { systemPrincipal } from "./principal.ts";
 import type { Resources } from "./resources.ts";
 
 /** A name that no other event has; names of one project sort by time. */
-export function eventName(clock: Clock, random: Random): string {
+function eventName(clock: Clock, random: Random): string {
   return `e${clock.now().toString(36).padStart(9, "0")}-${shortId(newUid(random))}`;
 }
 

@@ -12,7 +12,7 @@ import type { Principal } from "./principal.ts";
 
 /** How long a key is remembered. */
 export const idempotencyTtlMs = 24 * 60 * 60 * 1000;
-export const idempotencyKeyRule = "1 to 200 printable ASCII characters";
+const idempotencyKeyRule = "1 to 200 printable ASCII characters";
 
 const prefix = "/idempotency/";
 

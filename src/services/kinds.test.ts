@@ -68,6 +68,21 @@ test("what is larger than every ready host is refused at once; without a ready h
   await expect(createInstance(services, "late", { memoryMib: 8192 })).rejects.toThrow("has 2 GiB");
 });
 
+test("a host stays while instances are on it", async () => {
+  const { services } = await testServices();
+  await createImage(services);
+  await createHost(services, "one", 8192);
+  const instance = await createInstance(services, "web");
+  await services.resources.patchStatus(system, instanceKind, web, instance.metadata.uid, { host: "one" });
+  await expect(services.resources.delete(system, hostKind, { name: "one" })).rejects.toMatchObject({
+    code: "Conflict",
+    message: expect.stringContaining('"web"'),
+  });
+  await services.resources.delete(system, instanceKind, web);
+  await services.resources.removeFinalizer(system, instanceKind, web, instance.metadata.uid, "agent");
+  await services.resources.delete(system, hostKind, { name: "one" });
+});
+
 test("a protected instance stays, and says how to change that", async () => {
   const { services } = await testServices();
   await createImage(services);

@@ -18,7 +18,7 @@ import type { Ranges } from "./ranges.ts";
 
 /** The project that exists from the start, and the network that every project comes with. */
 export const defaultProject = "default";
-export const defaultNetwork = "default";
+const defaultNetwork = "default";
 
 /**
  * A project is born with its network `default`. From the commit that marks it for deletion, a tombstone bars every

@@ -7,7 +7,7 @@ import { addressKey, formatCidr, lastOf, overlaps, parseCidr, type Range, sizeOf
  * allocation also rewrites `/allocations/cidrs`, so that of two that looked at the same state only one commits.
  */
 
-export const defaultNetworkPool = "10.77.0.0/16";
+const defaultNetworkPool = "10.77.0.0/16";
 /** Length of the ranges that Strata picks. */
 const allocatedPrefixLength = 24;
 

@@ -20,6 +20,7 @@ import { Addresses } from "./addresses.ts";
 import { Capacity } from "./capacity.ts";
 import { createRecordEvent, type RecordEvent } from "./events.ts";
 import type { KindHooks } from "./hooks.ts";
+import { hostHooks } from "./hosts.ts";
 import { pruneIdempotencyKeys } from "./idempotency.ts";
 import { imageHooks } from "./images.ts";
 import { instanceHooks, volumeHooks } from "./instances.ts";
@@ -94,7 +95,7 @@ function hooksOf(options: ServicesOptions): ReadonlyMap<string, KindHooks> {
     [instanceKind, instanceHooks(addresses, capacity) as KindHooks],
     [volumeKind, volumeHooks as KindHooks],
     [tokenKind, tokenHooks() as KindHooks],
-    [hostKind, { committed: () => capacity.invalidate() }],
+    [hostKind, hostHooks(() => capacity.invalidate()) as KindHooks],
   ];
   return new Map(hooks.map(([kind, own]) => [kind.name, own]));
 }

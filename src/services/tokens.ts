@@ -41,7 +41,7 @@ export function tokenHooks(): Hooks {
 }
 
 /** Shown instead of the real hash. */
-export const hiddenHash = "0".repeat(64);
+const hiddenHash = "0".repeat(64);
 
 export class Tokens {
   readonly #world: World;
