@@ -106,11 +106,12 @@ fi
 echo "tiny: ready"
 console() {
   while :; do
-    setsid -c sh -l </dev/console >/dev/console 2>&1
+    setsid -c sh -l <$1 >$1 2>&1
     usleep 200000
   done
 }
-console &
+console /dev/console &
+[ "$vm" != yes ] && [ -c /dev/tty1 ] && console /dev/tty1 & # what people attach to in a container
 while :; do wait; sleep 1 & done
 `;
 
