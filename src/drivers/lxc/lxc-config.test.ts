@@ -84,6 +84,7 @@ test("a container with a network card, on a host with AppArmor", () => {
     lxc.mount.entry = /state/lxc/0123456789abcdef/seed var/lib/cloud/seed/nocloud none bind,ro,nosuid,nodev,noexec,create=dir 0 0
     lxc.pty.max = 1024
     lxc.tty.max = 1
+    lxc.environment = container_ttys=pts/1
     lxc.console.logfile = /state/lxc/0123456789abcdef/console/log
     lxc.console.size = 1048576
     lxc.console.rotate = 1

@@ -151,6 +151,8 @@ function terminals(place: LxcPlace): string[] {
     "lxc.pty.max = 1024",
     // The console itself is only logged: LXC's monitor blocks on a slow reader. People get /dev/tty1.
     "lxc.tty.max = 1",
+    // Where systemd finds it: the console is the first pseudo terminal inside, tty1 the second.
+    "lxc.environment = container_ttys=pts/1",
     `lxc.console.logfile = ${place.consoleLog}`,
     `lxc.console.size = ${consoleLogBytes}`,
     "lxc.console.rotate = 1",
