@@ -63,7 +63,7 @@ account() {
 names=$(missing "$@")
 if [ -z "$names" ]; then
   if [ "$(id -u)" -eq 0 ] && [ $# -eq 0 ]; then
-    (umask 077 && mkdir -p "$state")
+    mkdir -p "$state"
     [ ! -e "$before" ] || account
     cp "$tools/packages.txt" "$stamp"
   fi
@@ -75,7 +75,7 @@ set -- $names
 if [ "$(id -u)" -ne 0 ]; then
   fail "these packages are missing: $*; install them with: sudo apt-get install --no-install-recommends $*"
 fi
-(umask 077 && mkdir -p "$state")
+mkdir -p "$state"
 exec 8>"$state/packages-lock"
 if command -v flock >/dev/null; then flock 8; fi
 

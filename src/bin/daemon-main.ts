@@ -4,7 +4,7 @@
  * goes on from what the store and the host say.
  */
 import { writeFileSync } from "node:fs";
-import { mkdir, rename, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { dirname } from "node:path";
 import { systemClock } from "../core/clock.ts";
 import { describeError, StrataError } from "../core/errors.ts";
@@ -57,10 +57,19 @@ export async function runDaemon(): Promise<void> {
   );
 }
 
+/**
+ * Others may pass through, and see nothing: guests run as users of their own and have to reach their files. What is
+ * secret has a mode of its own.
+ */
 async function prepareDirectories(settings: Settings): Promise<void> {
-  for (const directory of [settings.stateDir, settings.runDir, dirname(settings.socketPath)]) {
-    await mkdir(directory, { recursive: true, mode: 0o700 });
+  process.umask(0o022);
+  const { stateDir, runDir, socketPath } = settings;
+  const base = settings.ownDirectory === undefined ? [] : [settings.ownDirectory];
+  for (const directory of [...base, stateDir, runDir]) {
+    await mkdir(directory, { recursive: true, mode: 0o711 });
+    await chmod(directory, 0o711);
   }
+  await mkdir(dirname(socketPath), { recursive: true, mode: 0o711 });
 }
 
 /** Pid and start time identify this process for good. */

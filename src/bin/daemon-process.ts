@@ -106,7 +106,7 @@ export async function startDaemon(settings: Settings, clock: Clock, signal: Abor
 }
 
 function startInBackground(settings: Settings): ChildProcess {
-  mkdirSync(settings.stateDir, { recursive: true, mode: 0o700 });
+  mkdirSync(settings.stateDir, { recursive: true, mode: 0o711 });
   if (existsSync(settings.logFile) && statSync(settings.logFile).size > maxLogBytes) {
     renameSync(settings.logFile, `${settings.logFile}.1`);
   }
@@ -203,7 +203,6 @@ RestartSec=1
 OOMScoreAdjust=-800
 TasksMax=infinity
 LimitNOFILE=1048576
-UMask=0077
 
 [Install]
 WantedBy=multi-user.target

@@ -18,6 +18,8 @@ export interface Settings extends HostConfig {
   fake: boolean;
   /** Of the process in the background, when systemd does not keep it. */
   logFile: string;
+  /** STRATA_DIR, when it holds all of it. */
+  ownDirectory: string | undefined;
   pidFile: string;
 }
 
@@ -51,6 +53,7 @@ export function readSettings(env: Environment, option: Source = () => undefined,
     logLevel: value("log-level") ?? "info",
     fake: fake || value("fake") === "1",
     logFile: join(stateDir, "daemon.log"),
+    ownDirectory: base,
     pidFile: join(runDir, "daemon.pid"),
   };
   const fields = problems(settings);
@@ -93,6 +96,7 @@ export function isMachineDaemon(settings: Settings): boolean {
 /** The variables from which `readSettings` makes the same settings again. */
 export function settingsEnvironment(settings: Settings): Record<string, string> {
   return {
+    ...(settings.ownDirectory === undefined ? {} : { STRATA_DIR: settings.ownDirectory }),
     STRATA_STATE_DIR: settings.stateDir,
     STRATA_RUN_DIR: settings.runDir,
     STRATA_IMAGE_DIR: settings.imageDir,

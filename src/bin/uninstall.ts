@@ -6,7 +6,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { readdir, rm, rmdir } from "node:fs/promises";
 import { flushCompileCache } from "node:module";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { OptionValues, Session } from "../cli/command.ts";
 import type { Output } from "../cli/output.ts";
@@ -93,9 +93,9 @@ async function deleteProjects(client: Client, session: Session): Promise<void> {
 async function removeFiles(settings: Settings): Promise<void> {
   for (const directory of [settings.runDir, settings.stateDir])
     await rm(directory, { recursive: true, force: true });
-  const base = dirname(settings.stateDir);
-  if (dirname(settings.runDir) !== base) return;
-  // All of it below one STRATA_DIR. Images of a directory elsewhere are shared with other daemons.
+  const base = settings.ownDirectory;
+  if (base === undefined) return;
+  // Images of a directory elsewhere are shared with other daemons.
   await rm(join(base, "images"), { recursive: true, force: true });
   if (existsSync(base) && (await readdir(base)).length === 0) await rmdir(base);
 }
