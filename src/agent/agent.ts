@@ -31,6 +31,7 @@ import { createOrphanReconciler } from "./orphans/orphans.ts";
 import { ResourceView, specChanged } from "./resource-view.ts";
 import { runSessions } from "./sessions/sessions.ts";
 import { tcpConnect } from "./tcp-connect.ts";
+import { createVolumeReconciler } from "./volumes/volumes.ts";
 
 export type { AgentOptions } from "./agent-context.ts";
 
@@ -84,6 +85,7 @@ function startRooms(context: AgentContext, options: AgentOptions): Promise<void>
       { ...shared, concurrency: 2, backoff: { minMs: 5_000, maxMs: 300_000 } },
       signal,
     ),
+    runReconciler(createVolumeReconciler(context), shared, signal),
     runReconciler(createOrphanReconciler(context), shared, signal),
     runHeartbeat(context),
     runSessions(context),

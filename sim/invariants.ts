@@ -1,0 +1,140 @@
+import { hostKind } from "../src/kinds/host.ts";
+import { type Instance, instanceKind } from "../src/kinds/instance.ts";
+import { systemPrincipal } from "../src/services/principal.ts";
+import type { Services } from "../src/services/services.ts";
+import type { SimulatedHost } from "./simulated-host.ts";
+import type { Users } from "./users.ts";
+
+/** What must hold at every moment, faults or not. Breaches in the middle of things are noticed by hooks in the worlds. */
+export class Invariants {
+  readonly #services: Services;
+  readonly #hosts: readonly SimulatedHost[];
+  readonly #users: Users;
+  /** Guests that were started so far. */
+  starts = 0;
+  readonly #breaches: string[] = [];
+  /** Uid to the host it first ran on: an instance never changes hosts. */
+  readonly #homes = new Map<string, string>();
+  readonly #recorded = new Set<string>();
+
+  constructor(services: Services, hosts: readonly SimulatedHost[], users: Users) {
+    this.#services = services;
+    this.#hosts = hosts;
+    this.#users = users;
+    for (const host of hosts) this.#watchWorld(host);
+  }
+
+  /** @throws Error naming what does not hold. */
+  async check(): Promise<void> {
+    const instances = await this.#instances();
+    await this.#checkMemory(instances);
+    this.#checkAddresses();
+    for (const { metadata, status } of instances) {
+      if (status.handle !== undefined) this.#recorded.add(metadata.uid);
+    }
+    if (this.#breaches.length > 0) throw new Error(this.#breaches.join("; "));
+  }
+
+  /** The run of each running guest. */
+  runs(): Map<string, string> {
+    const runs = new Map<string, string>();
+    for (const { machine } of this.#hosts) {
+      for (const [uid, guest] of machine.world.guests) {
+        if (guest.state === "running") runs.set(uid, guest.runId ?? "");
+      }
+    }
+    return runs;
+  }
+
+  checkSameRuns(before: ReadonlyMap<string, string>): void {
+    const now = this.runs();
+    for (const [uid, run] of before) {
+      if (now.get(uid) !== run)
+        throw new Error(`guest ${uid} was restarted at rest: ${run}, ${now.get(uid)}`);
+    }
+  }
+
+  #watchWorld({ name, machine: { world } }: SimulatedHost): void {
+    const run = world.run.bind(world);
+    world.run = (uid) => {
+      if (world.guests.get(uid)?.state !== "running") this.#checkStart(uid, name);
+      run(uid);
+    };
+    const end = world.end.bind(world);
+    world.end = (uid, reason, message) => {
+      const undisturbed = !this.#users.disturbed.has(uid);
+      if (reason === "requested" && undisturbed && world.guests.get(uid)?.state === "running") {
+        this.#breaches.push(`guest ${uid} on ${name} was stopped, and nobody wanted that`);
+      }
+      end(uid, reason, message);
+    };
+    const remove = world.remove.bind(world);
+    world.remove = (uid) => {
+      if (!this.#users.disturbed.has(uid) && world.guests.has(uid)) {
+        this.#breaches.push(`guest ${uid} on ${name} was removed, and nobody wanted that`);
+      }
+      remove(uid);
+    };
+  }
+
+  #checkStart(uid: string, host: string): void {
+    this.starts++;
+    const home = this.#homes.get(uid);
+    if (home !== undefined && home !== host)
+      this.#breaches.push(`guest ${uid} ran on ${home} and starts on ${host}`);
+    this.#homes.set(uid, host);
+    for (const other of this.#hosts) {
+      const there = other.machine.world.guests.get(uid as never);
+      if (other.name !== host && there?.state === "running") {
+        this.#breaches.push(`guest ${uid} runs on ${other.name} and starts on ${host}`);
+      }
+    }
+    this.#services.resources.list(systemPrincipal, instanceKind, { limit: 1000 }).then(({ items }) => {
+      const instance = (items as Instance[]).find(({ metadata }) => metadata.uid === uid);
+      if (instance && instance.status.handle === undefined) {
+        this.#breaches.push(`guest ${uid} started on ${host} before its handle was recorded`);
+      }
+      if (instance && instance.status.host !== host) {
+        this.#breaches.push(`guest ${uid} started on ${host}, its instance is on ${instance.status.host}`);
+      }
+    });
+  }
+
+  async #checkMemory(instances: readonly Instance[]): Promise<void> {
+    const { items } = await this.#services.resources.list(systemPrincipal, hostKind, { limit: 1000 });
+    for (const host of items as {
+      metadata: { name: string };
+      status: { allocatable: { memoryMib: number } };
+    }[]) {
+      const promised = instances
+        .filter(({ status }) => status.host === host.metadata.name)
+        .reduce((sum, { spec }) => sum + spec.memoryMib, 0);
+      if (promised > host.status.allocatable.memoryMib) {
+        this.#breaches.push(`${promised} MiB are promised on ${host.metadata.name}`);
+      }
+    }
+  }
+
+  #checkAddresses(): void {
+    const seen = new Map<string, string>();
+    for (const { machine } of this.#hosts) {
+      for (const [uid, { spec, state }] of machine.world.guests) {
+        if (state !== "running") continue;
+        for (const { macAddress, ipAddress, netns } of spec.nics) {
+          for (const address of [`${netns} ${ipAddress}`, macAddress]) {
+            const other = seen.get(address);
+            if (other !== undefined && other !== uid) {
+              this.#breaches.push(`guests ${uid} and ${other} share ${address}`);
+            }
+            seen.set(address, uid);
+          }
+        }
+      }
+    }
+  }
+
+  async #instances(): Promise<Instance[]> {
+    const page = await this.#services.resources.list(systemPrincipal, instanceKind, { limit: 1000 });
+    return page.items as Instance[];
+  }
+}

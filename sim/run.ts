@@ -1,0 +1,29 @@
+/** `node sim/run.ts --seeds N [--from S] [--minutes M]`: many histories, and the seed of each that goes wrong. */
+import { parseArgs } from "node:util";
+import { systemClock } from "../src/core/clock.ts";
+import { simulate } from "./simulation.ts";
+
+const { values } = parseArgs({
+  options: {
+    seeds: { type: "string", default: "100" },
+    from: { type: "string", default: "1" },
+    minutes: { type: "string", default: "4" },
+  },
+});
+const from = Number(values.from);
+const begun = systemClock.monotonicMs();
+let failures = 0;
+const totals: Record<string, number> = {};
+for (let seed = from; seed < from + Number(values.seeds); seed++) {
+  try {
+    const { counts } = await simulate({ seed, turmoilMs: Number(values.minutes) * 60_000 });
+    for (const [name, count] of Object.entries(counts)) totals[name] = (totals[name] ?? 0) + count;
+  } catch (error) {
+    failures++;
+    console.error(error instanceof Error ? error.message : error);
+  }
+}
+const seconds = Math.round((systemClock.monotonicMs() - begun) / 1000);
+console.log(`${values.seeds} histories in ${seconds} s, ${failures} failed`);
+console.log(totals);
+process.exit(failures > 0 ? 1 : 0);
