@@ -201,6 +201,14 @@ describe("refusals", () => {
     expect(huge).toMatchObject({ status: 413, json: { detail: expect.stringContaining("/v1/uploads") } });
   });
 
+  test("a large body that nobody wants does not keep the answer from its sender", async () => {
+    const body = Buffer.alloc(50 * 1024 * 1024, " ");
+    expect((await call("POST", "/v1/nothing", { body })).status).toBe(413);
+    expect((await call("POST", keys, { body, headers: { "content-type": "text/plain" } })).status).toBe(415);
+    const chunked = { "transfer-encoding": "chunked", "content-length": "" };
+    expect((await call("POST", keys, { body, headers: chunked })).status).toBe(413);
+  });
+
   test("headers beyond the limit, and what is no HTTP, get a problem too", async () => {
     const long = await call("GET", "/v1/version", { headers: { "x-long": "x".repeat(64 * 1024) } });
     expect(long).toMatchObject({ status: 431, json: { code: "Invalid" } });

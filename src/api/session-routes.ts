@@ -33,6 +33,8 @@ type Verb = SessionRequest["verb"];
 
 /** From the agent's answer to the client's finished upgrade. */
 const upgradeMs = 10_000;
+/** Two for each session: the client's and the agent's. */
+const maxSockets = 2_000;
 const maxParametersLength = 16 * 1024;
 
 interface Parts {
@@ -52,6 +54,12 @@ export function installSessionRoutes(app: FastifyInstance, parts: Parts): void {
         websocket: true,
         preHandler: async (request) => {
           requireUpgrade(request);
+          if (app.websocketServer.clients.size >= maxSockets) {
+            throw new StrataError(
+              "Unavailable",
+              "too many sessions are open; try again when some have ended",
+            );
+          }
           request.agentSocket = await openSession(parts, verb, request);
         },
       },

@@ -65,12 +65,14 @@ export function raw(
 ): Promise<RawAnswer> {
   return new Promise((resolve, reject) => {
     const { body } = options;
-    const headers = {
+    const headers: Record<string, string | number> = {
       ...(body === undefined
         ? {}
         : { "content-type": "application/json", "content-length": Buffer.byteLength(body) }),
       ...options.headers,
     };
+    // An empty length stands for a body of unknown length.
+    if (headers["content-length"] === "") delete headers["content-length"];
     const outgoing = request({ socketPath, method, path, headers, agent: false }, (response) => {
       const chunks: Buffer[] = [];
       response.on("data", (chunk: Buffer) => chunks.push(chunk));

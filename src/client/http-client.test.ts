@@ -227,6 +227,26 @@ test("what is not our API is not taken for it", async () => {
   );
 });
 
+test("a deletion whose answer was lost is done when the repetition finds nothing", async () => {
+  let requests = 0;
+  const path = join(test1.dir, "lossy.sock");
+  const server = createServer((request, response) => {
+    requests++;
+    if (requests === 1) request.socket.destroy();
+    else {
+      const problem = JSON.stringify({ code: "NotFound", detail: "there is no such key pair" });
+      response.writeHead(404, { "content-type": "application/problem+json" }).end(problem);
+    }
+  }).listen(path);
+  await new Promise((resolve) => server.once("listening", resolve));
+  const lossy = createHttpClient({ socketPath: path, retryForMs: 5_000 });
+  await lossy.delete(keyPairKind, laptop);
+  expect(requests).toBe(2);
+  await expect(lossy.delete(keyPairKind, laptop)).rejects.toMatchObject({ code: "NotFound" });
+  lossy.close();
+  await new Promise((resolve) => server.close(resolve));
+});
+
 test("an answer that never comes is given up on; one that breaks off is told", async () => {
   await withServer(
     () => {},

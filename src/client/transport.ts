@@ -74,10 +74,14 @@ export class Transport {
 
   /** Answers of status 2xx and 304. @throws the error that the API gave; Unavailable; Timeout; the signal's reason. */
   async call(call: Call): Promise<Answer> {
-    return this.#retrying(call, async (attempt) => {
+    return this.#retrying(call, async (attempt, repeated) => {
       const { response, text } = await this.#read(call, attempt);
       const status = response.statusCode ?? 0;
       const json = parseJson(text);
+      // The attempt before, whose answer was lost, has done it.
+      if (status === 404 && repeated && call.method === "DELETE") {
+        return { status: 204, headers: response.headers, json: undefined };
+      }
       if (status < 300 || status === 304) return { status, headers: response.headers, json };
       throw fromProblem(json, status, this.#describe(call));
     });
@@ -119,14 +123,19 @@ export class Transport {
     this.#agent.destroy();
   }
 
-  async #retrying<T>(call: Call, attempt: (signal: AttemptSignal) => Promise<T>): Promise<T> {
+  /** `repeated`: an earlier attempt may have taken effect. */
+  async #retrying<T>(
+    call: Call,
+    attempt: (signal: AttemptSignal, repeated: boolean) => Promise<T>,
+  ): Promise<T> {
     const { clock, random, retryForMs, timeoutMs } = this.#options;
     const deadline = clock.monotonicMs() + retryForMs;
     let reused = false;
+    let repeated = false;
     for (let pauseMs = firstPauseMs; ; pauseMs = Math.min(pauseMs * 2, longestPauseMs)) {
       const signal = new AttemptSignal(clock, call, timeoutMs, this.#describe(call));
       try {
-        return await attempt(signal);
+        return await attempt(signal, repeated);
       } catch (error) {
         call.signal?.throwIfAborted();
         if (!mayRepeat(call, error)) throw withoutMark(error);
@@ -134,6 +143,7 @@ export class Transport {
         const fresh: boolean = error instanceof Unreachable && error.reused && !reused;
         if (!fresh && clock.monotonicMs() + pauseMs > deadline) throw withoutMark(error);
         reused ||= fresh;
+        repeated ||= error instanceof Unreachable && error.sent;
         if (!fresh) await clock.sleep(pauseMs * (0.5 + randomFraction(random) / 2), call.signal);
       } finally {
         signal.release();
