@@ -16,6 +16,7 @@ import { createHttpClient } from "../client/http-client.ts";
 import type { Clock } from "../core/clock.ts";
 import { StrataError } from "../core/errors.ts";
 import { run } from "../host/run.ts";
+import { hostKind } from "../kinds/host.ts";
 import { compileCacheDirectory } from "./compile-cache.ts";
 import { isMachineDaemon, type Settings, settingsEnvironment } from "./settings.ts";
 
@@ -65,15 +66,14 @@ export function startTimeOf(pid: number): string {
   return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19] ?? "";
 }
 
-/** True when the API answers. */
+/** True when the API answers and knows this host. */
 export async function answers(settings: Settings, clock: Clock): Promise<boolean> {
   if (!existsSync(settings.socketPath)) return false;
   const client: Client = createHttpClient({ socketPath: settings.socketPath });
   const abort = new AbortController();
   const cancel = clock.after(2_000, () => abort.abort(new StrataError("Timeout", "no answer")));
   try {
-    await client.version({ signal: abort.signal });
-    return true;
+    return (await client.listPage(hostKind, { limit: 1 }, { signal: abort.signal })).items.length > 0;
   } catch {
     return false;
   } finally {

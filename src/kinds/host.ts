@@ -4,6 +4,8 @@ import { conditionSchema, defineKind, type ResourceOf } from "./kind.ts";
 /** What one driver can do on one host: proven there, never assumed. */
 export const fingerprintSchema = z.strictObject({
   available: z.boolean(),
+  /** True until the first proof has come in: nobody knows yet whether it is available. */
+  probing: z.boolean().optional(),
   /** Why not available, and what would help. Empty when available. */
   message: z.string().max(1024),
   version: z.string().max(200),

@@ -3,7 +3,7 @@
  * Drivers are told one by one as their proof comes in, so that a slow one keeps nobody waiting.
  */
 import { hasCode } from "../../core/errors.ts";
-import { type HostStatus, hostKind } from "../../kinds/host.ts";
+import { type Fingerprint, type HostStatus, hostKind } from "../../kinds/host.ts";
 import { Hints } from "../../reconcile/hints.ts";
 import type { Reconciler, Watch } from "../../reconcile/reconciler.ts";
 import type { AgentContext } from "../agent-context.ts";
@@ -14,6 +14,16 @@ export interface HostReconciler extends Reconciler<HostWorld, HostAction, HostSt
   /** More is known of the drivers. */
   driversKnown(): void;
 }
+
+const beingProbed: Fingerprint = {
+  available: false,
+  probing: true,
+  message: "is being probed",
+  version: "",
+  types: [],
+  abilities: [],
+  facts: {},
+};
 
 export function createHostReconciler(context: AgentContext): HostReconciler {
   const { client, hostName, drivers, disks, machine } = context;
@@ -28,10 +38,10 @@ export function createHostReconciler(context: AgentContext): HostReconciler {
         client.get(hostKind, { name: hostName }, { signal }),
         disks.capacity(),
       ]);
-      const fingerprints = [...drivers.all()].flatMap(({ name }) => {
+      const fingerprints = [...drivers.all()].map(({ name }) => {
         // After a restart, what was proven before holds until it is proven anew.
-        const fingerprint = drivers.fingerprint(name) ?? host?.status.drivers[name];
-        return fingerprint ? [[name, fingerprint] as const] : [];
+        const fingerprint = drivers.fingerprint(name) ?? host?.status.drivers[name] ?? beingProbed;
+        return [name, fingerprint] as const;
       });
       return { host, disk, machine, fingerprints };
     },

@@ -6,7 +6,7 @@ export interface HostWorld {
   host: Host | undefined;
   machine: Machine;
   disk: { totalMib: number; freeMib: number };
-  /** Of the drivers probed so far, in the order of preference. */
+  /** In the order of preference; `probing` where nothing is proven yet. */
   fingerprints: readonly (readonly [name: string, fingerprint: Fingerprint])[];
 }
 

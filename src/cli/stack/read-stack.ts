@@ -4,7 +4,7 @@ import { hasCode } from "../../core/errors.ts";
 import { type Host, hostKind } from "../../kinds/host.ts";
 import type { Kind } from "../../kinds/kind.ts";
 import { projectKind } from "../../kinds/project.ts";
-import { type Patience, retrying } from "../watching.ts";
+import { follow, type Patience, retrying } from "../watching.ts";
 import { type Existing, stackKinds } from "./plan-stack.ts";
 
 /** The project, if there, and all resources of the stack's kinds in it. */
@@ -26,12 +26,30 @@ export async function readProject(client: Client, project: string, limits: Patie
   return [{ kind: projectKind as Kind, resource: own }, ...contents.flat()];
 }
 
-/** All hosts, as far as the caller may see them. */
+/** A new host's drivers are probed within this time (a proof of KVM takes the longest). */
+const probeTimeMs = 30_000;
+
+/**
+ * All hosts, as far as the caller may see them. Right after its start a host does not know yet what it can do: then this
+ * waits for it.
+ */
 export async function readHosts(client: Client, limits: Patience): Promise<Host[]> {
+  let hosts: Host[] = [];
+  const look = (found: ReadonlyMap<string, Host>) => {
+    hosts = [...found.values()];
+    return !hosts.some(isProbing);
+  };
+  const deadlineMs = Math.min(limits.deadlineMs, limits.clock.monotonicMs() + probeTimeMs);
   try {
-    return (await retrying(() => client.list(hostKind, {}, { signal: limits.signal }), limits)).items;
+    await follow(client, hostKind, {}, { ...limits, deadlineMs }, look, () => "probing the host");
   } catch (error) {
-    if (hasCode(error, "Forbidden")) return [];
-    throw error;
+    limits.signal.throwIfAborted();
+    if (!hasCode(error, "Forbidden", "Timeout")) throw error;
   }
+  return hosts;
+}
+
+function isProbing(host: Host): boolean {
+  const drivers = Object.values(host.status.drivers);
+  return (host.status.state !== "ready" && drivers.length === 0) || drivers.some((driver) => driver.probing);
 }
