@@ -51,3 +51,22 @@ async function proveKvm(settings: Settings, signal: AbortSignal) {
   if (kernel === undefined) throw new StrataError("Unavailable", "there is no kernel to prove KVM with yet");
   return await probeKvm({ kernel, clock: systemClock, cacheFile: join(cacheDir, "kvm.json"), signal });
 }
+
+/**
+ * Takes away what stays on a host although no guest and no network is left: rules and settings of the kernel, and the
+ * daemon's own control groups. No daemon may run.
+ */
+export async function removeHostTraces(
+  settings: Settings,
+  logger: Logger,
+  signal: AbortSignal,
+): Promise<void> {
+  const cgroups = await openCgroups({ clock: systemClock });
+  const networks = createNetworks({ config: settings, cgroups, clock: systemClock, logger });
+  try {
+    await networks.removeEverything(signal);
+  } finally {
+    networks.close();
+  }
+  for (const group of [settings.namespace, `${settings.namespace}.monitors`]) await cgroups.remove(group);
+}

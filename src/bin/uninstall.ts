@@ -11,8 +11,9 @@ import { fileURLToPath } from "node:url";
 import type { OptionValues, Session } from "../cli/command.ts";
 import type { Output } from "../cli/output.ts";
 import { follow, patience } from "../cli/watching.ts";
-import type { Client } from "../client/client.ts";
+import type { HttpClient } from "../client/http-client.ts";
 import { StrataError } from "../core/errors.ts";
+import { silentLogger } from "../core/logger.ts";
 import { instanceKind } from "../kinds/instance.ts";
 import { projectKind } from "../kinds/project.ts";
 import { answers, removeUnit, startDaemon, stopDaemon } from "./daemon-process.ts";
@@ -34,6 +35,10 @@ export async function uninstall(session: Session, settings: Settings, values: Op
   if (client) await deleteProjects(client, session);
   await stopDaemon(settings, session.clock);
   if (isMachineDaemon(settings)) await removeUnit();
+  if (hasState && !settings.fake) {
+    const { removeHostTraces } = await import("./real-host-parts.ts");
+    await removeHostTraces(settings, silentLogger, session.signal);
+  }
   await removeFiles(settings);
   const kept = removePackages(packages, session);
   if (isMachineDaemon(settings)) await removeToolchain();
@@ -45,13 +50,13 @@ export async function uninstall(session: Session, settings: Settings, values: Op
 }
 
 /** Only a daemon can take its guests and networks away: it is started when it does not run. */
-async function reachDaemon(session: Session, settings: Settings): Promise<Client> {
+async function reachDaemon(session: Session, settings: Settings): Promise<HttpClient> {
   if (!(await answers(settings, session.clock))) await startDaemon(settings, session.clock, session.signal);
   const { createHttpClient } = await import("../client/http-client.ts");
   return createHttpClient({ socketPath: settings.socketPath });
 }
 
-async function refuseInstances(client: Client, session: Session, force: boolean): Promise<void> {
+async function refuseInstances(client: HttpClient, session: Session, force: boolean): Promise<void> {
   const { items } = await client.list(instanceKind, {}, { signal: session.signal });
   if (items.length === 0 || force) return;
   const names = items.map(({ metadata }) => `${metadata.project}/${metadata.name}`);
@@ -63,7 +68,7 @@ async function refuseInstances(client: Client, session: Session, force: boolean)
 }
 
 /** With all that is in them: instances, images, networks. */
-async function deleteProjects(client: Client, session: Session): Promise<void> {
+async function deleteProjects(client: HttpClient, session: Session): Promise<void> {
   const { signal } = session;
   for (const instance of (await client.list(instanceKind, {}, { signal })).items) {
     if (!instance.spec.protected) continue;
@@ -73,7 +78,7 @@ async function deleteProjects(client: Client, session: Session): Promise<void> {
   }
   const { items } = await client.list(projectKind, {}, { signal });
   for (const { metadata } of items) {
-    if (!metadata.deletedAt) await client.delete(projectKind, { name: metadata.name }, { signal });
+    if (!metadata.deletedAt) await client.deleteProject(metadata.name, { signal, cascade: true });
   }
   const uids = new Set<string>(items.map(({ metadata }) => metadata.uid));
   await follow(
