@@ -10,6 +10,7 @@ state=${state:-/var/lib/strata}
 record=$state/installed-packages
 before=$state/packages-before # what was there before an installation that has not ended yet
 stamp=$state/packages-checked
+log=$state/packages.log
 
 fail() {
   printf 'error: %s\n' "$*" >&2
@@ -48,7 +49,17 @@ missing() {
 
 apt() {
   DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 \
-    apt-get -qq -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 "$@" </dev/null >&2
+    apt-get -q -y -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 "$@" </dev/null >>"$log" 2>&1 8>&-
+}
+
+# Every one of these can be installed, as far as the package lists know.
+available() {
+  [ "$(LC_ALL=C apt-cache policy "$@" 2>/dev/null | grep -c '^  Candidate: [^(]')" -eq $# ]
+}
+
+give_up() {
+  tail -n 15 "$log" >&2
+  fail "$* (all of it is in $log)"
 }
 
 # Adds what an installation brought to the record.
@@ -90,10 +101,12 @@ done
   mv "$before.new" "$before"
 }
 # A package manager that was interrupted refuses to go on until this has run.
-dpkg --configure -a >&2 || true
-apt-cache show "$@" >/dev/null 2>&1 || apt update || fail "apt-get update failed; see its message above"
-apt install --no-install-recommends "$@" 8>&- || {
+: >"$log"
+dpkg --configure -a </dev/null >>"$log" 2>&1 8>&- || true
+available "$@" || apt update || give_up "apt-get cannot fetch the package lists"
+apt install --no-install-recommends "$@" || {
   printf 'strata: tries again with fresh package lists\n' >&2
-  apt update && apt install --no-install-recommends "$@" 8>&-
-} || fail "apt-get could not install: $*; its message above says why"
+  apt update && apt install --no-install-recommends "$@"
+} || give_up "apt-get cannot install: $*"
 account
+printf 'strata: %s packages installed, with what they depend on\n' "$(wc -l <"$record")" >&2
