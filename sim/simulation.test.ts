@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { simulate } from "./simulation.ts";
 
 /** `node sim/run.ts --seeds 1000` for more of them. */
-const seeds = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+const seeds = [1, 2, 3, 4, 5, 6];
 
 test.each(seeds)("a cluster in turmoil comes to rest, and nothing is lost or doubled (seed %i)", async (seed) => {
   const { counts } = await simulate({ seed });

@@ -17,7 +17,7 @@ export interface NewEvent {
 const maxPending = 256;
 
 /** What an event tells of is mostly under way still, and comes first. */
-const delayMs = 100;
+const delayMs = 500;
 
 /** Sends events in the background, in order, one at a time. An event may be lost, and nothing waits for one. */
 export class EventRecorder {

@@ -13,10 +13,11 @@ export interface Plan<Action, Status> {
   /** Look again after this long, without a hint. */
   recheckAfterMs?: number;
   /**
-   * True: the report need not be written before the first action and runs beside them; only for what is news to
-   * people. A status that a restart relies on is written first.
+   * The report is only news to people: it is written beside the actions once they have taken this long, and not at all
+   * when they succeed sooner, because the next round has newer news. Left out, it is written before the first action:
+   * for what a restart relies on. Without actions it is always written.
    */
-  reportAlongside?: boolean;
+  reportAfterMs?: number;
 }
 
 /** A source of keys to look at. Ends only when the signal aborts; errors make the runner start it again. */

@@ -21,7 +21,7 @@ class Counters implements Reconciler<World, { key: string; step: Step }, number>
   readonly values = new Map<string, number>();
   readonly log: string[] = [];
   readonly failures: Failure<World>[] = [];
-  alongside = false;
+  reportAfterMs: number | undefined;
   step: (key: string, signal: AbortSignal) => Promise<void> = async () => {};
   readonly watches = [
     { name: "hints", keys: (signal: AbortSignal) => this.hints.keys(signal, this.targets.keys()) },
@@ -36,7 +36,8 @@ class Counters implements Reconciler<World, { key: string; step: Step }, number>
     const target = this.targets.get(world.key);
     if (target === undefined) return { status: undefined, actions: [] };
     const actions = world.value < target ? [{ key: world.key, step: "step" as const }] : [];
-    return { status: world.value, actions, reportAlongside: this.alongside };
+    const { reportAfterMs } = this;
+    return { status: world.value, actions, ...(reportAfterMs === undefined ? {} : { reportAfterMs }) };
   }
   async execute({ key }: { key: string }, signal: AbortSignal) {
     this.log.push(`step ${key}`);
@@ -224,28 +225,43 @@ test("an obsolete round is aborted and started over without back-off", async () 
   await stop();
 });
 
-test("a report alongside does not delay the actions, and its failure fails the round", async () => {
+test("news beside actions are told when these take long, and dropped when they do not", async () => {
   const counters = new Counters();
+  counters.reportAfterMs = 100;
+  counters.targets.set("quick", 1);
+  const { clock, stop } = bench(counters);
+  counters.step = (key) => (key === "slow" ? clock.sleep(500) : Promise.resolve());
+  await settle();
+  expect(counters.log).toEqual(["observe quick", "step quick", "observe quick", "report quick 1"]);
+  counters.log.length = 0;
+  counters.targets.set("slow", 1);
+  counters.hints.hint("slow");
+  await settle();
+  await clock.advance(99);
+  expect(counters.log).toEqual(["observe slow", "step slow"]);
+  await clock.advance(1);
+  expect(counters.log).toEqual(["observe slow", "step slow", "report slow 0"]);
+  await clock.advance(400);
+  expect(counters.log.slice(3)).toEqual(["observe slow", "report slow 1"]);
+  await stop();
+});
+
+test("a round ends only when actions and the news beside them have ended, and fails with either", async () => {
+  const counters = new Counters();
+  counters.reportAfterMs = 10;
   counters.targets.set("a", 1);
-  counters.alongside = true;
-  let finish = () => {};
-  let broken = true;
+  const { clock, stop } = bench(counters, { backoff: { minMs: 10_000, maxMs: 10_000 } });
+  counters.step = () => clock.sleep(20);
   counters.report = async () => {
-    if (!broken) return;
-    await new Promise<void>((resolve) => {
-      finish = resolve;
-    });
+    await clock.sleep(1_000);
     throw new Error("not written");
   };
-  const { clock, stop } = bench(counters, { backoff: { minMs: 100, maxMs: 100 } });
   await settle();
+  await clock.advance(500);
   expect(counters.log).toEqual(["observe a", "step a"]);
-  broken = false;
-  finish();
-  await settle();
+  expect(counters.failures).toEqual([]);
+  await clock.advance(510);
   expect(counters.failures).toHaveLength(1);
-  await clock.advance(100);
-  expect(counters.log.at(-1)).toBe("observe a");
   await stop();
 });
 

@@ -145,13 +145,35 @@ class Runner<World, Action, Status> {
     const world = await this.#reconciler.observe(key, signal);
     round.world = world;
     const plan = this.#reconciler.plan(world, this.#options.clock.now());
-    const report = this.#report(key, world, plan, signal);
-    if (!plan.reportAlongside) await report;
-    const actions = this.#execute(key, plan.actions, signal);
-    // Both have ended when a round ends, also when one fails: nothing of it may run beside the next.
-    const ends = await Promise.allSettled([report, actions]);
-    for (const end of ends) if (end.status === "rejected") throw end.reason;
+    const { reportAfterMs, actions } = plan;
+    if (reportAfterMs === undefined || actions.length === 0) {
+      await this.#report(key, world, plan, signal);
+      await this.#execute(key, actions, signal);
+    } else {
+      await this.#reportBeside(key, world, plan, reportAfterMs, this.#execute(key, actions, signal), signal);
+    }
     return plan;
+  }
+
+  async #reportBeside(
+    key: string,
+    world: World,
+    plan: Plan<Action, Status>,
+    afterMs: number,
+    actions: Promise<void>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    let report: Promise<void> | undefined;
+    const cancel = this.#options.clock.after(afterMs, () => {
+      report = this.#report(key, world, plan, signal);
+      report.catch(() => {}); // looked at below
+    });
+    // Both have ended when a round ends, also when one fails: nothing of it may run beside the next.
+    const [end] = await Promise.allSettled([actions]);
+    cancel();
+    const [told] = await Promise.allSettled([report]);
+    for (const { status, ...rest } of [end, told])
+      if (status === "rejected" && "reason" in rest) throw rest.reason;
   }
 
   async #report(key: string, world: World, plan: Plan<Action, Status>, signal: AbortSignal): Promise<void> {

@@ -18,6 +18,9 @@ export type ImageAction =
   | { type: "remove"; digest: string }
   | { type: "finalize"; image: Image };
 
+/** What takes longer than this is told while it is under way. */
+const newsAfterMs = 100;
+
 /** An image is made once, on the host that it was given to, and again should its content be gone from there. */
 export function planImage(world: ImageWorld): Plan<ImageAction, ImageStatus> {
   const { image, made } = world;
@@ -36,7 +39,7 @@ export function planImage(world: ImageWorld): Plan<ImageAction, ImageStatus> {
   return {
     status: { ...observed, state: "building", message },
     actions: [{ type: "make", image }],
-    reportAlongside: true,
+    reportAfterMs: newsAfterMs,
   };
 }
 

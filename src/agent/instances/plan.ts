@@ -23,6 +23,12 @@ export const recoveredAfterMs = 10 * 60_000;
 /** Back-off after a guest ended by itself: doubles from the first to the last. */
 export const restartBackoff = { minMs: 1_000, maxMs: 60_000 } as const;
 
+/** What takes longer than this is told while it is under way. */
+export const newsAfterMs = 100;
+
+/** For what is bound to come at once. */
+const patienceMs = 5_000;
+
 const nothing: InstancePlan = { status: undefined, actions: [] };
 
 export function planInstance(world: InstanceWorld, now: Instant): InstancePlan {
@@ -68,7 +74,7 @@ function planDeletion(world: InstanceWorld, instance: Instance, now: Instant): I
     message: "its guest, disk and addresses are being taken away",
     conditions: idleConditions(world, now),
   });
-  return { status: status_, actions, reportAlongside: true };
+  return { status: status_, actions, reportAfterMs: newsAfterMs };
 }
 
 function planRunning(
@@ -234,6 +240,11 @@ function planStart(world: InstanceWorld, instance: Instance, asked: boolean, now
   const gate = openGate(world);
   if (!gate.open) {
     const { state, reason, message } = gate;
+    const youngForMs = (fromTimestamp(metadata.createdAt) ?? now) + patienceMs - now;
+    // It was placed together with its volume, whose news are just on their way: not worth a report.
+    if (reason === "VolumeNotReady" && youngForMs > 0) {
+      return { status: undefined, actions: [], recheckAfterMs: youngForMs };
+    }
     const change: Change = { state, reason, message, conditions: idleConditions(world, now) };
     return { status: report(instance, change), actions: [] };
   }
@@ -254,7 +265,7 @@ function planStart(world: InstanceWorld, instance: Instance, asked: boolean, now
       actions: [
         { type: "prepare", key: world.key, instance, network, volume, imageDigest, driver, publicKeys },
       ],
-      reportAlongside: true,
+      reportAfterMs: newsAfterMs,
     };
   }
   const { driver, handle, imageDigest } = attempt;

@@ -9,6 +9,9 @@ import type { AgentContext } from "../agent-context.ts";
 import { reportStatus } from "../report.ts";
 import { planVolume, type VolumeAction, type VolumeWorld } from "./plan.ts";
 
+/** Nobody waits for what is told here; the starts and ends of guests come first. */
+const patienceMs = 1_000;
+
 /** Its guest and so its disk were made; told only once the start, which matters more, is over. */
 function isMade({ status }: Instance): boolean {
   return status.handle !== undefined && status.state !== "starting";
@@ -20,11 +23,12 @@ export function createVolumeReconciler(
   const { views, drivers, disks, client } = context;
   /** What became of the instance matters to its volume. */
   const related = new Hints();
+  const later = (key: string) => context.clock.after(patienceMs, () => related.hint(key));
   const finalized = new Set<string>();
   views.instances.onChange((_key, next, previous) => {
     const uid = (next ?? previous)?.metadata.uid;
     if (uid === undefined || (next && isMade(next) === (previous !== undefined && isMade(previous)))) return;
-    for (const key of views.volumesByOwner.keysOf(uid)) related.hint(key);
+    for (const key of views.volumesByOwner.keysOf(uid)) later(key);
   });
   views.volumes.onChange((_key, next, previous) => {
     if (previous && next?.metadata.uid !== previous.metadata.uid) finalized.delete(previous.metadata.uid);
