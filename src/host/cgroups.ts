@@ -36,7 +36,7 @@ export interface Cgroups {
   /**
    * Calls back when the group becomes empty or populated (v2 and hybrid: from the kernel's notification on
    * `cgroup.events`; v1: by looking once a second). A hint: changes may be merged or reported twice. The returned
-   * function ends it. The group must exist; when it is removed, the last call says empty.
+   * function ends it. The group must exist (@throws NotFound); its removal is not told.
    */
   watch(group: string, onChange: (populated: boolean) => void): () => void;
 }

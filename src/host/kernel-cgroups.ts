@@ -332,7 +332,6 @@ class KernelCgroups implements Cgroups {
     const look = async () => {
       const text = await readIfThere(file);
       if (ended) return;
-      if (text === "") end(); // removed: nothing more will come
       onChange(isPopulatedText(text));
     };
     watcher.on("change", () => void look());

@@ -94,7 +94,7 @@ export function lxcConfig(guest: GuestSpec, place: LxcPlace): string {
     ...terminals(place),
     ...guest.nics.flatMap((nic, index) => network(nic, index, place)),
   ];
-  if (guest.nics.length === 0) lines.push("lxc.net.0.type = empty");
+  if (guest.nics.length === 0) lines.push("lxc.net.0.type = empty", "lxc.net.0.flags = up");
   return `${lines.join("\n")}\n`;
 }
 

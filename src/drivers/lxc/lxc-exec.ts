@@ -14,6 +14,8 @@ const defaultEnv = {
   USER: "root",
   LANG: "C.UTF-8",
 };
+/** Of nsenter and lxc-attach themselves. */
+const hostEnv = { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" };
 const namePattern = /^[A-Za-z_][A-Za-z0-9_]*$/;
 
 export function lxcExec(access: LxcAccess): Exec<JsonObject> {
@@ -23,18 +25,18 @@ export function lxcExec(access: LxcAccess): Exec<JsonObject> {
       checkRequest(request);
       const uid = await access.runningUid(handle);
       const env = { ...defaultEnv, ...(request.tty ? { TERM: "xterm-256color" } : {}), ...request.env };
-      // The values go through lxc-attach's own environment, not through its arguments, which everybody may read.
-      const keep = Object.keys(env).map((name) => `--keep-var=${name}`);
+      // As arguments: in the environment of programs that run as root on the host, LD_PRELOAD would be a way out.
+      const variables = Object.entries(env).map(([name, value]) => `--set-var=${name}=${value}`);
       const { file, args } = await commandFor(access, "lxcAttach", uid, [
         "--clear-env",
-        ...keep,
+        ...variables,
         "--",
         ...request.command,
       ]);
       signal.throwIfAborted();
       return request.tty
-        ? runOnTerminal(file, args, env, request.tty, signal)
-        : await runOnPipes(file, args, env, signal);
+        ? runOnTerminal(file, args, request.tty, signal)
+        : await runOnPipes(file, args, signal);
     },
   };
 }
@@ -53,13 +55,8 @@ function checkRequest(request: ExecRequest): void {
   }
 }
 
-async function runOnPipes(
-  file: string,
-  args: string[],
-  env: Record<string, string>,
-  signal: AbortSignal,
-): Promise<ExecSession> {
-  const child = spawn(file, args, { env, cwd: "/", stdio: ["pipe", "pipe", "pipe"] });
+async function runOnPipes(file: string, args: string[], signal: AbortSignal): Promise<ExecSession> {
+  const child = spawn(file, args, { env: hostEnv, cwd: "/", stdio: ["pipe", "pipe", "pipe"] });
   child.stdin.on("error", () => {}); // the command may end without reading its input
   await spawned(child);
   const exit = new Promise<number>((resolve) => {
@@ -84,16 +81,15 @@ function spawned(child: ChildProcess): Promise<void> {
 function runOnTerminal(
   file: string,
   args: string[],
-  env: Record<string, string>,
   size: { columns: number; rows: number },
   signal: AbortSignal,
 ): ExecSession {
   const pty = spawnPty(file, args, {
-    name: env.TERM ?? "xterm-256color",
+    name: "xterm-256color",
     cols: size.columns,
     rows: size.rows,
     cwd: "/",
-    env,
+    env: { ...hostEnv },
     encoding: null,
   });
   let ended = false;

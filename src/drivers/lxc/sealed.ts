@@ -17,5 +17,6 @@ export function sealed(
   file: string,
   args: readonly string[],
 ): { file: string; args: string[] } {
-  return { file: bash, args: ["-c", script, "strata-sealed", file, ...args] };
+  // Bash reads ~/.bashrc when its input is a socket, which it always is here, unless told not to.
+  return { file: bash, args: ["--norc", "--noprofile", "-p", "-c", script, "strata-sealed", file, ...args] };
 }
