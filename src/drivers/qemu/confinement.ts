@@ -33,7 +33,7 @@ exec "$@"`;
 // The shell's own words about a killed child are not QEMU's: its standard error is closed, QEMU keeps the log.
 const keepScript = `
 exec 4>&2 2>/dev/null
-"$@" 2>&4 4>&- 3>&-
+(exec "$@" 2>&4 4>&- 3>&-)
 echo $? >&3`;
 
 /** The whole argument vector; the first element is the program. */

@@ -14,6 +14,7 @@ export const keptBytes = 1024 * 1024;
 const maxStoredBytes = 4 * 1024 * 1024;
 const blockBytes = 4096;
 const readBytes = 64 * 1024;
+const trimEveryMs = 10_000;
 /** Writes of a busy guest are read in batches. */
 const settleMs = 50;
 
@@ -54,6 +55,42 @@ export async function trimConsoleLog(path: string): Promise<void> {
   const length = Math.floor((found.size - keptBytes) / blockBytes) * blockBytes;
   if (length <= 0) return;
   await run("fallocate", ["--punch-hole", "--offset", "0", "--length", String(length), path]);
+}
+
+/**
+ * Trims a running guest's log as it grows; the returned function ends it. After a write, nothing is looked at for a
+ * while: however fast a guest prints, it costs one look in that time, and a silent one costs nothing.
+ */
+export function keepTrimmed(path: string, clock: Clock, onError: (error: unknown) => void): () => void {
+  let ended = false;
+  let cancel = () => {};
+  const arm = () => {
+    const writing = new AbortController();
+    const change = nextChange(path, writing.signal);
+    cancel = () => writing.abort();
+    void change.promise.then(() => {
+      change.end();
+      if (ended) return;
+      cancel = clock.after(trimEveryMs, () => {
+        // Armed before the look, so that no write between them goes unnoticed.
+        rearm();
+        trimConsoleLog(path).catch(onError);
+      });
+    });
+  };
+  const rearm = () => {
+    if (ended) return;
+    try {
+      arm();
+    } catch {
+      ended = true; // the log is gone, and the guest with it
+    }
+  };
+  rearm();
+  return () => {
+    ended = true;
+    cancel();
+  };
 }
 
 async function* readFrom(file: FileHandle, start: number): AsyncGenerator<Uint8Array> {

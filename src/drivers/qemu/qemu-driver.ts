@@ -23,6 +23,7 @@ import type { Fingerprint } from "../../kinds/host.ts";
 import type { GuestDriver, GuestSpec, ObservedGuest } from "../driver.ts";
 import { HintQueue } from "../hint-queue.ts";
 import { AcceleratorChoice } from "./accelerator-choice.ts";
+import { keepTrimmed } from "./console-log.ts";
 import { GuestExec } from "./guest-exec.ts";
 import { GuestFiles, type GuestRecord, guestsDirectory, listGuests } from "./guest-files.ts";
 import { GuestLifecycle, type LifecycleOptions, type Sight } from "./guest-lifecycle.ts";
@@ -67,7 +68,7 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
   readonly #lifecycle: LifecycleOptions;
   readonly #accelerators: AcceleratorChoice;
   readonly #listeners = new Set<(uid: Uid) => void>();
-  /** Ends the watch over each running guest's control group. */
+  /** Ends the watch over each running guest's control group and console. */
   readonly #watches = new Map<Uid, () => void>();
 
   constructor(options: QemuDriverOptions) {
@@ -227,15 +228,23 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
         this.#emit(uid);
       });
     };
+    const { logger, clock, cgroups } = this.#options;
     try {
-      this.#watches.set(uid, this.#options.cgroups.watch(guest.group, onChange));
+      const unwatch = cgroups.watch(guest.group, onChange);
+      const endTrimming = keepTrimmed(guest.files.consoleLog, clock, (error) => {
+        logger.warn({ uid, error: describeError(error) }, "cannot shorten a console's log");
+      });
+      this.#watches.set(uid, () => {
+        unwatch();
+        endTrimming();
+      });
     } catch {
       // The group is gone already.
       onChange(false);
       return;
     }
     // It may have ended between the look and the watch.
-    this.#options.cgroups.isPopulated(guest.group).then(
+    cgroups.isPopulated(guest.group).then(
       (populated) => onChange(populated),
       () => {},
     );

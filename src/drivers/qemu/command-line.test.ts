@@ -1,0 +1,253 @@
+import { describe, expect, it } from "vitest";
+import type { Uid } from "../../core/ids.ts";
+import type { GuestNic, GuestSpec } from "../driver.ts";
+import {
+  type Accelerator,
+  type Descriptors,
+  execChardevs,
+  kernelCommandLine,
+  machineUuid,
+  qemuArguments,
+} from "./command-line.ts";
+import type { QemuConfig } from "./qemu-config.ts";
+
+const kvm: Accelerator = { type: "kvm" };
+const tcg: Accelerator = { type: "tcg", tscKhz: 2_596_096 };
+
+const nic: GuestNic = {
+  name: "eth0",
+  macAddress: "52:54:00:12:34:56",
+  ipAddress: "10.80.1.5",
+  prefixLength: 24,
+  gateway: "10.80.1.1",
+  mtu: 1450,
+  netns: "/run/netns/strata-abc",
+  bridge: "br0",
+  port: "p0123456789",
+};
+
+function guest(overrides: Partial<GuestSpec<QemuConfig>> = {}): GuestSpec<QemuConfig> {
+  return {
+    uid: "0123456789abcdef" as Uid,
+    title: "default/web-1",
+    hostname: "web-1",
+    type: "vm",
+    cpus: 2,
+    memoryMib: 1024,
+    maxProcesses: 4096,
+    root: {
+      type: "disk",
+      path: "/state/disks/0123/disk.qcow2",
+      format: "qcow2",
+      boot: { kernel: "/images/x/vmlinuz", initrd: "/images/x/initrd", commandLine: "root=UUID=1 rw" },
+    },
+    nics: [nic],
+    seed: { metaData: "", userData: "", networkConfig: "" },
+    config: {},
+    ...overrides,
+  };
+}
+
+const descriptors: Descriptors = {
+  qmp: 5,
+  console: 6,
+  agent: 7,
+  exec: execChardevs.map((_, index) => 8 + index),
+  consoleLog: 20,
+  seed: 21,
+  disk: [
+    { fd: 22, format: "qcow2", direct: true },
+    { fd: 23, format: "qcow2", direct: false },
+  ],
+  kernel: 24,
+  initrd: 25,
+  vhost: [],
+};
+
+/** One option with its value a line: reads like the command line, and shows what changed. */
+function lines(args: readonly string[]): string {
+  return args.join(" ").replaceAll(" -", "\n-");
+}
+
+describe("qemuArguments", () => {
+  it("boots a kernel directly under KVM", () => {
+    expect(lines(qemuArguments(guest(), kvm, { ...descriptors, vhost: [26] }))).toMatchInlineSnapshot(`
+      "-nodefaults
+      -no-user-config
+      -display none
+      -machine q35,memory-backend=ram,sata=off,smbus=off,usb=off,i8042=off,vmport=off,dump-guest-core=off
+      -accel kvm
+      -cpu host
+      -smp cpus=2,sockets=1,cores=2,threads=1
+      -m 1024M
+      -object memory-backend-ram,id=ram,size=1024M,merge=off,dump=off
+      -rtc base=utc,driftfix=slew
+      -global ICH9-LPC.disable_s3=1
+      -global ICH9-LPC.disable_s4=1
+      -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
+      -action reboot=reset,shutdown=poweroff,panic=exit-failure
+      -msg timestamp=on
+      -name guest=default/web-1,debug-threads=on
+      -uuid 35de8608-db54-84bb-9d6f-6476c271d061
+      -smbios type=1,manufacturer=Strata,product=Virtual Machine,serial=0123456789abcdef,uuid=35de8608-db54-84bb-9d6f-6476c271d061
+      -chardev socket,id=qmp,fd=5,server=on,wait=off
+      -mon chardev=qmp,mode=control
+      -add-fd fd=20,set=20
+      -chardev socket,id=console,fd=6,server=on,wait=off,logfile=/dev/fdset/20,logappend=on
+      -serial chardev:console
+      -chardev socket,id=agent,fd=7,server=on,wait=off
+      -chardev socket,id=exec0-in,fd=8,server=on,wait=off
+      -chardev socket,id=exec0-out,fd=9,server=on,wait=off
+      -chardev socket,id=exec0-err,fd=10,server=on,wait=off
+      -chardev socket,id=exec1-in,fd=11,server=on,wait=off
+      -chardev socket,id=exec1-out,fd=12,server=on,wait=off
+      -chardev socket,id=exec1-err,fd=13,server=on,wait=off
+      -chardev socket,id=exec2-in,fd=14,server=on,wait=off
+      -chardev socket,id=exec2-out,fd=15,server=on,wait=off
+      -chardev socket,id=exec2-err,fd=16,server=on,wait=off
+      -chardev socket,id=exec3-in,fd=17,server=on,wait=off
+      -chardev socket,id=exec3-out,fd=18,server=on,wait=off
+      -chardev socket,id=exec3-err,fd=19,server=on,wait=off
+      -kernel /proc/self/fd/24
+      -initrd /proc/self/fd/25
+      -append root=UUID=1 rw console=ttyS0 hostname=web-1
+      -add-fd fd=22,set=22
+      -add-fd fd=23,set=23
+      -add-fd fd=21,set=21
+      -blockdev {"node-name":"root","discard":"unmap","driver":"qcow2","backing":{"driver":"qcow2","backing":null,"read-only":true,"file":{"driver":"file","filename":"/dev/fdset/23","read-only":true,"cache":{"direct":false}}},"file":{"driver":"file","filename":"/dev/fdset/22","aio":"threads","discard":"unmap","cache":{"direct":true}}}
+      -blockdev {"node-name":"seed","driver":"raw","read-only":true,"file":{"driver":"file","filename":"/dev/fdset/21","read-only":true}}
+      -device virtio-blk-pci-non-transitional,drive=root,serial=root,addr=0x3
+      -device virtio-blk-pci-non-transitional,drive=seed,serial=seed,addr=0x4
+      -netdev tap,id=net0,ifname=p0123456789,script=no,downscript=no,vhost=on,vhostfd=26
+      -device virtio-net-pci-non-transitional,netdev=net0,mac=52:54:00:12:34:56,host_mtu=1450,romfile=,addr=0x10
+      -object rng-builtin,id=random
+      -device virtio-rng-pci-non-transitional,rng=random,addr=0x5
+      -device virtio-balloon-pci-non-transitional,free-page-reporting=on,deflate-on-oom=on,addr=0x6
+      -device virtio-serial-pci-non-transitional,id=ports,addr=0x7
+      -device virtserialport,id=agent,bus=ports.0,chardev=agent,name=org.qemu.guest_agent.0
+      -device pvpanic"
+    `);
+  });
+
+  it("emulates where KVM is not proven", () => {
+    const args = lines(qemuArguments(guest({ cpus: 1, memoryMib: 512, nics: [] }), tcg, descriptors));
+    expect(args).toMatchInlineSnapshot(`
+      "-nodefaults
+      -no-user-config
+      -display none
+      -machine q35,memory-backend=ram,sata=off,smbus=off,usb=off,i8042=off,vmport=off,dump-guest-core=off
+      -accel tcg,thread=multi,tb-size=128
+      -cpu max,la57=off
+      -smp cpus=1,sockets=1,cores=1,threads=1
+      -m 512M
+      -object memory-backend-ram,id=ram,size=512M,merge=off,dump=off
+      -rtc base=utc,driftfix=slew
+      -global ICH9-LPC.disable_s3=1
+      -global ICH9-LPC.disable_s4=1
+      -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
+      -action reboot=reset,shutdown=poweroff,panic=exit-failure
+      -msg timestamp=on
+      -name guest=default/web-1,debug-threads=on
+      -uuid 35de8608-db54-84bb-9d6f-6476c271d061
+      -smbios type=1,manufacturer=Strata,product=Virtual Machine,serial=0123456789abcdef,uuid=35de8608-db54-84bb-9d6f-6476c271d061
+      -chardev socket,id=qmp,fd=5,server=on,wait=off
+      -mon chardev=qmp,mode=control
+      -add-fd fd=20,set=20
+      -chardev socket,id=console,fd=6,server=on,wait=off,logfile=/dev/fdset/20,logappend=on
+      -serial chardev:console
+      -chardev socket,id=agent,fd=7,server=on,wait=off
+      -chardev socket,id=exec0-in,fd=8,server=on,wait=off
+      -chardev socket,id=exec0-out,fd=9,server=on,wait=off
+      -chardev socket,id=exec0-err,fd=10,server=on,wait=off
+      -chardev socket,id=exec1-in,fd=11,server=on,wait=off
+      -chardev socket,id=exec1-out,fd=12,server=on,wait=off
+      -chardev socket,id=exec1-err,fd=13,server=on,wait=off
+      -chardev socket,id=exec2-in,fd=14,server=on,wait=off
+      -chardev socket,id=exec2-out,fd=15,server=on,wait=off
+      -chardev socket,id=exec2-err,fd=16,server=on,wait=off
+      -chardev socket,id=exec3-in,fd=17,server=on,wait=off
+      -chardev socket,id=exec3-out,fd=18,server=on,wait=off
+      -chardev socket,id=exec3-err,fd=19,server=on,wait=off
+      -kernel /proc/self/fd/24
+      -initrd /proc/self/fd/25
+      -append root=UUID=1 rw console=ttyS0 hostname=web-1 tsc_early_khz=2596096 no_timer_check
+      -add-fd fd=22,set=22
+      -add-fd fd=23,set=23
+      -add-fd fd=21,set=21
+      -blockdev {"node-name":"root","discard":"unmap","driver":"qcow2","backing":{"driver":"qcow2","backing":null,"read-only":true,"file":{"driver":"file","filename":"/dev/fdset/23","read-only":true,"cache":{"direct":false}}},"file":{"driver":"file","filename":"/dev/fdset/22","aio":"threads","discard":"unmap","cache":{"direct":true}}}
+      -blockdev {"node-name":"seed","driver":"raw","read-only":true,"file":{"driver":"file","filename":"/dev/fdset/21","read-only":true}}
+      -device virtio-blk-pci-non-transitional,drive=root,serial=root,addr=0x3
+      -device virtio-blk-pci-non-transitional,drive=seed,serial=seed,addr=0x4
+      -object rng-builtin,id=random
+      -device virtio-rng-pci-non-transitional,rng=random,addr=0x5
+      -device virtio-balloon-pci-non-transitional,free-page-reporting=on,deflate-on-oom=on,addr=0x6
+      -device virtio-serial-pci-non-transitional,id=ports,addr=0x7
+      -device virtserialport,id=agent,bus=ports.0,chardev=agent,name=org.qemu.guest_agent.0
+      -device pvpanic"
+    `);
+  });
+
+  it("lets a disk boot by itself, with the firmware", () => {
+    const root = { type: "disk", path: "/state/d.raw", format: "raw" } as const;
+    const { kernel: _kernel, initrd: _initrd, ...fds } = descriptors;
+    const args = qemuArguments(guest({ root }), kvm, {
+      ...fds,
+      disk: [{ fd: 22, format: "raw", direct: false }],
+    });
+    expect(args).not.toContain("-kernel");
+    expect(lines(args)).toMatch(/virtio-blk-pci-non-transitional,drive=root,.*,bootindex=0/);
+    expect(JSON.parse(args[args.indexOf("-blockdev") + 1] ?? "")).toEqual({
+      "node-name": "root",
+      discard: "unmap",
+      driver: "raw",
+      file: {
+        driver: "file",
+        filename: "/dev/fdset/22",
+        aio: "threads",
+        discard: "unmap",
+        cache: { direct: false },
+      },
+    });
+  });
+
+  it("takes another CPU model when asked to, under KVM only", () => {
+    const cautious = guest({ config: { cpuModel: "EPYC-v3" } });
+    expect(qemuArguments(cautious, kvm, descriptors)).toContain("EPYC-v3");
+    expect(qemuArguments(cautious, tcg, descriptors)).not.toContain("EPYC-v3");
+  });
+
+  it("holds no path of ours, whatever the guest's files are called", () => {
+    const text = qemuArguments(guest(), kvm, descriptors).join(" ");
+    expect(text).not.toMatch(/\/state|\/images|\/run\//);
+  });
+
+  it("keeps a comma inside a value", () => {
+    const args = qemuArguments(guest({ title: "a,b" }), kvm, descriptors);
+    expect(args).toContain("guest=a,,b,debug-threads=on");
+  });
+});
+
+describe("kernelCommandLine", () => {
+  it("adds the console, the host name and, when emulating, what keeps the clock from hanging", () => {
+    expect(kernelCommandLine("root=UUID=1 rw", "web-1", kvm)).toBe(
+      "root=UUID=1 rw console=ttyS0 hostname=web-1",
+    );
+    expect(kernelCommandLine("root=UUID=1", "web-1", tcg)).toBe(
+      "root=UUID=1 console=ttyS0 hostname=web-1 tsc_early_khz=2596096 no_timer_check",
+    );
+  });
+
+  it("leaves the image's own choices alone", () => {
+    const own = "console=tty0 hostname=own tsc_early_khz=1";
+    expect(kernelCommandLine(own, "web-1", tcg)).toBe(`${own} no_timer_check`);
+  });
+});
+
+describe("machineUuid", () => {
+  it("is a UUID that depends on the uid alone", () => {
+    const uuid = machineUuid("0123456789abcdef" as Uid);
+    expect(uuid).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
+    expect(machineUuid("0123456789abcdef" as Uid)).toBe(uuid);
+    expect(machineUuid("0123456789abcdeg" as Uid)).not.toBe(uuid);
+  });
+});
