@@ -39,7 +39,7 @@ const walls: Readonly<Record<string, readonly string[]>> = {
 const everything: ReadonlySet<string> = new Set(["bin"]);
 
 /** May import anything: tests and what tests are made of. */
-const testFile = /(?:\.test|(?:^|\/)testing|(?:^|\/)conformance[a-z-]*)\.ts$/;
+const testFile = /(?:\.test|(?:^|\/)testing[a-z-]*|(?:^|\/)conformance[a-z-]*)\.ts$/;
 
 const bans: readonly { pattern: RegExp; instead: string }[] = [
   { pattern: /\bDate\.now\b/g, instead: "Clock.now" },
