@@ -44,7 +44,10 @@ export function capabilitiesOf(manifestText: string): Map<string, string> {
 export function scanTreeInThread(request: ScanRequest, signal: AbortSignal): Promise<TreeScan> {
   return new Promise((resolve, reject) => {
     if (signal.aborted) return reject(signal.reason);
-    const worker = new Worker(new URL("./tree-scan-worker.ts", import.meta.url), { workerData: request });
+    const worker = new Worker(new URL("./tree-scan-worker.ts", import.meta.url), {
+      workerData: request,
+      execArgv: [], // ours may be for the main program only
+    });
     const abort = () => {
       reject(signal.reason);
       void worker.terminate();
