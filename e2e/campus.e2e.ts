@@ -9,7 +9,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { systemClock } from "../src/core/clock.ts";
 import { type Instance, instanceKind } from "../src/kinds/instance.ts";
 import { projectKind } from "../src/kinds/project.ts";
-import { leaksBetween, type Snapshot, takeSnapshot } from "./leaks.ts";
+import { findLeaks, type Snapshot, takeSnapshot } from "./leaks.ts";
 import { addressOf, httpGet, TestDaemon, until } from "./test-daemon.ts";
 
 const campus = new URL("../examples/campus.yaml", import.meta.url).pathname;
@@ -29,7 +29,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await daemon?.dispose();
-  expect(leaksBetween(before, await takeSnapshot())).toEqual([]);
+  expect(await findLeaks(before, daemon.marks)).toEqual([]);
 }, 300_000);
 
 const urlOf = (instance: Instance) => `http://${addressOf(instance)}:${instance.spec.services[0]?.port}`;
@@ -248,7 +248,7 @@ describe("down", () => {
     await daemon.ok(["project", "create", "bystander"]);
     const result = await daemon.ok(["down", campus, "--yes"]);
     expect(result.stdout + result.stderr).toContain("gone");
-    expect(await daemon.instances("campus")).toEqual([]);
+    expect(await daemon.instances()).toEqual([]);
     const projects = (await daemon.client.list(projectKind, {})).items.map((one) => one.metadata.name);
     expect(projects.sort()).toEqual(["bystander", "default"]);
     const again = await daemon.ok(["down", campus, "--yes"]);

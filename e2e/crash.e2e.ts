@@ -6,7 +6,7 @@ import { readdir } from "node:fs/promises";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { systemClock } from "../src/core/clock.ts";
 import { randomInt, seededRandom } from "../src/core/random.ts";
-import { leaksBetween, type Snapshot, takeSnapshot } from "./leaks.ts";
+import { findLeaks, type Snapshot, takeSnapshot } from "./leaks.ts";
 import { addressOf, httpGet, TestDaemon, until } from "./test-daemon.ts";
 import { tinyImage } from "./tiny-image.ts";
 
@@ -41,7 +41,7 @@ instances:
 
 afterAll(async () => {
   await daemon?.dispose();
-  expect(leaksBetween(before, await takeSnapshot())).toEqual([]);
+  expect(await findLeaks(before, daemon.marks)).toEqual([]);
 });
 
 /** What each address has answered: one text a guest as long as it is not restarted. */

@@ -23,9 +23,11 @@ export async function takeSnapshot(): Promise<Snapshot> {
   return new Set(lists.flat());
 }
 
-/** Lines that are in `after` and not in `before`. */
-export function leaksBetween(before: Snapshot, after: Snapshot): string[] {
-  return [...after].filter((line) => !before.has(line)).sort();
+/** What is there now and was not before. @param marks texts that tell the daemon's own processes from others. */
+export async function findLeaks(before: Snapshot, marks: readonly string[]): Promise<string[]> {
+  const after = await takeSnapshot();
+  const isOurs = (line: string) => !line.startsWith("process ") || marks.some((mark) => line.includes(mark));
+  return [...after].filter((line) => !before.has(line) && isOurs(line)).sort();
 }
 
 async function lines(
@@ -51,8 +53,11 @@ async function processes(): Promise<string[]> {
       const stat = await readFile(`/proc/${entry}/stat`, "utf8");
       const [state, parent] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
       if (state === "Z") continue;
-      const command = (await readFile(`/proc/${entry}/cmdline`, "utf8")).replaceAll("\0", " ").trim();
-      found.push({ pid: Number(entry), parent: Number(parent), command: command.slice(0, 160) });
+      const texts = await Promise.all(
+        ["cmdline", "cgroup", "environ"].map((file) => readFile(`/proc/${entry}/${file}`, "utf8")),
+      );
+      const command = texts.join(" ").replaceAll(/[\0\n]/g, " ");
+      found.push({ pid: Number(entry), parent: Number(parent), command });
     } catch {
       // ended meanwhile
     }

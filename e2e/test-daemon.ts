@@ -43,6 +43,11 @@ export class TestDaemon {
     return new TestDaemon(await mkdtemp("/var/tmp/strata-e2e-"), env);
   }
 
+  /** What its processes carry in their command line, control group or environment. */
+  get marks(): string[] {
+    return [this.#directory, `/${this.settings.namespace}/`];
+  }
+
   /** A scratch directory that goes away with the daemon. */
   async scratch(name: string): Promise<string> {
     const path = join(this.#directory, name);
