@@ -1,7 +1,7 @@
 import type { Uid } from "../../core/ids.ts";
 import type { JsonObject } from "../../core/json.ts";
 import type { LxcHost } from "./lxc-host.ts";
-import { sealed } from "./sealed.ts";
+import type { HostCommand } from "./sealed.ts";
 
 /** How the sessions (exec, console) reach a guest of the driver. */
 export interface LxcAccess {
@@ -20,17 +20,9 @@ export async function commandFor(
   program: "lxcAttach" | "lxcConsole",
   uid: Uid,
   args: readonly string[],
-): Promise<{ file: string; args: string[] }> {
+): Promise<HostCommand> {
   const host = await access.host();
   const netns = `/proc/${await access.monitorPid(uid)}/ns/net`;
-  return sealed(host.bash, host.nsenter, [
-    `--net=${netns}`,
-    "--",
-    host[program],
-    "-P",
-    access.lxcPath,
-    "-n",
-    uid,
-    ...args,
-  ]);
+  const find = [`--net=${netns}`, "--", host[program], "-P", access.lxcPath, "-n", uid];
+  return { bash: host.bash, file: host.nsenter, args: [...find, ...args] };
 }

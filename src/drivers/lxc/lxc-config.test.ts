@@ -168,7 +168,7 @@ test("no value adds a line or an entry of its own, whatever it holds", () => {
         expect(error).toMatchObject({ code: "Invalid" });
       }
     }),
-    { numRuns: 200 },
+    { numRuns: 100 },
   );
 });
 

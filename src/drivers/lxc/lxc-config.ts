@@ -32,7 +32,7 @@ export interface LxcPlace {
 
 /** What systemd gives its services. */
 const openFiles = 524_288;
-export const consoleLogBytes = 1024 * 1024;
+const consoleLogBytes = 1024 * 1024;
 
 const pathPattern = /^\/[A-Za-z0-9._/+@=:-]*$/;
 const interfacePattern = /^[A-Za-z0-9][A-Za-z0-9._-]{0,14}$/;

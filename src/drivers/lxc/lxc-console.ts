@@ -12,6 +12,7 @@ import type { JsonObject } from "../../core/json.ts";
 import type { Console } from "../driver.ts";
 import { GuestFiles, watchDir } from "./guest-files.ts";
 import { commandFor, type LxcAccess } from "./lxc-access.ts";
+import { sealed } from "./sealed.ts";
 
 const chunkBytes = 64 * 1024;
 
@@ -25,7 +26,8 @@ export function lxcConsole(access: LxcAccess): Console<JsonObject> {
       taken.add(uid);
       try {
         // -e -1: no key combination ends the session.
-        const { file, args } = await commandFor(access, "lxcConsole", uid, ["-t", "1", "-e", "-1"]);
+        const command = await commandFor(access, "lxcConsole", uid, ["-t", "1", "-e", "-1"]);
+        const { file, args } = sealed(command);
         const child = spawn(file, args, { env: {}, cwd: "/", stdio: ["pipe", "pipe", "pipe"] });
         child.once("exit", () => taken.delete(uid));
         return streamOf(child, signal);

@@ -7,6 +7,7 @@ import { StrataError } from "../../core/errors.ts";
 import type { JsonObject } from "../../core/json.ts";
 import type { Exec, ExecRequest, ExecSession } from "../driver.ts";
 import { commandFor, type LxcAccess } from "./lxc-access.ts";
+import { type HostCommand, sealed } from "./sealed.ts";
 
 const defaultEnv = {
   PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -27,16 +28,14 @@ export function lxcExec(access: LxcAccess): Exec<JsonObject> {
       const env = { ...defaultEnv, ...(request.tty ? { TERM: "xterm-256color" } : {}), ...request.env };
       // As arguments: in the environment of programs that run as root on the host, LD_PRELOAD would be a way out.
       const variables = Object.entries(env).map(([name, value]) => `--set-var=${name}=${value}`);
-      const { file, args } = await commandFor(access, "lxcAttach", uid, [
+      const command = await commandFor(access, "lxcAttach", uid, [
         "--clear-env",
         ...variables,
         "--",
         ...request.command,
       ]);
       signal.throwIfAborted();
-      return request.tty
-        ? runOnTerminal(file, args, request.tty, signal)
-        : await runOnPipes(file, args, signal);
+      return request.tty ? runOnTerminal(command, request.tty, signal) : await runOnPipes(command, signal);
     },
   };
 }
@@ -55,7 +54,8 @@ function checkRequest(request: ExecRequest): void {
   }
 }
 
-async function runOnPipes(file: string, args: string[], signal: AbortSignal): Promise<ExecSession> {
+async function runOnPipes(command: HostCommand, signal: AbortSignal): Promise<ExecSession> {
+  const { file, args } = sealed(command);
   const child = spawn(file, args, { env: hostEnv, cwd: "/", stdio: ["pipe", "pipe", "pipe"] });
   child.stdin.on("error", () => {}); // the command may end without reading its input
   await spawned(child);
@@ -79,11 +79,11 @@ function spawned(child: ChildProcess): Promise<void> {
 }
 
 function runOnTerminal(
-  file: string,
-  args: string[],
+  command: HostCommand,
   size: { columns: number; rows: number },
   signal: AbortSignal,
 ): ExecSession {
+  const { file, args } = sealed(command);
   const pty = spawnPty(file, args, {
     name: "xterm-256color",
     cols: size.columns,

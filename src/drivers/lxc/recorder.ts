@@ -32,7 +32,7 @@ const script = readFileSync(new URL("recorder.sh", import.meta.url), "utf8");
 export function startRecorder(options: RecorderOptions): Promise<void> {
   const { bash, runId, dir, path, procsFiles, command } = options;
   const shell = ["-c", script, "strata-recorder", runId, dir, path, ...procsFiles, "--", ...command];
-  const { file, args } = sealed(bash, "/bin/sh", shell);
+  const { file, args } = sealed({ bash, file: "/bin/sh", args: shell });
   const child = spawn(file, args, {
     detached: true,
     stdio: "ignore",
