@@ -148,6 +148,12 @@ describe("an end of its own", () => {
       status: { state: "starting", crashes: 1, recentCrashes: 1 },
     },
     {
+      name: "it crashed, and a restart was asked for: at once",
+      world: ran(guestOf("stopped", crash), { restarts: 1 }),
+      actions: ["prepare"],
+      status: { state: "starting", crashes: 0 },
+    },
+    {
       name: "a restart cuts the back-off short",
       world: ran(guestOf("stopped", crash), { restarts: 1 }, backoff()),
       actions: ["prepare"],

@@ -107,6 +107,7 @@ test("a reported status is one that the API takes", () => {
           instanceKind.status.safeParse(JSON.parse(JSON.stringify(report.status))).error,
         ).toBeUndefined();
     }),
+    { numRuns: 400 },
   );
 });
 
@@ -122,6 +123,7 @@ test("no plan starts a guest unless this very handle is recorded in the same rep
         expect(plan.status?.status.imageDigest).toBeDefined();
       }
     }),
+    { numRuns: 400 },
   );
 });
 
@@ -135,6 +137,7 @@ test("another host's instances, and newer orders, are never touched", () => {
       if (!fenced) return;
       expect(planInstance(before, now)).toEqual({ status: undefined, actions: [] });
     }),
+    { numRuns: 400 },
   );
 });
 
@@ -150,6 +153,7 @@ test("a running guest is stopped only when someone wants that, and never started
       if (wanted && metadata.deletedAt === undefined)
         expect(types.filter((type) => type !== "probe")).toEqual([]);
     }),
+    { numRuns: 400 },
   );
 });
 
@@ -163,6 +167,7 @@ test("a disk is removed, and a finalizer taken, only on deletion and after the g
       if (before.guest) expect(types[0]).toBe("destroy");
       expect(types.at(-1)).toBe("finalize");
     }),
+    { numRuns: 400 },
   );
 });
 
@@ -179,6 +184,7 @@ test("without actions, the report is final: looking again changes nothing", () =
         expect(second.status.events).toEqual([]);
       }
     }),
+    { numRuns: 400 },
   );
 });
 
@@ -190,5 +196,6 @@ test("what waits for a time says so", () => {
       expect(plan.recheckAfterMs).toBeGreaterThan(0);
       expect(plan.status.status.nextStartAt).toBeDefined();
     }),
+    { numRuns: 400 },
   );
 });

@@ -151,12 +151,12 @@ function planStopped(world: InstanceWorld, instance: Instance, now: Instant): In
 
 /** Wanted running, and no guest runs. */
 function planIdle(world: InstanceWorld, instance: Instance, now: Instant): InstancePlan {
-  if (endedByItself(world, instance)) {
+  const { spec, status, metadata } = instance;
+  const asked = spec.restarts > status.observedRestarts;
+  if (!asked && endedByItself(world, instance)) {
     const ended = planEnd(world, instance, now);
     if (ended) return ended;
   }
-  const { spec, status, metadata } = instance;
-  const asked = spec.restarts > status.observedRestarts;
   if (!asked) {
     const waitMs = (fromTimestamp(status.nextStartAt ?? "") ?? 0) - now;
     if (status.state === "backoff" && waitMs > 0) return stay(instance, waitMs);

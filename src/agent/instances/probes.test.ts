@@ -1,0 +1,90 @@
+import { expect, test } from "vitest";
+import { settle, VirtualClock } from "../../core/virtual-clock.ts";
+import { ServiceProbes } from "./probes.ts";
+
+function bench() {
+  const clock = new VirtualClock(0);
+  const open = new Set<number>();
+  const asked: number[] = [];
+  const hints: string[] = [];
+  const probes = new ServiceProbes({
+    clock,
+    hint: (key) => hints.push(key),
+    connect: async (_address, port, _timeoutMs, signal) => {
+      signal.throwIfAborted();
+      asked.push(port);
+      return open.has(port);
+    },
+  });
+  const begin = (target = "run-1") =>
+    probes.begin({
+      type: "probe",
+      key: "/instances/default/web",
+      uid: "u",
+      target,
+      address: "10.0.0.2",
+      services: [
+        { name: "http", port: 80 },
+        { name: "ssh", port: 22 },
+      ],
+    });
+  return { clock, open, asked, hints, probes, begin };
+}
+
+test("fast at first, slower later, and at rest once all answer", async () => {
+  const { clock, open, asked, hints, probes, begin } = bench();
+  open.add(22);
+  begin();
+  await settle();
+  expect(asked).toEqual([80, 22]);
+  await clock.advance(50);
+  expect(asked).toEqual([80, 22, 80]);
+  await clock.advance(60_000);
+  const soFar = asked.length;
+  expect(soFar).toBeGreaterThan(60);
+  expect(soFar).toBeLessThan(80);
+  expect(probes.state("u")).toEqual({ target: "run-1", result: "waiting", waitingFor: ["http (port 80)"] });
+  expect(hints).toHaveLength(1);
+  open.add(80);
+  await clock.advance(1_000);
+  expect(probes.state("u")).toMatchObject({ result: "ready" });
+  expect(hints).toHaveLength(2);
+  await clock.advance(60_000);
+  expect(asked.length).toBeLessThanOrEqual(soFar + 2);
+});
+
+test("what answers within the patience is never reported as missing", async () => {
+  const { clock, open, hints, probes, begin } = bench();
+  begin();
+  await settle();
+  await clock.advance(1_000);
+  expect(probes.state("u")?.result).toBe("unknown");
+  expect(hints).toEqual([]);
+  open.add(80).add(22);
+  await clock.advance(1_000);
+  expect(probes.state("u")?.result).toBe("ready");
+});
+
+test("a doubt starts anew only what was ready; another run replaces what was under way", async () => {
+  const { clock, open, probes, begin } = bench();
+  begin();
+  await settle();
+  expect(probes.doubt("u")).toBe(false);
+  open.add(80).add(22);
+  await clock.advance(1_000);
+  expect(probes.doubt("u")).toBe(true);
+  expect(probes.state("u")).toBeUndefined();
+  begin("run-2");
+  await settle();
+  expect(probes.state("u")).toMatchObject({ target: "run-2", result: "ready" });
+});
+
+test("nothing is asked after it was stopped", async () => {
+  const { clock, asked, probes, begin } = bench();
+  begin();
+  await settle();
+  probes.stop();
+  const before = asked.length;
+  await clock.advance(10_000);
+  expect(asked.length).toBe(before);
+});

@@ -1,0 +1,33 @@
+import { expect, test } from "vitest";
+import { type Found, isStray, type Known, orphanGraceMs, planOrphans, strayId } from "./plan.ts";
+
+const guest: Found = { type: "guest", driver: "lxc", uid: "a", handle: { id: 1 } };
+const disk: Found = { type: "disk", uid: "a" };
+const network: Found = { type: "network", uid: "a" };
+const nothing: Known = { instances: new Map(), volumes: new Set(), networks: new Set() };
+
+test.each<[string, Found, Partial<Known>, boolean]>([
+  ["a guest without an instance", guest, {}, true],
+  ["a guest of an instance", guest, { instances: new Map([["a", "lxc"]]) }, false],
+  ["a guest that is not recorded yet", guest, { instances: new Map([["a", undefined]]) }, false],
+  ["a guest of another driver than the recorded one", guest, { instances: new Map([["a", "qemu"]]) }, true],
+  ["a disk without a volume", disk, { instances: new Map([["a", "lxc"]]) }, true],
+  ["a disk of a volume", disk, { volumes: new Set(["a"]) }, false],
+  ["a network without a resource", network, { volumes: new Set(["a"]) }, true],
+  ["a network of a resource", network, { networks: new Set(["a"]) }, false],
+])("%s", (_name, found, known, stray) => {
+  expect(isStray(found, { ...nothing, ...known })).toBe(stray);
+});
+
+test("removed after the grace and not before, guests first", () => {
+  const strays = [network, disk, guest].map((found) => ({ found, since: 1_000 }));
+  const early = planOrphans({ strays }, 1_000 + orphanGraceMs - 1);
+  expect(early).toEqual({ status: undefined, actions: [], recheckAfterMs: orphanGraceMs });
+  const { actions } = planOrphans({ strays }, 1_000 + orphanGraceMs);
+  expect(actions).toEqual([{ type: "remove", orphans: [guest, disk, network] }]);
+});
+
+test("a handle that changes does not make another stray", () => {
+  expect(strayId({ ...guest, handle: { id: 2 } })).toBe(strayId(guest));
+  expect(strayId(disk)).not.toBe(strayId(network));
+});
