@@ -1,183 +1,21 @@
 /** The QEMU driver with real virtual machines: the conformance suite, then what only this driver promises. */
-import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdir, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
-import { connect } from "node:net";
+import { access, chmod, mkdtemp, readFile, readlink, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { text } from "node:stream/consumers";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { systemClock } from "../src/core/clock.ts";
-import { newUid, type Uid } from "../src/core/ids.ts";
+import type { JsonObject } from "../src/core/json.ts";
 import { systemRandom } from "../src/core/random.ts";
 import { driverConformance } from "../src/drivers/conformance.ts";
 import { type DriverHarness, until } from "../src/drivers/conformance-bench.ts";
-import type { GuestSpec } from "../src/drivers/driver.ts";
-import type { HostConfig } from "../src/host/host-config.ts";
+import type { ExecSession, GuestDriver, GuestSpec } from "../src/drivers/driver.ts";
 import { openCgroups } from "../src/host/kernel-cgroups.ts";
+import { probeKvm } from "../src/host/probes/kvm.ts";
 import { run } from "../src/host/run.ts";
-import { bootMarker, makeQemuGuest, type QemuGuestFiles, stubbornWord } from "./qemu-guest.ts";
+import { imageDir, QemuBench } from "./qemu-bench.ts";
+import { bootMarker, makeQemuGuest, stubbornWord } from "./qemu-guest.ts";
 import { openTestDriver } from "./qemu-test-driver.ts";
-
-const imageDir = process.env.STRATA_TEST_IMAGE_DIR ?? "/var/tmp/strata-test-images";
-const child = fileURLToPath(new URL("./qemu-child.ts", import.meta.url));
-const firstProcessUid = 65_536;
-
-/** A host for virtual machines: directories, a network namespace with a bridge, and the test image. */
-class QemuBench {
-  readonly host: HostConfig;
-  readonly netns: string;
-  readonly #directory: string;
-  readonly #guest: QemuGuestFiles;
-  readonly #specs = new Map<Uid, GuestSpec>();
-
-  private constructor(directory: string, guest: QemuGuestFiles) {
-    const name = `q${newUid(systemRandom).slice(0, 8)}`;
-    this.#directory = directory;
-    this.#guest = guest;
-    this.netns = `/run/netns/${name}`;
-    this.host = {
-      namespace: name,
-      stateDir: join(directory, "state"),
-      runDir: join(directory, "run"),
-      imageDir,
-      networkPool: "10.99.0.0/16",
-      idBase: 1_700_000_000,
-    };
-  }
-
-  static async create(): Promise<QemuBench> {
-    const bench = new QemuBench(await mkdtemp("/var/tmp/strata-qemu-"), await makeQemuGuest(imageDir));
-    await mkdir(bench.host.stateDir, { mode: 0o700 });
-    await run("qemu-img", ["create", "-q", "-f", "qcow2", join(bench.#directory, "base.qcow2"), "64M"]);
-    await run("ip", ["netns", "add", bench.host.namespace]);
-    await run("nsenter", [`--net=${bench.netns}`, "ip", "-batch", "-"], {
-      input: "link set lo up\nlink add br0 type bridge\naddress add 10.99.1.1/24 dev br0\nlink set br0 up\n",
-    });
-    return bench;
-  }
-
-  async makeGuest(overrides: Partial<GuestSpec> = {}, words = ""): Promise<GuestSpec> {
-    const uid = newUid(systemRandom);
-    const path = join(this.#directory, `${uid}.qcow2`);
-    const base = join(this.#directory, "base.qcow2");
-    await run("qemu-img", ["create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", path]);
-    const { kernel, initrd } = this.#guest;
-    const number = this.#specs.size + 2;
-    const spec: GuestSpec = {
-      uid,
-      title: `test/${uid}`,
-      hostname: `guest${number}`,
-      type: "vm",
-      cpus: 1,
-      memoryMib: 160,
-      maxProcesses: 100,
-      root: {
-        type: "disk",
-        path,
-        format: "qcow2",
-        boot: { kernel, initrd, commandLine: `panic=-1 quiet ${words}` },
-      },
-      nics: [
-        {
-          name: "eth0",
-          macAddress: `52:54:00:00:00:${number.toString(16).padStart(2, "0")}`,
-          ipAddress: `10.99.1.${number}`,
-          prefixLength: 24,
-          gateway: "10.99.1.1",
-          mtu: 1450,
-          netns: this.netns,
-          bridge: "br0",
-          port: `p${uid.slice(0, 10)}`,
-        },
-      ],
-      seed: { metaData: `instance-id: ${uid}\n`, userData: "#cloud-config\n", networkConfig: "version: 2\n" },
-      config: {},
-      ...overrides,
-    };
-    this.#specs.set(uid, spec);
-    return spec;
-  }
-
-  async consoleText(uid: Uid): Promise<string> {
-    return readFile(join(this.host.stateDir, "qemu", uid, "console.log"), "utf8").catch(() => "");
-  }
-
-  async untilReady(uid: Uid, timeoutMs: number): Promise<void> {
-    await until(
-      async () => (await this.consoleText(uid)).includes(bootMarker),
-      timeoutMs,
-      `the boot of guest ${uid}`,
-    );
-  }
-
-  /** Types a line into the shell on the guest's console. */
-  async type(uid: Uid, line: string): Promise<void> {
-    const socket = connect({ path: join(this.host.runDir, "qemu", uid, "console.sock") });
-    await once(socket, "connect");
-    socket.end(`${line}\n`);
-    socket.resume();
-    await once(socket, "close");
-  }
-
-  async pidOf(uid: Uid): Promise<number> {
-    return (await (await openTestDriver(this.host)).inspect(uid))?.pid ?? 0;
-  }
-
-  async observeSpec(uid: Uid): Promise<{ memoryMib: number; hostname: string }> {
-    const words = (await readFile(`/proc/${await this.pidOf(uid)}/cmdline`, "utf8")).split("\0");
-    const memory = words[words.indexOf("-m") + 1] ?? "";
-    const hostname = /\bhostname=(\S+)/.exec(words[words.indexOf("-append") + 1] ?? "")?.[1];
-    return { memoryMib: Number.parseInt(memory, 10), hostname: hostname ?? "" };
-  }
-
-  async crashWhileStarting(spec: GuestSpec, step: number): Promise<void> {
-    const argument = JSON.stringify({ host: this.host, spec });
-    const started = spawn(process.execPath, [child, argument], { stdio: ["ignore", "pipe", "inherit"] });
-    const closed = once(started, "close");
-    await Promise.race([once(started.stdout, "data"), closed]);
-    await Promise.race([systemClock.sleep(step * 60), closed]);
-    started.kill("SIGKILL");
-    await closed;
-  }
-
-  async leaks(): Promise<string[]> {
-    const cgroups = await openCgroups({ clock: systemClock });
-    const links = await run("nsenter", [`--net=${this.netns}`, "ip", "-o", "link"]);
-    const entries = async (directory: string) => readdir(directory).catch(() => []);
-    return [
-      ...(await cgroups.list(this.host.namespace)).map((name) => `cgroup ${name}`),
-      ...links.stdout
-        .split("\n")
-        .map((line) => /^\d+: ([^:@]+)/.exec(line)?.[1] ?? "")
-        .filter((name) => name !== "" && name !== "lo" && name !== "br0")
-        .map((name) => `link ${name}`),
-      ...(await entries(join(this.host.stateDir, "qemu"))).map((name) => `state ${name}`),
-      ...(await entries(join(this.host.runDir, "qemu"))).map((name) => `run ${name}`),
-      ...(await this.#processes()),
-    ];
-  }
-
-  async dispose(): Promise<void> {
-    const cgroups = await openCgroups({ clock: systemClock });
-    for (const group of await cgroups.list(this.host.namespace)) {
-      await cgroups.kill(`${this.host.namespace}/${group}`);
-    }
-    await cgroups.remove(this.host.namespace);
-    await run("ip", ["netns", "delete", this.host.namespace]);
-    await rm(this.#directory, { recursive: true });
-  }
-
-  async #processes(): Promise<string[]> {
-    const first = this.host.idBase + firstProcessUid;
-    const found: string[] = [];
-    for (const pid of (await readdir("/proc")).filter((name) => /^\d+$/.test(name))) {
-      const status = await readFile(`/proc/${pid}/status`, "utf8").catch(() => "");
-      if (/^State:\s+Z/m.test(status)) continue; // waits to be reaped
-      const uid = Number(/^Uid:\s+(\d+)/m.exec(status)?.[1] ?? 0);
-      if (uid >= first && uid < first + 65_536) found.push(`process ${pid}`);
-    }
-    return found;
-  }
-}
 
 const readyMs = 60_000;
 
@@ -202,3 +40,277 @@ async function makeHarness(): Promise<DriverHarness> {
 }
 
 driverConformance("qemu", makeHarness);
+
+describe("a virtual machine", () => {
+  let bench: QemuBench;
+  let driver: GuestDriver;
+  const { signal } = new AbortController();
+
+  beforeAll(async () => {
+    bench = await QemuBench.create();
+    driver = await openTestDriver(bench.host);
+  });
+  afterEach(async () => {
+    for (const guest of await driver.list()) await driver.destroy(guest.handle, signal);
+    expect(await bench.leaks()).toEqual([]);
+  });
+  afterAll(() => bench?.dispose());
+
+  async function boot(overrides: Partial<GuestSpec> = {}, words = "") {
+    const spec = await bench.makeGuest(overrides, words);
+    const handle = await driver.create(spec, signal);
+    await driver.start(handle, signal);
+    await bench.untilReady(spec.uid, readyMs);
+    return { spec, uid: spec.uid, handle };
+  }
+
+  async function ask(handle: JsonObject, script: string): Promise<string> {
+    const session = await driver.exec?.run(handle, { command: ["sh", "-c", script], env: {} }, signal);
+    session?.stdin.end();
+    return session === undefined ? "" : await text(session.stdout);
+  }
+
+  it("has the CPUs and the memory that were asked for, seen from inside and from outside", async () => {
+    const { uid, handle } = await boot({ cpus: 2, memoryMib: 256 });
+    expect(await ask(handle, "nproc")).toBe("2\n");
+    const totalKib = Number(/MemTotal:\s+(\d+)/.exec(await ask(handle, "cat /proc/meminfo"))?.[1]);
+    expect(totalKib).toBeGreaterThan(200 * 1024);
+    expect(totalKib).toBeLessThan(256 * 1024);
+
+    const group = `${bench.host.namespace}/${uid}`;
+    const cgroups = await openCgroups({ clock: systemClock });
+    const members = await cgroups.pids(group);
+    expect(members).toContain(await bench.pidOf(uid));
+    expect(members).toHaveLength(2); // QEMU and its keeper
+
+    // Three busy loops on two CPUs: QEMU as a whole gets no more than two.
+    const before = await cgroups.usage(group);
+    const startedAt = systemClock.monotonicMs();
+    await ask(handle, "for i in 1 2 3; do timeout 3 sh -c 'while :; do :; done' & done; wait");
+    const after = await cgroups.usage(group);
+    const elapsedMicros = (systemClock.monotonicMs() - startedAt) * 1000;
+    expect((after.cpuMicros - before.cpuMicros) / elapsedMicros).toBeLessThan(2.1);
+    expect(after.memoryBytes).toBeLessThan((256 + 160 + 16 + 2 + 256 + 4) * 1024 ** 2);
+  });
+
+  it("gets one CPU's time however much it asks for", async () => {
+    const { uid, handle } = await boot({ cpus: 1 });
+    const group = `${bench.host.namespace}/${uid}`;
+    const cgroups = await openCgroups({ clock: systemClock });
+    const before = await cgroups.usage(group);
+    const startedAt = systemClock.monotonicMs();
+    await ask(
+      handle,
+      "timeout 3 sh -c 'while :; do :; done'; dd if=/dev/vda of=/dev/null bs=64k 2>/dev/null",
+    );
+    const after = await cgroups.usage(group);
+    const elapsedMicros = (systemClock.monotonicMs() - startedAt) * 1000;
+    expect((after.cpuMicros - before.cpuMicros) / elapsedMicros).toBeLessThan(1.1);
+  });
+
+  it("runs confined: a user of its own, no capability, no way to gain one, system calls filtered", async () => {
+    const one = await boot();
+    const two = await boot();
+    const users = new Set<string>();
+    for (const { uid } of [one, two]) {
+      for (const pid of await (await openCgroups({ clock: systemClock })).pids(
+        `${bench.host.namespace}/${uid}`,
+      )) {
+        const status = await readFile(`/proc/${pid}/status`, "utf8");
+        const field = (name: string) => new RegExp(`^${name}:[ \\t]*(.*)$`, "m").exec(status)?.[1] ?? "";
+        users.add(field("Uid"));
+        expect(field("Uid")).toBe(field("Gid"));
+        expect(field("Groups").trim()).toBe("");
+        for (const set of ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"]) {
+          expect(Number.parseInt(field(set), 16)).toBe(0);
+        }
+        expect(field("NoNewPrivs")).toBe("1");
+      }
+      const pid = await bench.pidOf(uid);
+      expect(await readFile(`/proc/${pid}/status`, "utf8")).toMatch(/^Seccomp:\s*2$/m);
+      expect(await readlink(`/proc/${pid}/cwd`)).toBe("/");
+      const inside = await readlink(`/proc/${pid}/ns/net`);
+      const { stdout } = await run("nsenter", [`--net=${bench.netns}`, "readlink", "/proc/self/ns/net"]);
+      expect(inside).toBe(stdout.trim());
+    }
+    expect(users.size).toBe(2);
+  });
+
+  it("reaches the other guests of its network", async () => {
+    const one = await boot();
+    const two = await boot();
+    const [from, to] = [one.spec.nics[0], two.spec.nics[0]];
+    await ask(two.handle, `ip address add ${to?.ipAddress}/24 dev eth0`);
+    await ask(one.handle, `ip address add ${from?.ipAddress}/24 dev eth0`);
+    expect(await ask(one.handle, `ping -c 1 -W 5 ${to?.ipAddress}`)).toContain("1 packets received");
+    expect(await ask(one.handle, "cat /sys/class/net/eth0/mtu")).toBe("1450\n");
+    expect(await ask(one.handle, "cat /sys/class/net/eth0/address")).toBe(`${from?.macAddress}\n`);
+  });
+
+  it("finds its seed and its own disk, and keeps what it wrote across a power cut", async () => {
+    const { uid, handle } = await boot();
+    const seed = await ask(handle, "mount -t iso9660 -o ro /dev/vdb /mnt && cat /mnt/meta-data; umount /mnt");
+    expect(seed).toBe(`instance-id: ${uid}\n`);
+    await ask(handle, "echo kept | dd of=/dev/vda bs=512 seek=100 conv=fsync 2>/dev/null");
+    process.kill(await bench.pidOf(uid), "SIGKILL");
+    await until(async () => (await driver.inspect(uid))?.state === "stopped", 5_000, "the end of the guest");
+    await driver.start(handle, signal);
+    await until(
+      async () => (await bench.consoleText(uid)).split(bootMarker).length === 3,
+      readyMs,
+      "the second boot",
+    );
+    expect(await ask(handle, "dd if=/dev/vda bs=512 skip=100 count=1 2>/dev/null | head -n 1")).toBe(
+      "kept\n",
+    );
+  });
+
+  it("stays the same run when it resets itself", async () => {
+    const { uid } = await boot();
+    const before = await driver.inspect(uid);
+    await bench.type(uid, "reboot -f");
+    await until(
+      async () => (await bench.consoleText(uid)).split(bootMarker).length === 3,
+      readyMs,
+      "the second boot",
+    );
+    expect(await driver.inspect(uid)).toEqual(before);
+  });
+
+  it("has crashed when its kernel panics", async () => {
+    const { uid } = await boot({}, "panic=0");
+    await bench.type(uid, "echo c > /proc/sysrq-trigger");
+    await until(
+      async () => (await driver.inspect(uid))?.state === "stopped",
+      readyMs,
+      "the end of the guest",
+    );
+    expect((await driver.inspect(uid))?.exit).toEqual({
+      reason: "crash",
+      message: "the guest's kernel panicked",
+    });
+  });
+
+  it("ends its run for good without anybody watching", async () => {
+    const { uid } = await boot();
+    const pid = await bench.pidOf(uid);
+    await bench.type(uid, "poweroff -f");
+    // No driver is asked in between: QEMU is gone, its memory with it.
+    await until(
+      () =>
+        access(`/proc/${pid}`).then(
+          () => false,
+          () => true,
+        ),
+      readyMs,
+      "the end of QEMU",
+    );
+    const successor = await openTestDriver(bench.host);
+    expect((await successor.inspect(uid))?.exit).toEqual({
+      reason: "poweroff",
+      message: "the guest shut itself down",
+    });
+  });
+
+  it("says why it cannot start, and is as it was before", async () => {
+    const spec = await bench.makeGuest();
+    const handle = await driver.create(spec, signal);
+    if (spec.root.type !== "disk") throw new Error("a disk");
+    await rename(spec.root.path, `${spec.root.path}.away`);
+    await expect(driver.start(handle, signal)).rejects.toMatchObject({
+      code: "Unavailable",
+      message: expect.stringContaining("root disk"),
+    });
+    expect(await driver.inspect(spec.uid)).toEqual({ uid: spec.uid, handle, state: "created" });
+    await rename(`${spec.root.path}.away`, spec.root.path);
+
+    const other = await bench.makeGuest({ config: { cpuModel: "no-such-cpu" }, nics: [] });
+    await expect(driver.create({ ...other, config: { colour: "red" } }, signal)).rejects.toMatchObject({
+      code: "Invalid",
+    });
+  });
+
+  it("does not share its disk: a second guest on it cannot start", async () => {
+    const one = await boot();
+    const thief = await bench.makeGuest({ root: one.spec.root });
+    const handle = await driver.create(thief, signal);
+    await expect(driver.start(handle, signal)).rejects.toMatchObject({
+      message: expect.stringMatching(/could not start .*lock/),
+    });
+    expect((await driver.inspect(one.uid))?.state).toBe("running");
+  });
+
+  it("runs several commands at a time, with live streams, and says when it is too many", async () => {
+    const { handle } = await boot();
+    const cancel = new AbortController();
+    const sessions: ExecSession[] = [];
+    for (let index = 0; index < 4; index++) {
+      const command = ["sh", "-c", "while read -r line; do echo $line $line; done"];
+      const session = await driver.exec?.run(handle, { command, env: {} }, cancel.signal);
+      if (session) sessions.push(session);
+    }
+    for (const [index, session] of sessions.entries()) {
+      session.stdin.write(`live${index}\n`);
+      const [chunk] = await once(session.stdout, "data");
+      expect(String(chunk)).toBe(`live${index} live${index}\n`);
+    }
+    await expect(driver.exec?.run(handle, { command: ["true"], env: {} }, signal)).rejects.toMatchObject({
+      code: "Unavailable",
+    });
+    cancel.abort();
+    expect(await Promise.all(sessions.map((session) => session.exit))).toEqual([137, 137, 137, 137]);
+    await until(
+      async () => (await ask(handle, "echo free").catch(() => "")) === "free\n",
+      10_000,
+      "a free port for a command",
+    );
+  });
+
+  it("passes megabytes through a command, byte for byte", async () => {
+    const { handle } = await boot();
+    const session = await driver.exec?.run(handle, { command: ["cat"], env: {} }, signal);
+    const bytes = Buffer.alloc(3_000_000, Buffer.from(systemRandom.bytes(65_521)));
+    session?.stdin.end(bytes);
+    const chunks: Buffer[] = [];
+    for await (const chunk of session?.stdout ?? []) chunks.push(chunk);
+    expect(Buffer.concat(chunks).equals(bytes)).toBe(true);
+  });
+});
+
+describe("the KVM probe", () => {
+  it("has its answer within its time and leaves nothing running", async () => {
+    const { kernel } = await makeQemuGuest(imageDir);
+    const startedAt = systemClock.monotonicMs();
+    const proof = await probeKvm({ kernel, clock: systemClock });
+    expect(systemClock.monotonicMs() - startedAt).toBeLessThan(12_000);
+    expect(proof.reason).not.toBe("");
+    const exists = await access("/dev/kvm").then(
+      () => true,
+      () => false,
+    );
+    if (!exists) expect(proof.works).toBe(false);
+  });
+
+  it("has a guest that boots: proven with emulation in KVM's place", async () => {
+    const { kernel } = await makeQemuGuest(imageDir);
+    const directory = await mkdtemp("/var/tmp/strata-probe-");
+    try {
+      const emulator = join(directory, "qemu");
+      // The probe's own command line, with another accelerator (and what emulation needs to keep its clock).
+      const script = `#!/bin/sh
+for word; do
+  shift
+  case $word in kvm) word=tcg ;; host) word=max ;; console=*) word="$word no_timer_check tsc_early_khz=2000000" ;; esac
+  set -- "$@" "$word"
+done
+exec qemu-system-x86_64 "$@"
+`;
+      await writeFile(emulator, script);
+      await chmod(emulator, 0o755);
+      const proof = await probeKvm({ kernel, clock: systemClock, qemu: emulator, timeoutMs: 60_000 });
+      expect(proof).toMatchObject({ works: true });
+    } finally {
+      await rm(directory, { recursive: true });
+    }
+  });
+});

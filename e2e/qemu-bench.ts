@@ -1,0 +1,178 @@
+/** A host for virtual machines in tests: directories, a network namespace with a bridge, and the test image. */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdir, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { connect } from "node:net";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { systemClock } from "../src/core/clock.ts";
+import { newUid, type Uid } from "../src/core/ids.ts";
+import { systemRandom } from "../src/core/random.ts";
+import { until } from "../src/drivers/conformance-bench.ts";
+import type { GuestSpec } from "../src/drivers/driver.ts";
+import type { HostConfig } from "../src/host/host-config.ts";
+import { openCgroups } from "../src/host/kernel-cgroups.ts";
+import { run } from "../src/host/run.ts";
+import { bootMarker, makeQemuGuest, type QemuGuestFiles } from "./qemu-guest.ts";
+import { openTestDriver } from "./qemu-test-driver.ts";
+
+export const imageDir = process.env.STRATA_TEST_IMAGE_DIR ?? "/var/tmp/strata-test-images";
+const child = fileURLToPath(new URL("./qemu-child.ts", import.meta.url));
+const firstProcessUid = 65_536;
+
+export class QemuBench {
+  readonly host: HostConfig;
+  readonly netns: string;
+  readonly #directory: string;
+  readonly #guest: QemuGuestFiles;
+  readonly #specs = new Map<Uid, GuestSpec>();
+
+  private constructor(directory: string, guest: QemuGuestFiles) {
+    const name = `q${newUid(systemRandom).slice(0, 8)}`;
+    this.#directory = directory;
+    this.#guest = guest;
+    this.netns = `/run/netns/${name}`;
+    this.host = {
+      namespace: name,
+      stateDir: join(directory, "state"),
+      runDir: join(directory, "run"),
+      imageDir,
+      networkPool: "10.99.0.0/16",
+      idBase: 1_700_000_000,
+    };
+  }
+
+  static async create(): Promise<QemuBench> {
+    const bench = new QemuBench(await mkdtemp("/var/tmp/strata-qemu-"), await makeQemuGuest(imageDir));
+    await mkdir(bench.host.stateDir, { mode: 0o700 });
+    await run("qemu-img", ["create", "-q", "-f", "qcow2", join(bench.#directory, "base.qcow2"), "64M"]);
+    await run("ip", ["netns", "add", bench.host.namespace]);
+    await run("nsenter", [`--net=${bench.netns}`, "ip", "-batch", "-"], {
+      input: "link set lo up\nlink add br0 type bridge\naddress add 10.99.1.1/24 dev br0\nlink set br0 up\n",
+    });
+    return bench;
+  }
+
+  async makeGuest(overrides: Partial<GuestSpec> = {}, words = ""): Promise<GuestSpec> {
+    const uid = newUid(systemRandom);
+    const path = join(this.#directory, `${uid}.qcow2`);
+    const base = join(this.#directory, "base.qcow2");
+    await run("qemu-img", ["create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", path]);
+    const { kernel, initrd } = this.#guest;
+    const number = this.#specs.size + 2;
+    const spec: GuestSpec = {
+      uid,
+      title: `test/${uid}`,
+      hostname: `guest${number}`,
+      type: "vm",
+      cpus: 1,
+      memoryMib: 160,
+      maxProcesses: 100,
+      root: {
+        type: "disk",
+        path,
+        format: "qcow2",
+        boot: { kernel, initrd, commandLine: `panic=-1 quiet ${words}` },
+      },
+      nics: [
+        {
+          name: "eth0",
+          macAddress: `52:54:00:00:00:${number.toString(16).padStart(2, "0")}`,
+          ipAddress: `10.99.1.${number}`,
+          prefixLength: 24,
+          gateway: "10.99.1.1",
+          mtu: 1450,
+          netns: this.netns,
+          bridge: "br0",
+          port: `p${uid.slice(0, 10)}`,
+        },
+      ],
+      seed: { metaData: `instance-id: ${uid}\n`, userData: "#cloud-config\n", networkConfig: "version: 2\n" },
+      config: {},
+      ...overrides,
+    };
+    this.#specs.set(uid, spec);
+    return spec;
+  }
+
+  async consoleText(uid: Uid): Promise<string> {
+    return readFile(join(this.host.stateDir, "qemu", uid, "console.log"), "utf8").catch(() => "");
+  }
+
+  async untilReady(uid: Uid, timeoutMs: number): Promise<void> {
+    await until(
+      async () => (await this.consoleText(uid)).includes(bootMarker),
+      timeoutMs,
+      `the boot of guest ${uid}`,
+    );
+  }
+
+  /** Types a line into the shell on the guest's console. */
+  async type(uid: Uid, line: string): Promise<void> {
+    const socket = connect({ path: join(this.host.runDir, "qemu", uid, "console.sock") });
+    await once(socket, "connect");
+    socket.end(`${line}\n`);
+    socket.resume();
+    await once(socket, "close");
+  }
+
+  async pidOf(uid: Uid): Promise<number> {
+    return (await (await openTestDriver(this.host)).inspect(uid))?.pid ?? 0;
+  }
+
+  async observeSpec(uid: Uid): Promise<{ memoryMib: number; hostname: string }> {
+    const words = (await readFile(`/proc/${await this.pidOf(uid)}/cmdline`, "utf8")).split("\0");
+    const memory = words[words.indexOf("-m") + 1] ?? "";
+    const hostname = /\bhostname=(\S+)/.exec(words[words.indexOf("-append") + 1] ?? "")?.[1];
+    return { memoryMib: Number.parseInt(memory, 10), hostname: hostname ?? "" };
+  }
+
+  async crashWhileStarting(spec: GuestSpec, step: number): Promise<void> {
+    const argument = JSON.stringify({ host: this.host, spec });
+    const started = spawn(process.execPath, [child, argument], { stdio: ["ignore", "pipe", "inherit"] });
+    const closed = once(started, "close");
+    await Promise.race([once(started.stdout, "data"), closed]);
+    await Promise.race([systemClock.sleep(step * 60), closed]);
+    started.kill("SIGKILL");
+    await closed;
+  }
+
+  async leaks(): Promise<string[]> {
+    const cgroups = await openCgroups({ clock: systemClock });
+    const links = await run("nsenter", [`--net=${this.netns}`, "ip", "-o", "link"]);
+    const entries = async (directory: string) => readdir(directory).catch(() => []);
+    return [
+      ...(await cgroups.list(this.host.namespace)).map((name) => `cgroup ${name}`),
+      ...links.stdout
+        .split("\n")
+        .map((line) => /^\d+: ([^:@]+)/.exec(line)?.[1] ?? "")
+        .filter((name) => name !== "" && name !== "lo" && name !== "br0")
+        .map((name) => `link ${name}`),
+      ...(await entries(join(this.host.stateDir, "qemu"))).map((name) => `state ${name}`),
+      ...(await entries(join(this.host.runDir, "qemu"))).map((name) => `run ${name}`),
+      ...(await this.#processes()),
+    ];
+  }
+
+  async dispose(): Promise<void> {
+    const cgroups = await openCgroups({ clock: systemClock });
+    for (const group of await cgroups.list(this.host.namespace)) {
+      await cgroups.kill(`${this.host.namespace}/${group}`);
+    }
+    await cgroups.remove(this.host.namespace);
+    await run("ip", ["netns", "delete", this.host.namespace]);
+    await rm(this.#directory, { recursive: true });
+  }
+
+  async #processes(): Promise<string[]> {
+    const first = this.host.idBase + firstProcessUid;
+    const found: string[] = [];
+    for (const pid of (await readdir("/proc")).filter((name) => /^\d+$/.test(name))) {
+      const status = await readFile(`/proc/${pid}/status`, "utf8").catch(() => "");
+      if (/^State:\s+Z/m.test(status)) continue; // waits to be reaped
+      const uid = Number(/^Uid:\s+(\d+)/m.exec(status)?.[1] ?? 0);
+      if (uid >= first && uid < first + 65_536) found.push(`process ${pid}`);
+    }
+    return found;
+  }
+}
