@@ -131,7 +131,7 @@ class LocalDisks implements Disks {
       await rm(next, { force: true });
       const backing = ["-b", base.path, "-F", base.format];
       await run("qemu-img", ["create", "-q", "-f", "qcow2", ...backing, next, `${sizeMib}M`], { signal });
-      await rename(next, path);
+      await complete(next, path);
     }
     const { boot } = base;
     if (!boot) return { type: "disk", path, format: "qcow2" };
@@ -205,8 +205,17 @@ async function ensureFileSystem(directory: string, sizeMib: number, signal: Abor
   // A new sparse file reads as zeros: tables and journal need no writing, now or later.
   const options = "lazy_itable_init=1,lazy_journal_init=1,nodiscard";
   await run("mke2fs", ["-q", "-F", "-t", "ext4", "-m", "0", "-E", options, next], { signal });
-  await rename(next, path);
+  await complete(next, path);
   return path;
+}
+
+/** On disk first: after a power failure a file must not bear its name without its content. */
+async function complete(next: string, path: string): Promise<void> {
+  {
+    await using file = await open(next, "r+");
+    await file.datasync();
+  }
+  await rename(next, path);
 }
 
 /** The merged root shows owner and mode of the upper directory, so these come from the tree. */
