@@ -1,5 +1,6 @@
-import { readdirSync } from "node:fs";
+import { readdirSync, statSync } from "node:fs";
 import { enableCompileCache, flushCompileCache } from "node:module";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 /** Set as NODE_COMPILE_CACHE, it serves from the first module on, and the compiler is never loaded. */
@@ -11,17 +12,20 @@ export const compileCacheDirectory = fileURLToPath(new URL("../../.strata/compil
  */
 export function useCompileCache(): () => boolean {
   const { directory } = enableCompileCache(compileCacheDirectory);
-  const before = entries(directory);
+  const before = newestMs(directory);
   delete process.env.NODE_COMPILE_CACHE; // not for the programs that this one starts
   return () => {
     flushCompileCache();
-    return entries(directory) > before;
+    return newestMs(directory) > before;
   };
 }
 
-function entries(directory: string | undefined): number {
+/** When the last entry was written. */
+function newestMs(directory: string | undefined): number {
+  if (directory === undefined) return 0;
   try {
-    return directory === undefined ? 0 : readdirSync(directory, { recursive: true }).length;
+    const names = readdirSync(directory, { recursive: true, encoding: "utf8" });
+    return names.reduce((newest, name) => Math.max(newest, statSync(join(directory, name)).mtimeMs), 0);
   } catch {
     return 0;
   }

@@ -35,9 +35,11 @@ const unitFile = `/etc/systemd/system/${unitName}`;
  * JSON anyway.
  */
 const memoryFlags = ["--max-semi-space-size=2", "--max-old-space-size=512"];
+/** Downloads trust what the rest of the machine trusts. */
+const trustFlags = ["--use-system-ca"];
 
 export function daemonCommand(): { command: string; args: string[] } {
-  return { command: process.execPath, args: [...memoryFlags, daemonMain] };
+  return { command: process.execPath, args: [...memoryFlags, ...trustFlags, daemonMain] };
 }
 
 export function daemonEnvironment(settings: Settings): Record<string, string> {
