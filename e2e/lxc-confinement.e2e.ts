@@ -100,6 +100,20 @@ describe("limits", () => {
     expect((await bench.observeSpec(uid)).memoryMib).toBe(32);
     expect((await bench.tryExec(uid, "sh", "-c", "exec tail -c 64000000 /dev/zero")).status).toBe(137);
   });
+
+  test("the guest finds its limits where programs look for them, and cannot change them", async () => {
+    const { uid } = await boot({ memoryMib: 48, cpus: 2, maxProcesses: 77 });
+    const group = "/sys/fs/cgroup";
+    const look =
+      bench.cgroups.layout === "v2"
+        ? `mount -t cgroup2 cgroup /mnt; cd /mnt; cat memory.max cpu.max pids.max; echo max > memory.max; cat memory.max`
+        : `mkdir /mnt/m /mnt/p; mount -t cgroup -o memory cgroup /mnt/m; mount -t cgroup -o pids cgroup /mnt/p;
+           cat /mnt/m/memory.limit_in_bytes; cat /mnt/p/pids.max`;
+    const output = await sh(uid, `mkdir -p ${group} /mnt; mount -t tmpfs t /mnt; ${look}`);
+    expect(output).toContain(String(48 * 1024 ** 2));
+    expect(output).toContain("77");
+    if (bench.cgroups.layout === "v2") expect(output.trim().split("\n").at(-1)).toBe(String(48 * 1024 ** 2));
+  });
 });
 
 describe("isolation", () => {

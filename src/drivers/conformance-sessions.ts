@@ -78,6 +78,24 @@ export function describeExec(get: () => Bench): void {
       expect({ stdout: stdout.trim(), stderr, status }).toEqual({ stdout: "40 100", stderr: "", status: 0 });
     });
 
+    test("what is typed at once reaches the command on a terminal", async (context) => {
+      const session = await run({ command: ["cat"], tty: { columns: 80, rows: 24 } }, noSignal, true);
+      if (!session) return context.skip();
+      session.stdin.write("typed early\r");
+      let text = "";
+      session.stdout.on("data", (chunk) => {
+        text += chunk;
+      });
+      // Once as the terminal's echo, once from the command.
+      await until(
+        () => text.split("typed early").length === 3,
+        get().harness.timeouts.readyMs,
+        "the line, twice",
+      );
+      session.stdin.write("\u0004");
+      expect(await session.exit).toBe(0);
+    });
+
     test("is Unavailable while the guest does not run", async (context) => {
       const bench = get();
       const driver = await bench.driver();

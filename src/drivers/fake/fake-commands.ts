@@ -55,7 +55,12 @@ export function runFakeCommand(guest: FakeGuest, request: ExecRequest, signal: A
     case "cat":
     case "sh":
     case "bash":
-      stdin.on("data", (chunk: Uint8Array) => stdout.write(chunk));
+      stdin.on("data", (chunk: Buffer) => {
+        if (!request.tty) return stdout.write(chunk);
+        const typed = chunk.toString().replaceAll("\r", "\r\n");
+        if (typed.includes("\u0004")) return finish(0);
+        return stdout.write(typed + typed); // the terminal's echo, and the command's
+      });
       stdin.on("end", () => finish(0));
       break;
     default:

@@ -1,3 +1,4 @@
+import type { Clock } from "../../core/clock.ts";
 import type { Uid } from "../../core/ids.ts";
 import type { JsonObject } from "../../core/json.ts";
 import type { LxcHost } from "./lxc-host.ts";
@@ -6,6 +7,7 @@ import type { HostCommand } from "./sealed.ts";
 /** How the sessions (exec, console) reach a guest of the driver. */
 export interface LxcAccess {
   lxcPath: string;
+  clock: Clock;
   host(): Promise<LxcHost>;
   uidOf(handle: JsonObject): Uid;
   /** @throws Unavailable when the guest does not run. */

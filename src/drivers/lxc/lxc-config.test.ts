@@ -37,6 +37,7 @@ const place: LxcPlace = {
   monitorGroup: "strata.monitors/0123456789abcdef",
   joinBridge: "/state/lxc/.tools/join-bridge",
   apparmor: true,
+  lxcfs: true,
   maxOpenFiles: 1_048_576,
   seccompProfile: "/usr/share/lxc/config/common.seccomp",
 };
@@ -80,7 +81,21 @@ test("a container with a network card, on a host with AppArmor", () => {
     lxc.cgroup2.devices.allow = c 5:1 rwm
     lxc.cgroup2.devices.allow = c 5:2 rwm
     lxc.cgroup2.devices.allow = c 136:* rwm
+    lxc.cgroup.memory.limit_in_bytes = 536870912
+    lxc.cgroup.cpu.cfs_period_us = 100000
+    lxc.cgroup.cpu.cfs_quota_us = 200000
+    lxc.cgroup.pids.max = 4096
+    lxc.cgroup2.memory.max = 536870912
+    lxc.cgroup2.cpu.max = 200000 100000
+    lxc.cgroup2.pids.max = 4096
     lxc.mount.auto = cgroup:mixed proc:mixed sys:mixed
+    lxc.mount.entry = /var/lib/lxcfs/proc/cpuinfo proc/cpuinfo none bind,optional 0 0
+    lxc.mount.entry = /var/lib/lxcfs/proc/diskstats proc/diskstats none bind,optional 0 0
+    lxc.mount.entry = /var/lib/lxcfs/proc/loadavg proc/loadavg none bind,optional 0 0
+    lxc.mount.entry = /var/lib/lxcfs/proc/meminfo proc/meminfo none bind,optional 0 0
+    lxc.mount.entry = /var/lib/lxcfs/proc/stat proc/stat none bind,optional 0 0
+    lxc.mount.entry = /var/lib/lxcfs/proc/swaps proc/swaps none bind,optional 0 0
+    lxc.mount.entry = /var/lib/lxcfs/proc/uptime proc/uptime none bind,optional 0 0
     lxc.mount.entry = /state/lxc/0123456789abcdef/seed var/lib/cloud/seed/nocloud none bind,ro,nosuid,nodev,noexec,create=dir 0 0
     lxc.pty.max = 1024
     lxc.tty.max = 1
@@ -103,11 +118,14 @@ test("a container with a network card, on a host with AppArmor", () => {
 
 test("without AppArmor, seccomp list and network cards", () => {
   const { seccompProfile: _, ...rest } = place;
-  const text = lxcConfig({ ...guest, nics: [] }, { ...rest, apparmor: false, maxOpenFiles: 20_000 });
+  const text = lxcConfig(
+    { ...guest, nics: [] },
+    { ...rest, apparmor: false, lxcfs: false, maxOpenFiles: 20_000 },
+  );
   expect(text).toContain("lxc.apparmor.profile = unconfined\n");
   expect(text).toContain("lxc.net.0.type = empty\n");
   expect(text).toContain("lxc.prlimit.nofile = 1024:20000\n");
-  expect(text).not.toMatch(/allow_nesting|seccomp|script\.up/);
+  expect(text).not.toMatch(/allow_nesting|seccomp|lxcfs|script\.up/);
 });
 
 test("the gateway belongs to the first card only", () => {
@@ -175,6 +193,9 @@ test("no value adds a line or an entry of its own, whatever it holds", () => {
 test.each([
   ["uid", { uid: "../../etc" as Uid }],
   ["hostname", { hostname: "-web" }],
+  ["cpus", { cpus: Number.NaN }],
+  ["memoryMib", { memoryMib: 1.5 }],
+  ["maxProcesses", { maxProcesses: 0 }],
   ["root.idBase", { root: { type: "tree", path: "/x", idBase: 0, idCount: 65_536 } as const }],
   ["root.idCount", { root: { type: "tree", path: "/x", idBase: 1_000_000, idCount: 10 } as const }],
 ])("says that %s is wrong", (name, change) => {

@@ -24,6 +24,8 @@ export interface LxcPlace {
   /** Script that puts a port into a bridge: `sh PATH BRIDGE … PORT`. */
   joinBridge: string;
   apparmor: boolean;
+  /** LXCFS runs: the guest sees its own memory, processors and load in /proc. */
+  lxcfs: boolean;
   /** How many files a process of the daemon may open; a guest cannot be given more. */
   maxOpenFiles: number;
   /** LXC's list of system calls to refuse; left out where the host does not have it. */
@@ -32,6 +34,11 @@ export interface LxcPlace {
 
 /** What systemd gives its services. */
 const openFiles = 524_288;
+const cpuPeriodMicros = 100_000;
+export const lxcfsPath = "/var/lib/lxcfs";
+const lxcfsFiles = ["cpuinfo", "diskstats", "loadavg", "meminfo", "stat", "swaps", "uptime"].map(
+  (name) => `proc/${name}`,
+);
 const consoleLogBytes = 1024 * 1024;
 
 const pathPattern = /^\/[A-Za-z0-9._/+@=:-]*$/;
@@ -52,6 +59,9 @@ export function checkGuest(guest: GuestSpec): void {
     );
   }
   expectValue("uid", guest.uid, isUid(guest.uid));
+  expectValue("cpus", guest.cpus, guest.cpus > 0 && guest.cpus <= 4096);
+  expectValue("memoryMib", guest.memoryMib, isWhole(guest.memoryMib, 1, 2 ** 30));
+  expectValue("maxProcesses", guest.maxProcesses, isWhole(guest.maxProcesses, 1, 2 ** 22));
   expectValue("hostname", guest.hostname, hostnamePattern.test(guest.hostname));
   expectValue("root.path", guest.root.path, pathPattern.test(guest.root.path));
   const { idBase, idCount } = guest.root;
@@ -90,6 +100,7 @@ export function lxcConfig(guest: GuestSpec, place: LxcPlace): string {
     ...identity(guest),
     ...confinement(place),
     ...cgroups(place),
+    ...limits(guest),
     ...mounts(place),
     ...terminals(place),
     ...guest.nics.flatMap((nic, index) => network(nic, index, place)),
@@ -139,9 +150,29 @@ function cgroups(place: LxcPlace): string[] {
   ];
 }
 
+/**
+ * The limits hold in the group above, which the guest can neither see nor change. They are repeated in its own, where
+ * programs look for them to size themselves.
+ */
+function limits(guest: GuestSpec): string[] {
+  const bytes = guest.memoryMib * 1024 ** 2;
+  const quota = Math.round(guest.cpus * cpuPeriodMicros);
+  return [
+    `lxc.cgroup.memory.limit_in_bytes = ${bytes}`,
+    `lxc.cgroup.cpu.cfs_period_us = ${cpuPeriodMicros}`,
+    `lxc.cgroup.cpu.cfs_quota_us = ${quota}`,
+    `lxc.cgroup.pids.max = ${guest.maxProcesses}`,
+    `lxc.cgroup2.memory.max = ${bytes}`,
+    `lxc.cgroup2.cpu.max = ${quota} ${cpuPeriodMicros}`,
+    `lxc.cgroup2.pids.max = ${guest.maxProcesses}`,
+  ];
+}
+
 function mounts(place: LxcPlace): string[] {
+  const views = place.lxcfs ? lxcfsFiles : [];
   return [
     "lxc.mount.auto = cgroup:mixed proc:mixed sys:mixed",
+    ...views.map((name) => `lxc.mount.entry = ${lxcfsPath}/${name} ${name} none bind,optional 0 0`),
     `lxc.mount.entry = ${place.seedDir} var/lib/cloud/seed/nocloud none bind,ro,nosuid,nodev,noexec,create=dir 0 0`,
   ];
 }

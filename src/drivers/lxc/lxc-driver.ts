@@ -78,6 +78,7 @@ class LxcDriver implements GuestDriver {
     this.#lxcPath = join(options.host.stateDir, "lxc");
     const access = {
       lxcPath: this.#lxcPath,
+      clock: options.clock,
       host: () => this.#openHost(),
       runningUid: (handle: JsonObject) => this.#runningUid(handle),
       uidOf,
@@ -232,6 +233,7 @@ class LxcDriver implements GuestDriver {
       monitorGroup: this.#monitors(guest.uid),
       joinBridge: host.joinBridge,
       apparmor: host.apparmor,
+      lxcfs: host.lxcfs,
       maxOpenFiles: host.maxOpenFiles,
       ...(host.seccompProfile === undefined ? {} : { seccompProfile: host.seccompProfile }),
     });

@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { Readable, Writable } from "node:stream";
 import { type IPty, spawn as spawnPty } from "@lydell/node-pty";
+import type { Clock } from "../../core/clock.ts";
 import { StrataError } from "../../core/errors.ts";
 import type { JsonObject } from "../../core/json.ts";
 import type { Exec, ExecRequest, ExecSession } from "../driver.ts";
@@ -17,6 +18,8 @@ const defaultEnv = {
 };
 /** Of nsenter and lxc-attach themselves. */
 const hostEnv = { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" };
+const attachTimeoutMs = 5_000;
+const attachRetryMs = 5;
 const namePattern = /^[A-Za-z_][A-Za-z0-9_]*$/;
 
 export function lxcExec(access: LxcAccess): Exec<JsonObject> {
@@ -35,7 +38,9 @@ export function lxcExec(access: LxcAccess): Exec<JsonObject> {
         ...request.command,
       ]);
       signal.throwIfAborted();
-      return request.tty ? runOnTerminal(command, request.tty, signal) : await runOnPipes(command, signal);
+      return request.tty
+        ? runOnTerminal(command, request.tty, access.clock, signal)
+        : await runOnPipes(command, signal);
     },
   };
 }
@@ -81,6 +86,7 @@ function spawned(child: ChildProcess): Promise<void> {
 function runOnTerminal(
   command: HostCommand,
   size: { columns: number; rows: number },
+  clock: Clock,
   signal: AbortSignal,
 ): ExecSession {
   const { file, args } = sealed(command);
@@ -109,10 +115,13 @@ function runOnTerminal(
   if (signal.aborted) kill();
   // Bytes as they are; the declaration knows strings only.
   const input = pty as unknown as { write(data: Uint8Array): void };
+  const attached = untilAttached(pty.pid, clock, () => ended);
   const stdin = new Writable({
     write(chunk: Buffer, _encoding, done) {
-      if (!ended) input.write(chunk);
-      done();
+      void attached.then(() => {
+        if (!ended) input.write(chunk);
+        done();
+      });
     },
   });
   const resize = (columns: number, rows: number) => {
@@ -129,16 +138,27 @@ function readableOf(pty: IPty): Readable {
   return readable;
 }
 
+/** lxc-attach throws away what was typed before it prepared the terminal, which it does before it makes a child. */
+async function untilAttached(pid: number, clock: Clock, hasEnded: () => boolean): Promise<void> {
+  const deadline = clock.monotonicMs() + attachTimeoutMs;
+  while (!hasEnded() && childrenOf(pid).length === 0 && clock.monotonicMs() < deadline) {
+    await clock.sleep(attachRetryMs);
+  }
+}
+
+function childrenOf(pid: number): number[] {
+  try {
+    const text = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim();
+    return text === "" ? [] : text.split(" ").map(Number);
+  } catch {
+    return []; // it has ended
+  }
+}
+
 /** Kills lxc-attach and the command, which is its child in another pid namespace and would survive it. */
 function killAttached(pid: number | undefined): void {
   if (pid === undefined) return;
-  let children: number[] = [];
-  try {
-    children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim().split(" ").map(Number);
-  } catch {
-    // It has ended.
-  }
-  for (const victim of [...children, pid]) {
+  for (const victim of [...childrenOf(pid), pid]) {
     try {
       if (victim > 1) process.kill(victim, "SIGKILL");
     } catch {

@@ -41,6 +41,7 @@ export async function fingerprintLxc(options: FingerprintOptions): Promise<Finge
       facts: {
         cgroups: options.cgroups.layout,
         apparmor: host.apparmor ? "yes" : "no",
+        lxcfs: host.lxcfs ? "yes" : "no",
         seccomp: host.seccompProfile === undefined ? "no" : "yes",
         "inotify instances": (await readFile(inotifyFile, "utf8").catch(() => "unknown")).trim(),
       },
@@ -116,6 +117,7 @@ function probeConfig(dir: string, group: string, idBase: number, host: LxcHost):
       monitorGroup: group,
       joinBridge: host.joinBridge,
       apparmor: host.apparmor,
+      lxcfs: host.lxcfs,
       maxOpenFiles: host.maxOpenFiles,
       ...(host.seccompProfile === undefined ? {} : { seccompProfile: host.seccompProfile }),
     },

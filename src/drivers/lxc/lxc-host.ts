@@ -2,6 +2,7 @@
 import { access, chmod, chown, constants, mkdir, readFile, stat, symlink, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { StrataError } from "../../core/errors.ts";
+import { lxcfsPath } from "./lxc-config.ts";
 
 export interface LxcHost {
   lxcStart: string;
@@ -14,6 +15,7 @@ export interface LxcHost {
   monitorPath: string;
   joinBridge: string;
   apparmor: boolean;
+  lxcfs: boolean;
   /** How many files a process may open (the hard limit). */
   maxOpenFiles: number;
   seccompProfile?: string;
@@ -44,10 +46,8 @@ export async function openLxcHost(lxcPath: string): Promise<LxcHost> {
   await writeFile(joinBridge, joinBridgeScript, { mode: 0o600 });
   const apparmor = await hasAppArmor();
   if (apparmor) await linkProgram(await findProgram("apparmor_parser", "apparmor"), tools);
-  const seccomp = await access(seccompProfile).then(
-    () => ({ seccompProfile }),
-    () => ({}),
-  );
+  const seccomp = (await canAccess(seccompProfile, constants.R_OK)) ? { seccompProfile } : {};
+  const lxcfs = await canAccess(join(lxcfsPath, "proc/meminfo"), constants.R_OK);
   const maxOpenFiles = await openFilesLimit();
   return {
     lxcStart,
@@ -59,6 +59,7 @@ export async function openLxcHost(lxcPath: string): Promise<LxcHost> {
     monitorPath: tools,
     joinBridge,
     apparmor,
+    lxcfs,
     maxOpenFiles,
     ...seccomp,
   };
@@ -77,15 +78,18 @@ async function linkProgram(program: string, dir: string): Promise<void> {
 async function findProgram(name: string, packageName: string): Promise<string> {
   for (const dir of programDirs) {
     const path = join(dir, name);
-    const found = await access(path, constants.X_OK).then(
-      () => true,
-      () => false,
-    );
-    if (found) return path;
+    if (await canAccess(path, constants.X_OK)) return path;
   }
   throw new StrataError(
     "Unavailable",
     `the program ${name} is not installed; the package ${packageName} has it`,
+  );
+}
+
+function canAccess(path: string, mode: number): Promise<boolean> {
+  return access(path, mode).then(
+    () => true,
+    () => false,
   );
 }
 
