@@ -24,7 +24,7 @@ async function residentMib(pid: number): Promise<number> {
 const daemon = await TestDaemon.create();
 try {
   await daemon.start();
-  await daemon.ok(["image", "import", await tinyImage(), "tiny"]);
+  await daemon.ok(["image", "import", "tiny", await tinyImage()]);
   const pid = daemon.pid() ?? 0;
   const times: number[] = [];
   for (let index = 0; index < count; index++) {

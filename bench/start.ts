@@ -94,7 +94,7 @@ const directory = await mkdtemp("/var/tmp/strata-bench-");
 try {
   const tiny = await tinyImage();
   await daemon.start();
-  await daemon.ok(["image", "import", tiny, "tiny"]);
+  await daemon.ok(["image", "import", "tiny", tiny]);
   const image = await daemon.client.require(imageKind, { project, name: "tiny" });
   const files = `${daemon.settings.imageDir}/${image.status.digest?.slice(7)}`;
   const workload: Workload = {

@@ -23,7 +23,7 @@ beforeAll(async () => {
   daemon = await TestDaemon.create();
   tiny = await tinyImage();
   await daemon.start();
-  await daemon.ok(["image", "import", tiny, "tiny"]);
+  await daemon.ok(["image", "import", "tiny", tiny]);
 });
 
 afterAll(async () => {
@@ -111,7 +111,7 @@ describe("a stack file", () => {
 
 describe("the command line", () => {
   it("refuses what the API refuses, and suggests what was meant", async () => {
-    expectClear(await daemon.strata(["launch", "tinny", "a"]), 2, /tinny/, /tiny/);
+    expectClear(await daemon.strata(["launch", "tinny", "a"]), 3, /tinny/, /tiny/);
     expectClear(await daemon.strata(["launch", "tiny", "a b"]), 2, /a b/, /a-z, 0-9/);
     expectClear(
       await daemon.strata(["launch", "tiny", "a", "--memory", "900GiB"]),
@@ -168,7 +168,7 @@ describe("an image", () => {
       "that writes through a symbolic link of its own",
       () => {
         const link = tarWith("out", "2", "/tmp");
-        const file = tarWith("out/strata-was-here", "0");
+        const file = tarWith("out/strata-was-here", "0").subarray(1024);
         return Buffer.concat([link.subarray(0, link.length - 1024), file]);
       },
       /out/,
@@ -185,11 +185,11 @@ describe("an image", () => {
     const path = join(directory, "root.tar");
     await writeFile(path, await make());
     const state = await everything();
-    const result = await daemon.strata(["image", "import", path, "hostile"]);
+    const result = await daemon.strata(["image", "import", "hostile", path]);
+    await daemon.strata(["image", "delete", "hostile", "--yes"]);
     expect(result.status, result.stderr).not.toBe(0);
     expect(result.stderr).toMatch(part);
     expect(result.stderr.match(/^error: /gm)).toHaveLength(1);
-    await daemon.strata(["image", "delete", "hostile", "--yes"]);
     expect(await everything()).toBe(state);
     expect(await readdir("/tmp")).not.toContain("strata-was-here");
     expect((await readdir(join(testImageDir, "tmp"))).length).toBe(0);
@@ -198,7 +198,7 @@ describe("an image", () => {
   it("whose checksum differs is refused, and says both", async () => {
     const wrong = createHash("sha256").update("something else").digest("hex");
     const state = await everything();
-    const result = await daemon.strata(["image", "import", tiny, "wrong", "--sha256", wrong]);
+    const result = await daemon.strata(["image", "import", "wrong", tiny, "--sha256", wrong]);
     expect(result.status).not.toBe(0);
     expect(result.stderr).toMatch(/checksum|sha256/i);
     await daemon.strata(["image", "delete", "wrong", "--yes"]);
@@ -253,7 +253,7 @@ describe("the API", () => {
           "--url",
           `https://127.0.0.1:${status.httpsPort}`,
           "--ca",
-          join(daemon.settings.stateDir, "api.crt"),
+          join(daemon.settings.stateDir, "tls/cert.pem"),
         ],
         {
           env: { STRATA_TOKEN: secret },
@@ -278,7 +278,7 @@ describe("a full disk", () => {
     try {
       await mkdir(join(directory, "images"), { recursive: true });
       await small.start();
-      const result = await small.strata(["image", "import", tiny, "tiny"], {
+      const result = await small.strata(["image", "import", "tiny", tiny], {
         env: { STRATA_IMAGE_DIR: join(directory, "images") },
       });
       expect(result.status).not.toBe(0);

@@ -16,7 +16,7 @@ import { createNetworks, type KernelNetworks } from "../src/host/networks/kernel
 import { hostTable, networkNames, uplinkPrefix } from "../src/host/networks/network-plan.ts";
 import type { NetworkAttachment, NetworkRequest } from "../src/host/networks/networks.ts";
 import { run } from "../src/host/run.ts";
-import { leaksBetween, type Snapshot, takeSnapshot } from "./leaks.ts";
+import { findLeaks, type Snapshot, takeSnapshot } from "./leaks.ts";
 import { NetnsGuest, pings } from "./netns-guest.ts";
 
 const never = new AbortController().signal;
@@ -67,9 +67,8 @@ async function joinGuest(
 /** What of ours is on the host now and was not before; other tests and daemons may run beside. */
 async function leaks(): Promise<string[]> {
   const marks = [namespace, uplinkPrefix(namespace), "10.213.", runDir];
-  return leaksBetween(before, await takeSnapshot()).filter((line) =>
-    marks.some((mark) => line.includes(mark)),
-  );
+  const found = await findLeaks(before, marks);
+  return found.filter((line) => marks.some((mark) => line.includes(mark)));
 }
 
 async function waitFor(what: string, condition: () => Promise<boolean>, timeoutMs = 10_000): Promise<void> {

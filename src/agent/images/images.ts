@@ -2,7 +2,9 @@
  * Makes the images that were given to this host, tells how far each has come, and takes them away again. The image
  * store remembers builds by their recipe, so one that was interrupted after its last step is found, not repeated.
  */
+
 import { Readable } from "node:stream";
+import type { Instant } from "../../core/clock.ts";
 import { isRetryable, toStrataError } from "../../core/errors.ts";
 import type { StoredImage } from "../../host/images/image-store.ts";
 import { type Image, type ImageStatus, imageKind } from "../../kinds/image.ts";
@@ -10,7 +12,7 @@ import type { Ref } from "../../kinds/keys.ts";
 import type { Failure, Reconciler, Watch } from "../../reconcile/reconciler.ts";
 import type { AgentContext } from "../agent-context.ts";
 import { reportStatus } from "../report.ts";
-import { type ImageAction, type ImageWorld, planImage } from "./plan.ts";
+import { type ImageAction, type ImageWorld, madeCondition, planImage } from "./plan.ts";
 import { ProgressReports } from "./progress-reports.ts";
 
 export function createImageReconciler(
@@ -52,8 +54,8 @@ class ImageReconciler implements Reconciler<ImageWorld, ImageAction, ImageStatus
     };
   }
 
-  plan(world: ImageWorld) {
-    return planImage(world);
+  plan(world: ImageWorld, now: Instant) {
+    return planImage(world, now);
   }
 
   async execute(action: ImageAction, signal: AbortSignal): Promise<void> {
@@ -98,6 +100,7 @@ class ImageReconciler implements Reconciler<ImageWorld, ImageAction, ImageStatus
       state: again ? "building" : "failed",
       message: `${error.message.slice(0, 1900)}${again ? `; trying again in ${seconds} s` : ""}`,
       observedGeneration: image.metadata.generation,
+      conditions: madeCondition(image, "false", this.#context.clock.now(), error.message.slice(0, 1000)),
     };
     const { client, views, events } = this.#context;
     const told = await reportStatus(client, imageKind, views.images, image, status, signal);

@@ -63,14 +63,14 @@ test.each<[string, ImageWorld, string[], string | undefined]>([
   ],
   ["deleted, finalizer gone", worldOf(imageOf({}, { ...deleted, finalizers: [] })), [], undefined],
 ])("%s", (_name, world, actions, state) => {
-  const plan = planImage(world);
+  const plan = planImage(world, now);
   expect(plan.actions.map(({ type }) => type)).toEqual(actions);
   expect(plan.status?.state).toBe(state);
 });
 
 test("what was made is told in full, and progress is over", () => {
   const image = imageOf({ state: "building", digest: undefined, progress: { step: "x" } });
-  const { status } = planImage(worldOf(image, { made: stored }));
+  const { status } = planImage(worldOf(image, { made: stored }), now);
   expect(status).toMatchObject({
     ...{ digest: stored.digest, os: "Debian", types: ["container"] },
     message: "no kernel",
@@ -80,5 +80,5 @@ test("what was made is told in full, and progress is over", () => {
 
 test("ready and present is no change", () => {
   const image = imageOf({ digest });
-  expect(statusPatch(image.status, planImage(worldOf(image)).status ?? {})).toBeUndefined();
+  expect(statusPatch(image.status, planImage(worldOf(image), now).status ?? {})).toBeUndefined();
 });

@@ -1,5 +1,7 @@
+import { type Instant, toTimestamp } from "../../core/clock.ts";
 import type { StoredImage } from "../../host/images/image-store.ts";
 import type { Image, ImageStatus } from "../../kinds/image.ts";
+import { withCondition } from "../../kinds/kind.ts";
 import type { Plan } from "../../reconcile/reconciler.ts";
 
 export interface ImageWorld {
@@ -22,14 +24,14 @@ export type ImageAction =
 const newsAfterMs = 100;
 
 /** An image is made once, on the host that it was given to, and again should its content be gone from there. */
-export function planImage(world: ImageWorld): Plan<ImageAction, ImageStatus> {
+export function planImage(world: ImageWorld, now: Instant): Plan<ImageAction, ImageStatus> {
   const { image, made } = world;
   const nothing = { status: undefined, actions: [] };
   if (!image || image.status.host !== world.hostName) return nothing;
   const { status, metadata } = image;
   if (metadata.generation < status.observedGeneration) return nothing;
   if (metadata.deletedAt !== undefined) return planDeletion(world, image);
-  if (made) return { status: readyStatus(image, made), actions: [] };
+  if (made) return { status: readyStatus(image, made, now), actions: [] };
   const observed = { ...status, observedGeneration: metadata.generation };
   if (status.state === "ready" && world.present) return { status: observed, actions: [] };
   const changed = metadata.generation !== status.observedGeneration;
@@ -37,7 +39,7 @@ export function planImage(world: ImageWorld): Plan<ImageAction, ImageStatus> {
   // What a try that failed had to say stays until the next one gets further.
   const message = status.state === "building" ? status.message : "is being made";
   return {
-    status: { ...observed, state: "building", message },
+    status: { ...observed, state: "building", message, conditions: madeCondition(image, "unknown", now) },
     actions: [{ type: "make", image }],
     reportAfterMs: newsAfterMs,
   };
@@ -50,7 +52,7 @@ function planDeletion(world: ImageWorld, image: Image): Plan<ImageAction, ImageS
   return { status: undefined, actions: [...remove, { type: "finalize", image }] };
 }
 
-function readyStatus(image: Image, made: StoredImage): ImageStatus {
+function readyStatus(image: Image, made: StoredImage, now: Instant): ImageStatus {
   const { progress, ...kept } = image.status;
   return {
     ...kept,
@@ -61,5 +63,17 @@ function readyStatus(image: Image, made: StoredImage): ImageStatus {
     types: made.types,
     os: made.os.slice(0, 200),
     observedGeneration: image.metadata.generation,
+    conditions: madeCondition(image, "true", now),
   };
+}
+
+/** `Made`: unknown while it is being made, false between a try that failed (`message` says why) and the next. */
+export function madeCondition(
+  image: Image,
+  status: "true" | "false" | "unknown",
+  now: Instant,
+  message = "",
+): ImageStatus["conditions"] {
+  const reason = { true: "Ready", false: "Failed", unknown: "Building" }[status];
+  return withCondition(image.status.conditions, { type: "Made", status, reason, message }, toTimestamp(now));
 }

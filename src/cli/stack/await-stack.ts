@@ -51,6 +51,14 @@ export async function awaitImages(
         const current = image.status.observedGeneration >= image.metadata.generation;
         if (state === "failed" && current)
           throw new StrataError("Unavailable", `the image "${name}" cannot be made: ${message}`);
+        const failure = image.status.conditions.find(
+          ({ type, status }) => type === "Made" && status === "false",
+        );
+        if (failure && current && state !== "ready")
+          throw new StrataError(
+            "Unavailable",
+            `the image "${name}" cannot be made: ${failure.message}; the daemon goes on trying`,
+          );
         if (done.has(name)) continue;
         const settled = state === "ready";
         const text = settled ? "ready" : (progress?.step ?? state);
