@@ -39,8 +39,9 @@ export async function uninstall(session: Session, settings: Settings, values: Op
     const { removeHostTraces } = await import("./real-host-parts.ts");
     await removeHostTraces(settings, silentLogger, session.signal);
   }
-  await removeFiles(settings);
+  // The state directory goes last: it has the list of packages, should this be interrupted.
   const kept = removePackages(packages, session);
+  await removeFiles(settings);
   if (isMachineDaemon(settings)) await removeToolchain();
   const text =
     kept.length > 0
@@ -105,37 +106,44 @@ async function removeFiles(settings: Settings): Promise<void> {
   if (existsSync(base) && (await readdir(base)).length === 0) await rmdir(base);
 }
 
-/** Returns those that stay because something else needs them by now. */
+/**
+ * Returns those that stay because something else needs them by now, or because the system cannot be without them. Which
+ * these are is apt's to say: it is asked what it would remove had nobody asked for our packages.
+ */
 function removePackages(packages: readonly string[], session: Session): string[] {
-  const installed = packages.filter((name) => spawnSync("dpkg-query", ["-W", name]).status === 0);
+  const installed = packages.filter((name) => isInstalled(name));
   if (installed.length === 0) return [];
-  const own = new Set(installed);
-  const collateral = (names: readonly string[]) => removedBy(names).filter((name) => !own.has(name));
-  const doomed =
-    collateral(installed).length === 0
-      ? installed
-      : installed.filter((name) => collateral([name]).length === 0);
-  const kept = installed.filter((name) => !doomed.includes(name));
+  spawnSync("apt-mark", ["auto", ...installed], { stdio: "ignore" });
+  const { stdout } = aptGet([...strictly, "--simulate", "autoremove"]);
+  const removable = new Set([...stdout.matchAll(/^(?:Remv|Purg) ([^\s:]+)/gm)].map((match) => match[1]));
+  const doomed = installed.filter((name) => removable.has(name));
   if (doomed.length > 0) {
     session.printer.note(`removes from Debian: ${doomed.join(" ")}`);
-    const { status } = aptGet(["purge", "--quiet=2", ...doomed], "inherit");
-    if (status !== 0)
-      throw new StrataError("Internal", "apt-get could not remove the packages; its message above says why");
+    const { status, stderr } = aptGet(["--quiet=2", "purge", ...doomed]);
+    if (status !== 0) {
+      throw new StrataError(
+        "Internal",
+        `apt-get could not remove the packages: ${stderr.trim().slice(-500)}`,
+      );
+    }
   }
-  return kept;
+  return installed.filter((name) => !doomed.includes(name));
 }
 
-/** Names of all packages that would go with these. */
-function removedBy(names: readonly string[]): string[] {
-  const { stdout } = aptGet(["--simulate", "purge", ...names], "pipe");
-  return [...stdout.matchAll(/^(?:Remv|Purg) (\S+)/gm)].flatMap(
-    (match) => match[1]?.replace(/:\w+$/, "") ?? [],
-  );
+/** Only what is depended on counts, not what is recommended. */
+const strictly = ["RecommendsImportant", "SuggestsImportant"].flatMap((name) => [
+  "-o",
+  `APT::AutoRemove::${name}=false`,
+]);
+
+function isInstalled(name: string): boolean {
+  const { stdout } = spawnSync("dpkg-query", ["-W", "-f=${db:Status-Status}", name], { encoding: "utf8" });
+  return stdout === "installed";
 }
 
-function aptGet(args: readonly string[], output: "inherit" | "pipe") {
-  return spawnSync("apt-get", ["--yes", "-o", "DPkg::Lock::Timeout=600", ...args], {
-    stdio: ["ignore", output === "inherit" ? 2 : "pipe", output === "inherit" ? 2 : "pipe"],
+function aptGet(args: readonly string[]) {
+  return spawnSync("apt-get", ["--yes", "-o", "DPkg::Lock::Timeout=600", "-o", "Dpkg::Use-Pty=0", ...args], {
+    stdio: ["ignore", "pipe", "pipe"],
     encoding: "utf8",
     env: { ...process.env, DEBIAN_FRONTEND: "noninteractive", LC_ALL: "C" },
   });
