@@ -14,13 +14,15 @@ import { findLeaks, type Snapshot, takeSnapshot } from "./leaks.ts";
 import { type CliResult, TestDaemon, testImageDir } from "./test-daemon.ts";
 import { tinyImage } from "./tiny-image.ts";
 
+const httpsPort = 17443;
+
 let daemon: TestDaemon;
 let tiny: string;
 let before: Snapshot;
 
 beforeAll(async () => {
   before = await takeSnapshot();
-  daemon = await TestDaemon.create();
+  daemon = await TestDaemon.create({ STRATA_HTTPS_PORT: String(httpsPort) });
   tiny = await tinyImage();
   await daemon.start();
   await daemon.ok(["image", "import", "tiny", tiny]);
@@ -245,13 +247,12 @@ describe("the API", () => {
     ]);
     const secret = token.secret ?? token.token ?? "";
     expect(secret.length).toBeGreaterThan(30);
-    const status = await daemon.json<{ httpsPort?: number }>(["daemon", "status"]);
     const as = (args: string[]) =>
       daemon.strata(
         [
           ...args,
           "--url",
-          `https://127.0.0.1:${status.httpsPort}`,
+          `https://127.0.0.1:${httpsPort}`,
           "--ca",
           join(daemon.settings.stateDir, "tls/cert.pem"),
         ],
