@@ -47,7 +47,7 @@ export async function agentBench(overrides: Partial<AgentOptions> & { link?: Lin
       images: host.images,
       disks: host.disks,
       networks: host.networks,
-      machine: { cpus: 8, memoryMib: 16_384, facts: {} },
+      machine: { cpus: 16, memoryMib: 16_384, facts: {} },
       connect: async () => true,
       clock,
       random: seededRandom(3),

@@ -2,6 +2,7 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import { type AgentBench, agentBench } from "../../sim/agent-bench.ts";
 import { StrataError } from "../core/errors.ts";
 import { canonicalJson } from "../core/json.ts";
+import { settle } from "../core/virtual-clock.ts";
 import { eventKind } from "../kinds/event.ts";
 import { hostKind } from "../kinds/host.ts";
 import { imageKind } from "../kinds/image.ts";
@@ -77,6 +78,26 @@ test("the way from placement to the guest's start takes one call of the API", as
   calls.length = 0;
   await bench.until("next", isRunning);
   expect(atStart).toBe(1);
+});
+
+test("one change among many costs as much as among few", async () => {
+  await bench.createImage();
+  for (let index = 0; index < 80; index++) await bench.createInstance(`web-${index}`, { memoryMib: 64 });
+  for (let index = 0; index < 80; index++) await bench.until(`web-${index}`, isRunning);
+  await bench.clock.advance(5_000);
+  const { world } = bench.host;
+  const verbs: string[] = [];
+  const call = world.call.bind(world);
+  world.call = (verb, ...rest) => {
+    verbs.push(verb);
+    return call(verb, ...rest);
+  };
+  calls.length = 0;
+  await bench.patch("web-40", { restarts: 1 });
+  await bench.until("web-40", (instance) => isRunning(instance) && instance.status.observedRestarts === 1);
+  await settle();
+  expect(verbs.length).toBeLessThanOrEqual(10);
+  expect(calls.filter((name) => name !== "event").length).toBeLessThanOrEqual(4);
 });
 
 test("a start costs no virtual time: every step follows from the event before", async () => {

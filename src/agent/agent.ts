@@ -7,6 +7,8 @@
  * handle is recorded; a guest that runs is taken over as it is; what no resource knows is removed only when the API has
  * confirmed that.
  */
+import { describeError } from "../core/errors.ts";
+import { hostKind } from "../kinds/host.ts";
 import { imageKind } from "../kinds/image.ts";
 import { instanceKind } from "../kinds/instance.ts";
 import { keyPairKind } from "../kinds/key-pair.ts";
@@ -58,11 +60,24 @@ async function runAgent(options: AgentOptions, outer: AbortSignal): Promise<void
     const feeding = feeds.map((view) => view.run(signal));
     await images.recover();
     await Promise.race([Promise.all(feeds.map((view) => view.whenSynced())), untilAborted(signal)]);
+    await assumeDrivers(context);
     if (!signal.aborted) await Promise.all(startRooms(context, options));
     await Promise.all(feeding);
   } finally {
     abort.abort(outer.reason);
     outer.removeEventListener("abort", stop);
+  }
+}
+
+/** So that a restarted agent starts guests without waiting for proofs that it had before. */
+async function assumeDrivers({ client, hostName, drivers, logger, signal }: AgentContext): Promise<void> {
+  try {
+    const host = await client.get(hostKind, { name: hostName }, { signal });
+    for (const [name, fingerprint] of Object.entries(host?.status.drivers ?? {}))
+      drivers.assume(name, fingerprint);
+  } catch (error) {
+    if (!signal.aborted)
+      logger.warn({ error: describeError(error) }, "cannot read what the drivers were able to do");
   }
 }
 
@@ -79,7 +94,11 @@ function startRooms(context: AgentContext, options: AgentOptions): Promise<void>
     runReconciler(host, shared, signal),
     runReconciler(fingerprints, shared, signal),
     runReconciler(createNetworkReconciler(context), shared, signal),
-    runReconciler(instances, { ...shared, backoff: { minMs: 1_000, maxMs: 60_000 } }, signal),
+    runReconciler(
+      instances,
+      { ...shared, backoff: { minMs: 1_000, maxMs: 60_000 }, resyncMs: 5 * 60_000 },
+      signal,
+    ),
     runReconciler(
       createImageReconciler(context),
       { ...shared, concurrency: 2, backoff: { minMs: 5_000, maxMs: 300_000 } },

@@ -10,7 +10,8 @@ import type { DriverChoice } from "./instances/world.ts";
  */
 export class DriverTable {
   readonly #drivers: ReadonlyMap<string, GuestDriver>;
-  readonly #fingerprints = new Map<string, Fingerprint>();
+  readonly #proven = new Map<string, Fingerprint>();
+  readonly #assumed = new Map<string, Fingerprint>();
 
   constructor(drivers: readonly GuestDriver[]) {
     this.#drivers = new Map(drivers.map((driver) => [driver.name, driver]));
@@ -29,11 +30,20 @@ export class DriverTable {
   }
 
   learn(name: string, fingerprint: Fingerprint): void {
-    this.#fingerprints.set(name, fingerprint);
+    this.#proven.set(name, fingerprint);
+  }
+
+  /** What was proven before the agent was started holds until it is proven anew. */
+  assume(name: string, fingerprint: Fingerprint): void {
+    if (this.#drivers.has(name)) this.#assumed.set(name, fingerprint);
+  }
+
+  isProven(name: string): boolean {
+    return this.#proven.has(name);
   }
 
   fingerprint(name: string): Fingerprint | undefined {
-    return this.#fingerprints.get(name);
+    return this.#proven.get(name) ?? this.#assumed.get(name);
   }
 
   /** For a new guest: the driver that spec names, or the first that can run the type. */
@@ -51,7 +61,7 @@ export class DriverTable {
 
   #problem(name: string, type: InstanceSpec["type"]): string | undefined {
     if (!this.#drivers.has(name)) return "not on this host";
-    const fingerprint = this.#fingerprints.get(name);
+    const fingerprint = this.fingerprint(name);
     if (!fingerprint) return "still being probed";
     if (!fingerprint.available) return fingerprint.message || "not available";
     return fingerprint.types.includes(type) ? undefined : `runs ${fingerprint.types.join(" and ")} only`;

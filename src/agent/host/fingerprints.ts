@@ -34,7 +34,8 @@ export function createFingerprintReconciler(
     ],
     async observe(name) {
       const at = provenAt.get(name);
-      return { name, known: drivers.fingerprint(name), ageMs: at === undefined ? 0 : clock.now() - at };
+      const known = drivers.isProven(name) ? drivers.fingerprint(name) : undefined;
+      return { name, known, ageMs: at === undefined ? 0 : clock.now() - at };
     },
     plan({ name, known, ageMs }) {
       if (!known) return { status: undefined, actions: [{ name }] };

@@ -39,9 +39,7 @@ export function createHostReconciler(context: AgentContext): HostReconciler {
         disks.capacity(),
       ]);
       const fingerprints = [...drivers.all()].map(({ name }) => {
-        // After a restart, what was proven before holds until it is proven anew.
-        const fingerprint = drivers.fingerprint(name) ?? host?.status.drivers[name] ?? beingProbed;
-        return [name, fingerprint] as const;
+        return [name, drivers.fingerprint(name) ?? beingProbed] as const;
       });
       return { host, disk, machine, fingerprints };
     },

@@ -5,6 +5,7 @@
  * Lanes: virtual machines and containers do not wait for each other, and what is being deleted waits for neither.
  */
 import { hasCode, toStrataError } from "../../core/errors.ts";
+import type { GuestDriver } from "../../drivers/driver.ts";
 import { instanceKind } from "../../kinds/instance.ts";
 import { Hints } from "../../reconcile/hints.ts";
 import type { Failure, Reconciler, Watch } from "../../reconcile/reconciler.ts";
@@ -29,6 +30,8 @@ class InstanceReconciler implements Reconciler<InstanceWorld, InstanceAction, In
   readonly #related = new Hints();
   readonly #context: AgentContext;
   readonly #memory: InstanceMemory;
+  /** Drivers whose events were listened to before. */
+  readonly #heard = new Set<string>();
 
   constructor(context: AgentContext) {
     this.#context = context;
@@ -47,7 +50,7 @@ class InstanceReconciler implements Reconciler<InstanceWorld, InstanceAction, In
       { name: "related", keys: (signal) => this.#related.keys(signal) },
       ...[...drivers.all()].map((driver) => ({
         name: `guests of ${driver.name}`,
-        keys: (signal: AbortSignal) => this.#guestKeys(driver.events(signal)),
+        keys: (signal: AbortSignal) => this.#guestKeys(driver, signal),
       })),
     ];
     this.#followRelated();
@@ -122,7 +125,15 @@ class InstanceReconciler implements Reconciler<InstanceWorld, InstanceAction, In
     return instance ? instances.keyOf(instance) : "";
   }
 
-  async *#guestKeys(events: AsyncIterable<{ uid: string }>): AsyncGenerator<string> {
+  /** When it is called again, events may have been missed in between: all guests of the driver are looked at. */
+  async *#guestKeys(driver: GuestDriver, signal: AbortSignal): AsyncGenerator<string> {
+    const events = driver.events(signal);
+    if (this.#heard.has(driver.name)) {
+      for (const instance of this.#context.views.instances.values()) {
+        if (instance.status.driver === driver.name) yield this.#keyOf(instance.metadata.uid);
+      }
+    }
+    this.#heard.add(driver.name);
     for await (const { uid } of events) {
       this.#memory.probes.doubt(uid);
       const key = this.#keyOf(uid);

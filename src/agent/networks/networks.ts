@@ -124,7 +124,14 @@ class NetworkReconciler implements Reconciler<NetworkWorld, NetworkAction, Netwo
 
   async *#brokenKeys(signal: AbortSignal): AsyncGenerator<string> {
     const { networks, attachments, views } = this.#context;
-    for await (const { uid } of networks.events(signal)) {
+    const events = networks.events(signal);
+    // When it is called again, events may have been missed in between.
+    for (const [key, uid] of [...this.#made]) {
+      attachments.doubt(uid);
+      this.#made.delete(key);
+      yield key;
+    }
+    for await (const { uid } of events) {
       attachments.doubt(uid);
       const network = views.networks.byUid(uid);
       if (!network) continue;
