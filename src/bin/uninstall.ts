@@ -30,7 +30,7 @@ export async function uninstall(session: Session, settings: Settings, values: Op
   const client = hasState ? await reachDaemon(session, settings) : undefined;
   if (client) await refuseInstances(client, session, force);
   await session.confirm(
-    `Strata's state, images${packages.length > 0 ? ` and the ${packages.length} packages that it installed` : ""} will be removed. Go on?`,
+    `Strata's state and images${packages.length > 0 ? `, and the ${packages.length} packages that it installed,` : ""} will be removed. Go on?`,
   );
   if (client) await deleteProjects(client, session);
   await stopDaemon(settings, session.clock);
@@ -137,8 +137,8 @@ const strictly = ["RecommendsImportant", "SuggestsImportant"].flatMap((name) => 
 ]);
 
 function isInstalled(name: string): boolean {
-  const { stdout } = spawnSync("dpkg-query", ["-W", "-f=${db:Status-Status}", name], { encoding: "utf8" });
-  return stdout === "installed";
+  const { stdout } = spawnSync("dpkg-query", ["--status", name], { encoding: "utf8" });
+  return /^Status: \S+ \S+ installed$/m.test(stdout);
 }
 
 function aptGet(args: readonly string[]) {
