@@ -73,8 +73,9 @@ async function runAgent(options: AgentOptions, outer: AbortSignal): Promise<void
 async function assumeDrivers({ client, hostName, drivers, logger, signal }: AgentContext): Promise<void> {
   try {
     const host = await client.get(hostKind, { name: hostName }, { signal });
-    for (const [name, fingerprint] of Object.entries(host?.status.drivers ?? {}))
-      drivers.assume(name, fingerprint);
+    for (const [name, fingerprint] of Object.entries(host?.status.drivers ?? {})) {
+      if (fingerprint.available) drivers.assume(name, fingerprint);
+    }
   } catch (error) {
     if (!signal.aborted)
       logger.warn({ error: describeError(error) }, "cannot read what the drivers were able to do");
