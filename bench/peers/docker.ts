@@ -8,10 +8,12 @@ export function dockerPeer(directory: string, workload: Workload): Peer {
   const socket = `${directory}/docker.sock`;
   const docker = (...args: string[]) => run("/usr/bin/docker", ["-H", `unix://${socket}`, ...args]);
   let daemon: Background | undefined;
+  let firewall = "";
   return {
     name: "docker run -d",
     async prepare() {
       mkdirSync(directory, { recursive: true });
+      firewall = (await run("iptables-save", [])).stdout;
       daemon = new Background(
         "/usr/sbin/dockerd",
         [
@@ -47,6 +49,9 @@ export function dockerPeer(directory: string, workload: Workload): Peer {
       await docker("rm", "-f", "bench").catch(() => {});
       await docker("network", "rm", "bench").catch(() => {});
       await daemon?.stop();
+      // dockerd leaves its bridge and its rules, which drop what others forward.
+      await run("ip", ["link", "del", "docker0"]).catch(() => {});
+      await run("iptables-restore", [], { input: firewall }).catch(() => {});
     },
   };
 }
