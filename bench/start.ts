@@ -5,7 +5,7 @@
  *
  *   node bench/start.ts [--pairs 20] [--only containers|vms]
  */
-import { mkdtemp, rm } from "node:fs/promises";
+import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { loadavg } from "node:os";
 import { parseArgs } from "node:util";
 import { addressOf, TestDaemon, until } from "../e2e/test-daemon.ts";
@@ -91,6 +91,7 @@ function report(title: string, peers: readonly Peer[], times: ReadonlyMap<Peer, 
 
 const daemon = await TestDaemon.create();
 const directory = await mkdtemp("/var/tmp/strata-bench-");
+await chmod(directory, 0o711); // lxc-start's shifted root passes through
 try {
   const tiny = await tinyImage();
   await daemon.start();
