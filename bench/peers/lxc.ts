@@ -4,7 +4,10 @@ import type { Peer, Workload } from "./peer.ts";
 
 /** `lxc-start` of an unprivileged container that is configured beforehand: nothing but the start is timed. */
 export function lxcPeer(directory: string, workload: Workload, idBase: number): Peer {
-  const lxc = (command: string, ...args: string[]) => run(command, ["-P", directory, "-n", "bench", ...args]);
+  // Without newuidmap in its PATH, LXC writes the id maps itself, as root may, and needs no entry in /etc/subuid.
+  const env = { PATH: "/usr/sbin:/sbin" };
+  const lxc = (command: string, ...args: string[]) =>
+    run(`/usr/bin/${command}`, ["-P", directory, "-n", "bench", ...args], { env });
   return {
     name: "lxc-start",
     async prepare() {
