@@ -31,6 +31,8 @@ const mendInside = `
 set -e
 cd "$1"
 echo 1 >/proc/sys/net/ipv4/ip_forward
+# A guest that was asked for before it was up is asked for again at once, not a second later.
+echo 50 >/proc/sys/net/ipv4/neigh/default/retrans_time_ms
 for scope in all default; do
   echo 1 >"/proc/sys/net/ipv4/conf/$scope/rp_filter"
   echo 0 >"/proc/sys/net/ipv4/conf/$scope/send_redirects"
