@@ -31,8 +31,6 @@ const mendInside = `
 set -e
 cd "$1"
 echo 1 >/proc/sys/net/ipv4/ip_forward
-# A guest that was asked for before it was up is asked for again at once, not a second later.
-echo 50 >/proc/sys/net/ipv4/neigh/default/retrans_time_ms
 for scope in all default; do
   echo 1 >"/proc/sys/net/ipv4/conf/$scope/rp_filter"
   echo 0 >"/proc/sys/net/ipv4/conf/$scope/send_redirects"
@@ -40,6 +38,8 @@ for scope in all default; do
 done
 ip link show dev br0 >/dev/null 2>&1 || ip -batch bridge.ip
 ip -batch links.ip
+# A guest that was asked for before it was up is asked for again at once, not a second later.
+echo 50 >/proc/sys/net/ipv4/neigh/br0/retrans_time_ms
 nft -f rules.nft
 ${showInside}`;
 
