@@ -1,5 +1,6 @@
 /** The host as it is: images, disks, networks and drivers of this machine. */
-import { join } from "node:path";
+import { rm, rmdir } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import { systemClock } from "../core/clock.ts";
 import { StrataError } from "../core/errors.ts";
 import type { Logger } from "../core/logger.ts";
@@ -42,6 +43,19 @@ export async function realHostParts(settings: Settings, logger: Logger): Promise
   };
 }
 
+/** liblxc keeps a directory of locks for each directory of containers, and never removes it. */
+async function removeLxcLocks(stateDir: string): Promise<void> {
+  const root = "/run/lxc";
+  await rm(join(root, "lock", stateDir), { recursive: true, force: true });
+  for (let path = dirname(join(root, "lock", stateDir)); path.startsWith(root); path = dirname(path)) {
+    const removed = await rmdir(path).then(
+      () => true,
+      () => false, // others have something there
+    );
+    if (!removed) return;
+  }
+}
+
 /** With the kernel of any image that is here, else with Debian's. */
 async function proveKvm(settings: Settings, signal: AbortSignal) {
   const cacheDir = join(settings.stateDir, "probe");
@@ -69,4 +83,5 @@ export async function removeHostTraces(
     networks.close();
   }
   for (const group of [settings.namespace, `${settings.namespace}.monitors`]) await cgroups.remove(group);
+  await removeLxcLocks(settings.stateDir);
 }
