@@ -57,7 +57,7 @@ async function removeLxcLocks(stateDir: string): Promise<void> {
 }
 
 /** With the kernel of any image that is here, else with Debian's. */
-async function proveKvm(settings: Settings, signal: AbortSignal) {
+export async function proveKvm(settings: Settings, signal: AbortSignal) {
   const cacheDir = join(settings.stateDir, "probe");
   const kernel =
     (await findProbeKernel({ imageDir: settings.imageDir, cacheDir })) ??
