@@ -7,15 +7,16 @@ import { run } from "../run.ts";
 const busyWaitMs = 5_000;
 const busyPollMs = 50;
 
-/** All mount points of this process's namespace, from a text in the form of /proc/PID/mountinfo (proc(5)). */
+/** All mount points of this process's namespace, from the bytes of /proc/PID/mountinfo (proc(5)) as latin1. */
 export function parseMountPoints(mountinfo: string): Set<string> {
-  const points = new Set<string>();
-  for (const line of mountinfo.split("\n")) {
-    const point = line.split(" ")[4];
-    if (point !== undefined)
-      points.add(point.replace(/\\(\d{3})/g, (_, code) => String.fromCharCode(Number.parseInt(code, 8))));
-  }
-  return points;
+  const points = mountinfo.split("\n").map((line) => line.split(" ")[4]);
+  const bytes = (escapedPoint: string) =>
+    escapedPoint.replace(/\\(\d{3})/g, (_, code: string) => String.fromCharCode(Number.parseInt(code, 8)));
+  return new Set(
+    points
+      .filter((point) => point !== undefined)
+      .map((point) => Buffer.from(bytes(point), "latin1").toString("utf8")),
+  );
 }
 
 export async function mountPoints(): Promise<Set<string>> {

@@ -152,7 +152,8 @@ function followMessages(stderr: Readable, onProgress: (progress: Progress) => vo
   return () => kept;
 }
 
-function explainFailure(source: DebianSource, messages: readonly string[]): StrataError {
+/** What a person can do about it, from the last lines of mmdebstrap and apt. */
+export function explainFailure(source: DebianSource, messages: readonly string[]): StrataError {
   const detail = messages.join("\n").slice(-4000);
   const missing = /Unable to locate package (\S+)|Package '?(\S+?)'? has no installation candidate/.exec(
     detail,

@@ -7,7 +7,7 @@
 import { StrataError } from "../../core/errors.ts";
 
 /** Part of what a build is remembered by. Increase it with every change to this file. */
-export const recipeVersion = 2;
+export const recipeVersion = 3;
 
 const basePackages = [
   "systemd-sysv",
@@ -41,16 +41,21 @@ export function debianPackages(requested: readonly string[], architecture: strin
   return [...new Set([...basePackages, kernel, ...requested])].sort();
 }
 
-/** Before the kernel is installed, because its installation makes the initrd. */
+/**
+ * Before the kernel is installed, because its installation makes the initrd. Without udev in it, which would look at
+ * every device a first time; the second time, in the real root, is the one that counts.
+ */
 export const essentialHook = `set -eu
-mkdir -p "$1/etc/initramfs-tools/conf.d" "$1/usr/share/initramfs-tools/modules.d"
-cat > "$1/etc/initramfs-tools/conf.d/strata" <<'END'
+cd "$1"
+mkdir -p etc/initramfs-tools/conf.d usr/share/initramfs-tools/modules.d
+mkdir -p etc/initramfs-tools/scripts/init-top etc/initramfs-tools/scripts/init-bottom
+cat > etc/initramfs-tools/conf.d/strata <<'END'
 # The few modules that Strata's VMs need, fast to unpack
 MODULES=list
 COMPRESS=lz4
 RESUME=none
 END
-cat > "$1/usr/share/initramfs-tools/modules.d/strata" <<'END'
+cat > usr/share/initramfs-tools/modules.d/strata <<'END'
 virtio_pci
 virtio_mmio
 virtio_blk
@@ -62,6 +67,17 @@ virtio_rng
 ext4
 crc32c_generic
 END
+cat > etc/initramfs-tools/scripts/init-top/udev <<'END'
+#!/bin/sh
+# Instead of udev's own: the root disk's driver is loaded by name, the kernel makes the device
+[ "$1" != prereqs ] || echo
+END
+cat > etc/initramfs-tools/scripts/init-bottom/udev <<'END'
+#!/bin/sh
+# Instead of udev's own, which stops the daemon as well
+if [ "$1" = prereqs ]; then echo; else mount -n -o move /dev "$rootmnt/dev"; fi
+END
+chmod 755 etc/initramfs-tools/scripts/init-top/udev etc/initramfs-tools/scripts/init-bottom/udev
 `;
 
 const cloudConfig = `# Strata hands its seed over as a disk labelled cidata (VM) or in /var/lib/cloud/seed/nocloud (container)
