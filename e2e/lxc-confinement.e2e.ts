@@ -126,6 +126,14 @@ describe("isolation", () => {
     expect(await readlink(`/proc/${await bench.pidOf(uid)}/ns/user`)).not.toBe(own);
   });
 
+  test("where the host has AppArmor, it is confined by it", async () => {
+    const { uid } = await boot();
+    const label = await readFile(`/proc/${await bench.pidOf(uid)}/attr/current`, "utf8").catch(() => "none");
+    const { facts } = await driver.fingerprint(noSignal);
+    if (facts.apparmor === "yes") expect(label.trim()).toBe("lxc-strata-container (enforce)");
+    else expect(label).not.toContain("enforce");
+  });
+
   test("no descriptor of the host is open in the guest, at boot and in commands", async () => {
     const { uid } = await boot();
     const pid = await bench.pidOf(uid);

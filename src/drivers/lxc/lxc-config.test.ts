@@ -36,7 +36,7 @@ const place: LxcPlace = {
   guestGroup: "strata/0123456789abcdef",
   monitorGroup: "strata.monitors/0123456789abcdef",
   joinBridge: "/state/lxc/.tools/join-bridge",
-  apparmor: true,
+  apparmorProfile: "lxc-strata-container",
   lxcfs: true,
   maxOpenFiles: 1_048_576,
   seccompProfile: "/usr/share/lxc/config/common.seccomp",
@@ -48,8 +48,7 @@ test("a container with a network card, on a host with AppArmor", () => {
     lxc.rootfs.path = dir:/state/disks/0123456789abcdef/tree
     lxc.idmap = u 0 1000000 65536
     lxc.idmap = g 0 1000000 65536
-    lxc.apparmor.profile = generated
-    lxc.apparmor.allow_nesting = 1
+    lxc.apparmor.profile = lxc-strata-container
     lxc.seccomp.profile = /usr/share/lxc/config/common.seccomp
     lxc.cap.drop = mac_admin mac_override sys_time sys_module sys_rawio
     lxc.prlimit.nofile = 1024:524288
@@ -120,12 +119,12 @@ test("without AppArmor, seccomp list and network cards", () => {
   const { seccompProfile: _, ...rest } = place;
   const text = lxcConfig(
     { ...guest, nics: [] },
-    { ...rest, apparmor: false, lxcfs: false, maxOpenFiles: 20_000 },
+    { ...rest, apparmorProfile: "unconfined", lxcfs: false, maxOpenFiles: 20_000 },
   );
   expect(text).toContain("lxc.apparmor.profile = unconfined\n");
   expect(text).toContain("lxc.net.0.type = empty\n");
   expect(text).toContain("lxc.prlimit.nofile = 1024:20000\n");
-  expect(text).not.toMatch(/allow_nesting|seccomp|lxcfs|script\.up/);
+  expect(text).not.toMatch(/seccomp|lxcfs|script\.up/);
 });
 
 test("the gateway belongs to the first card only", () => {

@@ -23,7 +23,8 @@ export interface LxcPlace {
   monitorGroup: string;
   /** Script that puts a port into a bridge: `sh PATH BRIDGE … PORT`. */
   joinBridge: string;
-  apparmor: boolean;
+  /** AppArmor's profile, or `unconfined` where the host has no AppArmor. */
+  apparmorProfile: string;
   /** LXCFS runs: the guest sees its own memory, processors and load in /proc. */
   lxcfs: boolean;
   /** How many files a process of the daemon may open; a guest cannot be given more. */
@@ -122,9 +123,7 @@ function identity(guest: GuestSpec): string[] {
 
 function confinement(place: LxcPlace): string[] {
   return [
-    `lxc.apparmor.profile = ${place.apparmor ? "generated" : "unconfined"}`,
-    // systemd gives its services mount namespaces of their own.
-    ...(place.apparmor ? ["lxc.apparmor.allow_nesting = 1"] : []),
+    `lxc.apparmor.profile = ${place.apparmorProfile}`,
     ...(place.seccompProfile === undefined ? [] : [`lxc.seccomp.profile = ${place.seccompProfile}`]),
     "lxc.cap.drop = mac_admin mac_override sys_time sys_module sys_rawio",
     // Node raises it for itself, and programs that count up to the limit would take long.

@@ -232,7 +232,7 @@ class LxcDriver implements GuestDriver {
       guestGroup: this.#group(guest.uid),
       monitorGroup: this.#monitors(guest.uid),
       joinBridge: host.joinBridge,
-      apparmor: host.apparmor,
+      apparmorProfile: host.apparmorProfile,
       lxcfs: host.lxcfs,
       maxOpenFiles: host.maxOpenFiles,
       ...(host.seccompProfile === undefined ? {} : { seccompProfile: host.seccompProfile }),

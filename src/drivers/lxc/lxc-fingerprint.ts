@@ -40,7 +40,7 @@ export async function fingerprintLxc(options: FingerprintOptions): Promise<Finge
       abilities: ["exec", "exec-tty", "console"],
       facts: {
         cgroups: options.cgroups.layout,
-        apparmor: host.apparmor ? "yes" : "no",
+        apparmor: host.apparmorProfile === "unconfined" ? "no" : "yes",
         lxcfs: host.lxcfs ? "yes" : "no",
         seccomp: host.seccompProfile === undefined ? "no" : "yes",
         "inotify instances": (await readFile(inotifyFile, "utf8").catch(() => "unknown")).trim(),
@@ -116,7 +116,7 @@ function probeConfig(dir: string, group: string, idBase: number, host: LxcHost):
       guestGroup: `${group}/guest`,
       monitorGroup: group,
       joinBridge: host.joinBridge,
-      apparmor: host.apparmor,
+      apparmorProfile: host.apparmorProfile,
       lxcfs: host.lxcfs,
       maxOpenFiles: host.maxOpenFiles,
       ...(host.seccompProfile === undefined ? {} : { seccompProfile: host.seccompProfile }),

@@ -1,7 +1,9 @@
 /** What the lxc driver uses of its host: LXC's programs and where they may look for others. */
-import { access, chmod, chown, constants, mkdir, readFile, stat, symlink, writeFile } from "node:fs/promises";
+import { access, chmod, chown, constants, mkdir, readFile, stat, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { StrataError } from "../../core/errors.ts";
+import { run } from "../../host/run.ts";
 import { lxcfsPath } from "./lxc-config.ts";
 
 export interface LxcHost {
@@ -14,7 +16,8 @@ export interface LxcHost {
   /** PATH of LXC's monitor. */
   monitorPath: string;
   joinBridge: string;
-  apparmor: boolean;
+  /** `unconfined` where the host has no AppArmor. */
+  apparmorProfile: string;
   lxcfs: boolean;
   /** How many files a process may open (the hard limit). */
   maxOpenFiles: number;
@@ -40,12 +43,13 @@ export async function openLxcHost(lxcPath: string): Promise<LxcHost> {
     findProgram("bash", "bash"),
     findProgram("ip", "iproute2"),
   ]);
+  // LXC's monitor finds no programs here on its own: were newuidmap among them, LXC would insist on an entry for root
+  // in /etc/subuid; without it, it writes the id maps itself, as root may.
   const tools = join(lxcPath, ".tools");
   await mkdir(tools, { recursive: true, mode: 0o700 });
   const joinBridge = join(tools, "join-bridge");
   await writeFile(joinBridge, joinBridgeScript, { mode: 0o600 });
-  const apparmor = await hasAppArmor();
-  if (apparmor) await linkProgram(await findProgram("apparmor_parser", "apparmor"), tools);
+  const apparmorProfile = (await hasAppArmor()) ? await loadProfile() : "unconfined";
   const seccomp = (await canAccess(seccompProfile, constants.R_OK)) ? { seccompProfile } : {};
   const lxcfs = await canAccess(join(lxcfsPath, "proc/meminfo"), constants.R_OK);
   const maxOpenFiles = await openFilesLimit();
@@ -58,21 +62,19 @@ export async function openLxcHost(lxcPath: string): Promise<LxcHost> {
     ip,
     monitorPath: tools,
     joinBridge,
-    apparmor,
+    apparmorProfile,
     lxcfs,
     maxOpenFiles,
     ...seccomp,
   };
 }
 
-/**
- * LXC's monitor finds only what is linked here. Were newuidmap among it, LXC would insist on an entry for root in
- * /etc/subuid; without it, it writes the id maps itself, as root may.
- */
-async function linkProgram(program: string, dir: string): Promise<void> {
-  await symlink(program, join(dir, program.slice(program.lastIndexOf("/") + 1))).catch((cause) => {
-    if (cause.code !== "EEXIST") throw cause;
-  });
+/** Loading it again changes nothing for containers that run with it. Returns its name. */
+async function loadProfile(): Promise<string> {
+  const parser = await findProgram("apparmor_parser", "apparmor");
+  const file = fileURLToPath(new URL("apparmor-profile", import.meta.url));
+  await run(parser, ["--replace", "--skip-cache", file]);
+  return "lxc-strata-container";
 }
 
 async function findProgram(name: string, packageName: string): Promise<string> {
