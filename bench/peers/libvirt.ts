@@ -10,7 +10,8 @@ const macAddress = "52:54:00:be:0c:01";
  * that is made anew before each round (not timed), on a libvirt network with a reserved address.
  */
 export function libvirtPeer(directory: string, workload: Workload, baseDisk: string, kvm: boolean): Peer {
-  const virsh = (...args: string[]) => run("virsh", ["-q", "-c", "qemu:///system", ...args]);
+  const virsh = (...args: string[]) =>
+    run("virsh", ["-q", "-c", "qemu:///system", ...args], { timeoutMs: 180_000 });
   const daemons: Background[] = [];
   const overlay = `${directory}/overlay.qcow2`;
   const freshOverlay = () =>
@@ -22,7 +23,7 @@ export function libvirtPeer(directory: string, workload: Workload, baseDisk: str
       daemons.push(new Background("/usr/sbin/virtlogd", [], `${directory}/virtlogd.log`));
       const libvirtd = new Background("/usr/sbin/libvirtd", [], `${directory}/libvirtd.log`);
       daemons.unshift(libvirtd);
-      await libvirtd.ready(() => virsh("version"), 30_000);
+      await libvirtd.ready(() => virsh("version"), 120_000);
       writeFileSync(`${directory}/network.xml`, networkXml);
       await virsh("net-create", `${directory}/network.xml`);
       writeFileSync("/proc/sys/net/ipv4/neigh/benchvirt/retrans_time_ms", "50");
