@@ -23,7 +23,7 @@ import { DriverTable } from "./driver-table.ts";
 import { EventRecorder } from "./event-recorder.ts";
 import { createFingerprintReconciler } from "./host/fingerprints.ts";
 import { runHeartbeat } from "./host/heartbeat.ts";
-import { createHostReconciler } from "./host/host.ts";
+import { createHostReconciler, registerHost } from "./host/host.ts";
 import { createImageReconciler } from "./images/images.ts";
 import { createInstanceReconciler } from "./instances/instances.ts";
 import { thisMachine } from "./machine.ts";
@@ -60,7 +60,7 @@ async function runAgent(options: AgentOptions, outer: AbortSignal): Promise<void
     const feeding = feeds.map((view) => view.run(signal));
     await images.recover();
     await Promise.race([Promise.all(feeds.map((view) => view.whenSynced())), untilAborted(signal)]);
-    await assumeDrivers(context);
+    await enterHost(context);
     if (!signal.aborted) await Promise.all(startRooms(context, options));
     await Promise.all(feeding);
   } finally {
@@ -69,16 +69,20 @@ async function runAgent(options: AgentOptions, outer: AbortSignal): Promise<void
   }
 }
 
-/** So that a restarted agent starts guests without waiting for proofs that it had before. */
-async function assumeDrivers({ client, hostName, drivers, logger, signal }: AgentContext): Promise<void> {
+/**
+ * Makes the host known, because other rooms name it, and takes over what its drivers had proven, so that a restarted
+ * agent starts guests at once. What fails here, the host's reconciler does later.
+ */
+async function enterHost(context: AgentContext): Promise<void> {
+  const { client, hostName, drivers, logger, signal } = context;
   try {
     const host = await client.get(hostKind, { name: hostName }, { signal });
+    if (!host) await registerHost(context, signal);
     for (const [name, fingerprint] of Object.entries(host?.status.drivers ?? {})) {
       if (fingerprint.available) drivers.assume(name, fingerprint);
     }
   } catch (error) {
-    if (!signal.aborted)
-      logger.warn({ error: describeError(error) }, "cannot read what the drivers were able to do");
+    if (!signal.aborted) logger.warn({ error: describeError(error) }, "the host was not registered at once");
   }
 }
 

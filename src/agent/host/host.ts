@@ -44,17 +44,20 @@ export function createHostReconciler(context: AgentContext): HostReconciler {
       return { host, disk, machine, fingerprints };
     },
     plan: planHost,
-    async execute(_action, signal) {
-      try {
-        await client.create(hostKind, { name: hostName, spec: {} }, { signal });
-      } catch (error) {
-        if (!hasCode(error, "AlreadyExists")) throw error;
-      }
-    },
+    execute: (_action, signal) => registerHost(context, signal),
     async report(_key, { host }, status, signal) {
       const patch = host && statusPatch(host.status, status);
       if (!patch) return;
       await client.patchStatus(hostKind, { name: hostName }, host.metadata.uid, patch, { signal });
     },
   };
+}
+
+/** Idempotent. */
+export async function registerHost({ client, hostName }: AgentContext, signal: AbortSignal): Promise<void> {
+  try {
+    await client.create(hostKind, { name: hostName, spec: {} }, { signal });
+  } catch (error) {
+    if (!hasCode(error, "AlreadyExists")) throw error;
+  }
 }
