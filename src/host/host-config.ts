@@ -16,6 +16,3 @@ export interface HostConfig {
   /** First host id of the range that guests' ids are shifted to, and of QEMU processes (one id each, above it). */
   idBase: number;
 }
-
-/** Interface names have 15 characters: a short, stable prefix for those this daemon makes on the host. */
-export const maxInterfaceName = 15;

@@ -7,7 +7,7 @@
 import { StrataError } from "../../core/errors.ts";
 
 /** Part of what a build is remembered by. Increase it with every change to this file. */
-export const recipeVersion = 3;
+export const recipeVersion = 4;
 
 const basePackages = [
   "systemd-sysv",
@@ -99,6 +99,9 @@ Name=en* eth*
 [Network]
 DHCP=ipv4
 IPv6AcceptRA=yes
+# Names come from the network's own DNS, never from whoever answers first
+LLMNR=no
+MulticastDNS=no
 
 [DHCPv4]
 ClientIdentifier=mac
