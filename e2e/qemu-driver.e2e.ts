@@ -2,6 +2,7 @@
 import { once } from "node:events";
 import { access, chmod, mkdtemp, readFile, readlink, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { Readable } from "node:stream";
 import { text } from "node:stream/consumers";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { systemClock } from "../src/core/clock.ts";
@@ -264,6 +265,41 @@ describe("a virtual machine", () => {
       10_000,
       "a free port for a command",
     );
+  });
+
+  it("gives a shell a terminal: words as they are, keys that interrupt, a size that changes, a status", async () => {
+    const { handle } = await boot();
+    const words = ["it's", 'a "b"', "$HOME;`x`", "end\n"];
+    const tty = { columns: 100, rows: 40 };
+    const quoted = await driver.exec?.run(
+      handle,
+      { command: ["printf", "<%s>", ...words], env: {}, tty },
+      signal,
+    );
+    expect((await text(quoted?.stdout ?? Readable.from([]))).replaceAll("\r\n", "\n")).toBe(
+      words.map((word) => `<${word}>`).join(""),
+    );
+
+    const shell = await driver.exec?.run(handle, { command: ["sh"], env: { PS1: "ready> " }, tty }, signal);
+    if (!shell) throw new Error("no shell");
+    let seen = "";
+    shell.stdout.on("data", (chunk) => {
+      seen += chunk;
+    });
+    const says = (expected: string | RegExp) =>
+      until(() => seen.search(expected) >= 0, 20_000, `${expected} on the terminal, which shows ${seen}`);
+    await says("ready> ");
+    shell.stdin.write("echo begin-$((1 + 1)); sleep 1000\n");
+    await says("begin-2");
+    shell.stdin.write("\x03");
+    await says(/begin-2[\s\S]*ready> /);
+    shell.stdin.write("echo status-$?\n");
+    await says(/status-130/);
+    shell.resize(123, 45);
+    shell.stdin.write("while [ \"$(stty size)\" != '45 123' ]; do sleep 0.1; done; echo resized-$(tty)\n");
+    await says(/resized-\/dev\/pts/);
+    shell.stdin.write("exit 7\n");
+    expect(await shell.exit).toBe(7);
   });
 
   it("passes megabytes through a command, byte for byte", async () => {

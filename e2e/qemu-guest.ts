@@ -16,7 +16,7 @@ export interface QemuGuestFiles {
   initrd: string;
 }
 
-const version = 7;
+const version = 10;
 /** In the order in which they need each other. */
 const modules = [
   "drivers/virtio/virtio_ring",
@@ -47,6 +47,7 @@ export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
+mkdir /dev/pts && mount -t devpts devpts /dev/pts
 for module in ${modules.map((path) => basename(path)).join(" ")}; do insmod /modules/$module.ko; done
 echo root:x:0:0:root:/root:/bin/sh > /etc/passwd
 printf '#!/bin/sh\\npoweroff -f\\n' > /etc/acpi/PWRF/00000080
@@ -58,6 +59,7 @@ ip link set eth0 up 2>/dev/null
 for port in /sys/class/virtio-ports/*; do
   if [ "$(cat $port/name)" = org.qemu.guest_agent.0 ]; then
     qemu-ga --method=virtio-serial --path=/dev/\${port##*/} --statedir=/run --daemonize --pidfile=/run/qga.pid
+    until ls -l "/proc/$(cat /run/qga.pid)/fd" | grep -q vport; do sleep 0.1; done
   fi
 done
 echo "${bootMarker}: $(hostname), $(nproc) cpus, $(sed -n 's/MemTotal: *//p' /proc/meminfo)"
@@ -110,6 +112,7 @@ async function initramfs(root: string, release: string): Promise<Uint8Array> {
     "lib64",
     "lib/x86_64-linux-gnu",
     "usr",
+    "usr/bin",
     "usr/sbin",
     "etc",
   ];
@@ -118,12 +121,12 @@ async function initramfs(root: string, release: string): Promise<Uint8Array> {
     { type: "character-device", path: "dev/console", mode: 0o600, major: 5, minor: 1 },
     await program("bin/busybox", "/bin/busybox"),
     await program("usr/sbin/qemu-ga", join(root, "usr/sbin/qemu-ga")),
+    await program("usr/bin/script", "/usr/bin/script"),
     { type: "file", path: "init", mode: 0o755, content: Buffer.from(initScript) },
   ];
-  const { stdout } = await run("ldd", [join(root, "usr/sbin/qemu-ga")]);
-  for (const [, path] of stdout.matchAll(/(?:=> )?(\/lib\S+) \(/g)) {
-    entries.push(await program((path ?? "").slice(1), path ?? ""));
-  }
+  const { stdout } = await run("ldd", [join(root, "usr/sbin/qemu-ga"), "/usr/bin/script"]);
+  const libraries = new Set([...stdout.matchAll(/(\/lib\S+) \(/g)].map(([, path]) => path ?? ""));
+  for (const path of libraries) entries.push(await program(path.slice(1), path));
   for (const path of modules) {
     const file = join(root, "lib/modules", release, "kernel", `${path}.ko`);
     entries.push(await program(`modules/${basename(path)}.ko`, file));

@@ -1,11 +1,18 @@
 /** Virtio-serial ports for commands: plugged in for one command, taken out after it. */
-import { connect, type Socket } from "node:net";
+import type { Socket } from "node:net";
 import { join } from "node:path";
+import type { Clock } from "../../core/clock.ts";
 import { hasCode, StrataError } from "../../core/errors.ts";
-import { isJsonObject, type Json } from "../../core/json.ts";
+import { isJsonObject, type Json, type JsonObject } from "../../core/json.ts";
 import { type ExecStream, execChardev, execStreams } from "./command-line.ts";
 import type { ExecSockets } from "./exec-session.ts";
 import type { GuestLifecycle } from "./guest-lifecycle.ts";
+import { openSocket } from "./open-socket.ts";
+import type { QmpClient } from "./qmp-client.ts";
+
+const connectTimeoutMs = 5_000;
+const releaseTimeoutMs = 5_000;
+const releaseRetryMs = 20;
 
 /** The names that the guest sees are `NAME.in`, `NAME.out` and `NAME.err`. */
 export function execPortName(slot: number): string {
@@ -16,7 +23,11 @@ export function execPortName(slot: number): string {
  * Puts a command's ports into the machine, in place of those that a daemon which was killed left there.
  * @throws Unavailable when no agent runs in the guest: then nobody would use them.
  */
-export async function plugExecPorts(guest: GuestLifecycle, slot: number, signal: AbortSignal): Promise<void> {
+export async function plugExecPorts(
+  guest: GuestLifecycle,
+  slot: number,
+  options: { clock: Clock; signal: AbortSignal },
+): Promise<void> {
   await guest.withMonitor(
     async (monitor) => {
       if (!isOpenInGuest(await monitor.execute("query-chardev"), "agent")) {
@@ -30,17 +41,30 @@ export async function plugExecPorts(guest: GuestLifecycle, slot: number, signal:
         await monitor.execute("device_del", { id }).catch((error) => {
           if (!hasCode(error, "Internal")) throw error; // there is none
         });
-        await monitor.execute("device_add", {
-          driver: "virtserialport",
-          bus: "ports.0",
-          id,
-          chardev: id,
-          name: `${execPortName(slot)}.${stream}`,
-        });
+        const name = `${execPortName(slot)}.${stream}`;
+        await addPort(monitor, { driver: "virtserialport", bus: "ports.0", id, chardev: id, name }, options);
       }
     },
-    { signal },
+    { signal: options.signal },
   );
+}
+
+/** QEMU holds on to what a removed device used for a moment longer, and says only that it is in use. */
+async function addPort(
+  monitor: QmpClient,
+  device: JsonObject,
+  { clock, signal }: { clock: Clock; signal: AbortSignal },
+): Promise<void> {
+  const deadline = clock.monotonicMs() + releaseTimeoutMs;
+  for (;;) {
+    try {
+      await monitor.execute("device_add", device);
+      return;
+    } catch (error) {
+      if (!hasCode(error, "Internal") || clock.monotonicMs() > deadline) throw error;
+    }
+    await clock.sleep(releaseRetryMs, signal);
+  }
 }
 
 /** Absent is success. */
@@ -54,24 +78,21 @@ export async function unplugExecPorts(guest: GuestLifecycle, slot: number): Prom
   });
 }
 
-export async function connectExecPorts(directory: string, slot: number): Promise<ExecSockets> {
+export async function connectExecPorts(
+  directory: string,
+  slot: number,
+  { clock, signal }: { clock: Clock; signal: AbortSignal },
+): Promise<ExecSockets> {
   const sockets = {} as Record<ExecStream, Socket>;
   try {
     for (const stream of execStreams) {
-      const socket = connect({
-        path: join(directory, `${execChardev(slot, stream)}.sock`),
-        allowHalfOpen: true,
-      });
-      sockets[stream] = socket;
-      await new Promise<void>((resolve, reject) => {
-        socket.once("connect", resolve);
-        socket.once("error", reject);
-      });
+      const path = join(directory, `${execChardev(slot, stream)}.sock`);
+      sockets[stream] = await openSocket(path, { clock, timeoutMs: connectTimeoutMs }, signal);
     }
     return sockets;
-  } catch (cause) {
+  } catch (error) {
     for (const socket of Object.values(sockets)) socket.destroy();
-    throw new StrataError("Unavailable", "the guest ended before the command began", { cause });
+    throw error;
   }
 }
 

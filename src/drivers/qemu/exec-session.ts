@@ -5,12 +5,18 @@ import { StrataError } from "../../core/errors.ts";
 import type { ExecSession } from "../driver.ts";
 import { MarkedStream } from "./marked-stream.ts";
 
+/** Why a command did not begin, as far as can be told from outside. */
+export const cannotBegin = new StrataError(
+  "Unavailable",
+  "the guest did not begin the command; it needs sh, setsid and the driver virtio_console, for a terminal also script",
+);
+
 export interface ExecSockets {
   /** Ending our side is the end of the command's input. */
   in: Socket;
-  /** `TOKEN pid`, the command's output, `TOKEN status`. */
+  /** `TOKEN begin PID [TERMINAL]`, the command's output, `TOKEN end STATUS`. */
   out: Socket;
-  /** The command's errors, `TOKEN`. */
+  /** The command's errors, `TOKEN end`. */
   err: Socket;
 }
 
@@ -25,12 +31,22 @@ export class PortSession implements ExecSession {
   readonly #sockets: ExecSockets;
   readonly #exit = Promise.withResolvers<number>();
   readonly #began = Promise.withResolvers<number>();
-  #pid: number | undefined;
+  readonly #onResize: (terminal: string, columns: number, rows: number) => Promise<void>;
+  #terminal: string | undefined;
+  /** Not told to the guest yet; only the last one counts. */
+  #size: { columns: number; rows: number } | undefined;
+  #resizing = false;
   #status: number | undefined;
   #errorsEnded = false;
 
-  constructor(sockets: ExecSockets, token: string) {
+  /** `onResize` changes the size of a terminal in the guest. */
+  constructor(
+    sockets: ExecSockets,
+    token: string,
+    onResize: (terminal: string, columns: number, rows: number) => Promise<void>,
+  ) {
     this.#sockets = sockets;
+    this.#onResize = onResize;
     this.exit = this.#exit.promise;
     this.began = this.#began.promise;
     // Whoever does not wait for these need not handle their failure.
@@ -47,7 +63,10 @@ export class PortSession implements ExecSession {
     this.stdin.pipe(sockets.in);
   }
 
-  resize(): void {}
+  resize(columns: number, rows: number): void {
+    this.#size = { columns, rows };
+    if (!this.#resizing) void this.#passOnSize();
+  }
 
   /** Ends all streams; the command's status is `status`, unless it is known already. */
   finish(status: number | StrataError): void {
@@ -64,12 +83,24 @@ export class PortSession implements ExecSession {
     this.stderr.end();
   }
 
+  async #passOnSize(): Promise<void> {
+    this.#resizing = true;
+    while (this.#terminal !== undefined && this.#size !== undefined) {
+      const { columns, rows } = this.#size;
+      this.#size = undefined;
+      await this.#onResize(this.#terminal, columns, rows);
+    }
+    this.#resizing = false;
+  }
+
   #onOutputMark(text: string): void {
-    if (this.#pid === undefined) {
-      this.#pid = Number(text);
-      this.#began.resolve(this.#pid);
+    const [word, value, terminal] = text.split(" ");
+    if (word === "begin") {
+      this.#terminal = terminal;
+      this.#began.resolve(Number(value));
     } else {
-      this.#status = Number(text);
+      this.#began.reject(cannotBegin);
+      this.#status ??= Number(value);
       this.#finishWhenComplete();
     }
   }

@@ -7,12 +7,13 @@
  *
  * @see https://www.qemu.org/docs/master/interop/qemu-ga-ref.html
  */
-import { connect, type Socket } from "node:net";
+import type { Socket } from "node:net";
 import type { Clock } from "../../core/clock.ts";
 import { StrataError } from "../../core/errors.ts";
 import { isJsonObject, type Json, type JsonObject } from "../../core/json.ts";
 import { type Random, randomInt } from "../../core/random.ts";
 import { LineReader } from "./line-reader.ts";
+import { openSocket } from "./open-socket.ts";
 
 export interface GuestAgentOptions {
   clock: Clock;
@@ -50,8 +51,7 @@ export class GuestAgent {
 
   /** @throws Unavailable when no agent answers; the signal's reason when aborted. */
   static async connect(path: string, options: GuestAgentOptions, signal: AbortSignal): Promise<GuestAgent> {
-    signal.throwIfAborted();
-    const agent = new GuestAgent(connect({ path }), options);
+    const agent = new GuestAgent(await openSocket(path, options, signal), options);
     const onAbort = () => agent.close();
     signal.addEventListener("abort", onAbort, { once: true });
     try {

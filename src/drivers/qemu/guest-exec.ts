@@ -5,7 +5,7 @@
  * comes, in both directions, with back pressure, and a port is free again whatever a command has left behind.
  *
  * The script says on the ports themselves that the command begins and how it ended, marked by a random token, so nobody
- * polls the agent. Needed in the guest: the agent, the virtio_console driver, sh, cat, sleep and setsid.
+ * polls the agent. Needed in the guest: the agent, the driver virtio_console, and what exec-scripts.ts names.
  */
 import { join } from "node:path";
 import type { Clock } from "../../core/clock.ts";
@@ -13,12 +13,15 @@ import { describeError, StrataError } from "../../core/errors.ts";
 import type { JsonObject } from "../../core/json.ts";
 import type { Logger } from "../../core/logger.ts";
 import type { Random } from "../../core/random.ts";
+import { KeyedLock } from "../../host/networks/keyed-lock.ts";
 import type { Exec, ExecRequest, ExecSession } from "../driver.ts";
 import { execSlots } from "./command-line.ts";
 import { connectExecPorts, execPortName, plugExecPorts, unplugExecPorts } from "./exec-ports.ts";
-import { PortSession } from "./exec-session.ts";
+import { killScript, plainScript, resizeScript, terminalScript } from "./exec-scripts.ts";
+import { cannotBegin, PortSession } from "./exec-session.ts";
 import { GuestAgent } from "./guest-agent.ts";
 import type { GuestLifecycle } from "./guest-lifecycle.ts";
+import { SlotPool } from "./slot-pool.ts";
 
 export interface GuestExecOptions {
   clock: Clock;
@@ -32,39 +35,15 @@ const agentTimeoutMs = 10_000;
 const beginTimeoutMs = 20_000;
 /** From killing a command to its end. */
 const killTimeoutMs = 5_000;
+/** For the ports of a command that has just ended to be taken out. */
+const slotTimeoutMs = 5_000;
 const killedStatus = 128 + 9;
 const standardEnvironment = {
   PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
   HOME: "/root",
   LANG: "C.UTF-8",
 };
-
-// Neither script holds data: token, port names and the command are positional arguments. The inner shell is the
-// command's own process, so the id that it prints is the command's and the group's to kill.
-const runScript = `
-token=$1 name=$2; shift 2
-port() {
-  for each in /sys/class/virtio-ports/*; do
-    [ "$(cat "$each/name" 2>/dev/null)" = "$name.$1" ] && echo "/dev/\${each##*/}" && return
-  done
-  return 1
-}
-tries=0
-until in=$(port in) && out=$(port out) && err=$(port err) && [ -c "$in" ] && [ -c "$out" ] && [ -c "$err" ]; do
-  tries=$((tries + 1)); [ "$tries" -lt 100 ] || exit 125
-  sleep 0.1
-done
-exec 3<"$in" 4>"$out" 5>"$err" || exit 125
-setsid sh -c 'echo "$1 $$"; shift; exec "$@"' sh "$token" "$@" <&3 >&4 2>&5 3<&- 4>&- 5>&- &
-exec 3<&-
-wait $!
-status=$?
-echo "$token" >&5
-echo "$token $status" >&4`;
-const killScript = `kill -s KILL -- "-$1"`;
-
-/** Slots in use, by guest. Of the process, like the guests' locks. */
-const usedSlots = new Map<string, Set<number>>();
+const terminalEnvironment = { TERM: "xterm-256color" };
 
 export class GuestExec implements Exec<JsonObject> {
   readonly #options: GuestExecOptions;
@@ -75,17 +54,11 @@ export class GuestExec implements Exec<JsonObject> {
 
   async run(handle: JsonObject, request: ExecRequest, signal: AbortSignal): Promise<ExecSession> {
     signal.throwIfAborted();
-    if (request.tty) {
-      throw new StrataError(
-        "Unsupported",
-        "commands in virtual machines have no terminal; run it without one",
-      );
-    }
     const guest = this.#options.guestOf(handle);
     if ((await guest.look()).state !== "running") {
       throw new StrataError("Unavailable", "the guest is not running, so no command can run in it");
     }
-    const slot = takeSlot(guest.files.directory);
+    const slot = await poolOf(guest.files.directory).take(this.#options.clock);
     try {
       const session = await this.#begin(guest, slot, request, signal);
       void session.exit.catch(() => {}).then(() => this.#release(guest, slot));
@@ -104,18 +77,24 @@ export class GuestExec implements Exec<JsonObject> {
     signal: AbortSignal,
   ): Promise<PortSession> {
     const token = `strata-${Buffer.from(this.#options.random.bytes(16)).toString("hex")}`;
-    await plugExecPorts(guest, slot, signal);
-    const session = new PortSession(await connectExecPorts(guest.files.runtimeDirectory, slot), token);
-    const gone = new StrataError(
-      "Unavailable",
-      "the guest did not begin the command; it needs sh, setsid and the driver virtio_console",
+    const limits = { clock: this.#options.clock, signal };
+    await plugExecPorts(guest, slot, limits);
+    const sockets = await connectExecPorts(guest.files.runtimeDirectory, slot, limits);
+    const session = new PortSession(sockets, token, (terminal, columns, rows) =>
+      this.#resize(guest, terminal, columns, rows),
     );
     const onAbort = () => session.finish(killedStatus);
-    const cancel = this.#options.clock.after(agentTimeoutMs + beginTimeoutMs, () => session.finish(gone));
+    const cancel = this.#options.clock.after(agentTimeoutMs + beginTimeoutMs, () =>
+      session.finish(cannotBegin),
+    );
     signal.addEventListener("abort", onAbort, { once: true });
     try {
-      const args = [token, execPortName(slot), ...request.command];
-      await this.#startInGuest(guest, runScript, args, request.env, signal);
+      const { tty, env, command } = request;
+      const names = [token, execPortName(slot)];
+      if (tty) {
+        const args = [...names, String(tty.columns), String(tty.rows), ...command];
+        await this.#startInGuest(guest, terminalScript, args, { ...terminalEnvironment, ...env }, signal);
+      } else await this.#startInGuest(guest, plainScript, [...names, ...command], env, signal);
       const pid = await session.began;
       signal.throwIfAborted();
       this.#killOnAbort(guest, session, pid, signal);
@@ -126,6 +105,16 @@ export class GuestExec implements Exec<JsonObject> {
     } finally {
       cancel();
       signal.removeEventListener("abort", onAbort);
+    }
+  }
+
+  async #resize(guest: GuestLifecycle, terminal: string, columns: number, rows: number): Promise<void> {
+    const { signal } = new AbortController();
+    try {
+      const args = [terminal, String(columns), String(rows)];
+      await this.#startInGuest(guest, resizeScript, args, {}, signal);
+    } catch (error) {
+      this.#options.logger.debug({ error: describeError(error) }, "a terminal in a guest was not resized");
     }
   }
 
@@ -154,17 +143,19 @@ export class GuestExec implements Exec<JsonObject> {
   ): Promise<void> {
     const { clock, random } = this.#options;
     const path = join(guest.files.runtimeDirectory, "agent.sock");
-    const agent = await GuestAgent.connect(path, { clock, random, timeoutMs: agentTimeoutMs }, signal);
-    try {
-      await agent.execute("guest-exec", {
-        path: "/bin/sh",
-        arg: ["-c", script, "strata-exec", ...args],
-        env: Object.entries({ ...standardEnvironment, ...env }).map(([key, value]) => `${key}=${value}`),
-      });
-    } finally {
-      agent.close();
-      await agent.closed;
-    }
+    await conversations.run(path, async () => {
+      const agent = await GuestAgent.connect(path, { clock, random, timeoutMs: agentTimeoutMs }, signal);
+      try {
+        await agent.execute("guest-exec", {
+          path: "/bin/sh",
+          arg: ["-c", script, "strata-exec", ...args],
+          env: Object.entries({ ...standardEnvironment, ...env }).map(([key, value]) => `${key}=${value}`),
+        });
+      } finally {
+        agent.close();
+        await agent.closed;
+      }
+    });
   }
 
   /** The slot is free once its ports are out of the machine, or the machine is gone. */
@@ -174,27 +165,37 @@ export class GuestExec implements Exec<JsonObject> {
     } catch (error) {
       this.#options.logger.debug({ error: describeError(error) }, "exec ports not unplugged");
     } finally {
-      freeSlot(guest.files.directory, slot);
+      poolOf(guest.files.directory).give(slot);
     }
   }
 }
 
-function takeSlot(directory: string): number {
-  const used = usedSlots.get(directory) ?? new Set<number>();
-  usedSlots.set(directory, used);
-  for (let slot = 0; slot < execSlots; slot++) {
-    if (used.has(slot)) continue;
-    used.add(slot);
-    return slot;
-  }
-  throw new StrataError(
-    "Unavailable",
-    `${execSlots} commands are running in this guest already; try again when one of them has ended`,
-  );
-}
+/** The agent talks to one at a time. */
+const conversations = new KeyedLock();
 
-function freeSlot(directory: string, slot: number): void {
-  const used = usedSlots.get(directory);
-  used?.delete(slot);
-  if (used?.size === 0) usedSlots.delete(directory);
+/** Of the process, like the guests' locks. A guest's entry goes with its last command. */
+const pools = new Map<string, { pool: SlotPool; users: number }>();
+
+function poolOf(directory: string): { take(clock: Clock): Promise<number>; give(slot: number): void } {
+  return {
+    async take(clock) {
+      const entry = pools.get(directory) ?? { pool: new SlotPool(execSlots), users: 0 };
+      pools.set(directory, entry);
+      entry.users++;
+      const slot = await entry.pool.take(clock, slotTimeoutMs);
+      if (slot !== undefined) return slot;
+      entry.users--;
+      throw new StrataError(
+        "Unavailable",
+        `${execSlots} commands are running in this guest already; try again when one of them has ended`,
+      );
+    },
+    give(slot) {
+      const entry = pools.get(directory);
+      if (entry === undefined) return;
+      entry.pool.give(slot);
+      entry.users--;
+      if (entry.users === 0) pools.delete(directory);
+    },
+  };
 }

@@ -15,6 +15,7 @@ import { encodeBase32 } from "../../core/ids.ts";
 import type { Logger } from "../../core/logger.ts";
 import type { Random } from "../../core/random.ts";
 import type { Cgroups } from "../../host/cgroups.ts";
+import { KeyedLock } from "../../host/networks/keyed-lock.ts";
 import type { ExitReason } from "../driver.ts";
 import type { Accelerator } from "./command-line.ts";
 import { explainEnd, lastWords } from "./confinement.ts";
@@ -142,14 +143,16 @@ export class GuestLifecycle {
   ): Promise<Result> {
     const { clock } = this.#options;
     const connectTimeoutMs = options.timeoutMs ?? monitorTimeoutMs;
-    const monitor = await QmpClient.connect(this.#monitorPath, { clock, connectTimeoutMs }, options.signal);
-    try {
-      return await use(monitor);
-    } finally {
-      monitor.close();
-      // QEMU serves the next connection once this one is gone.
-      await monitor.closed;
-    }
+    return conversations.run(this.#monitorPath, async () => {
+      const monitor = await QmpClient.connect(this.#monitorPath, { clock, connectTimeoutMs }, options.signal);
+      try {
+        return await use(monitor);
+      } finally {
+        monitor.close();
+        // QEMU serves the next connection once this one is gone.
+        await monitor.closed;
+      }
+    });
   }
 
   get #monitorPath(): string {
@@ -271,6 +274,9 @@ export class GuestLifecycle {
     return undefined;
   }
 }
+
+/** QEMU's monitor talks to one at a time, and lets hardly anybody wait. */
+const conversations = new KeyedLock();
 
 let bootId: string | undefined;
 async function readBootId(): Promise<string> {

@@ -7,11 +7,12 @@
  *
  * @see https://www.qemu.org/docs/master/interop/qmp-spec.html
  */
-import { connect, type Socket } from "node:net";
+import type { Socket } from "node:net";
 import type { Clock } from "../../core/clock.ts";
 import { StrataError } from "../../core/errors.ts";
 import { isJsonObject, type Json, type JsonObject } from "../../core/json.ts";
 import { LineReader } from "./line-reader.ts";
+import { openSocket } from "./open-socket.ts";
 
 export interface QmpEvent {
   event: string;
@@ -70,8 +71,8 @@ export class QmpClient {
    * @throws Unavailable when nobody listens or QEMU ends meanwhile; Timeout; the signal's reason.
    */
   static async connect(path: string, options: QmpOptions, signal?: AbortSignal): Promise<QmpClient> {
-    signal?.throwIfAborted();
-    const client = new QmpClient(connect({ path }), options);
+    const { clock, connectTimeoutMs: timeoutMs } = options;
+    const client = new QmpClient(await openSocket(path, { clock, timeoutMs }, signal), options);
     const onAbort = () => client.close();
     signal?.addEventListener("abort", onAbort, { once: true });
     const cancel = options.clock.after(options.connectTimeoutMs, () => {

@@ -2,7 +2,6 @@
  * The guest's serial console: a socket that one may attach to, and QEMU's log of everything that was printed, whether
  * or not somebody was attached.
  */
-import { connect } from "node:net";
 import { join } from "node:path";
 import type { Duplex } from "node:stream";
 import type { Clock } from "../../core/clock.ts";
@@ -11,12 +10,15 @@ import type { JsonObject } from "../../core/json.ts";
 import type { Console } from "../driver.ts";
 import { readConsoleLog } from "./console-log.ts";
 import type { GuestFiles } from "./guest-files.ts";
+import { openSocket } from "./open-socket.ts";
 
 export interface SerialConsoleOptions {
   clock: Clock;
   filesOf(handle: JsonObject): GuestFiles;
   isRunning(files: GuestFiles): Promise<boolean>;
 }
+
+const attachTimeoutMs = 5_000;
 
 /** Sockets with somebody attached. QEMU serves one at a time and lets the next wait without a word. */
 const attached = new Set<string>();
@@ -37,27 +39,17 @@ export class SerialConsole implements Console<JsonObject> {
     const path = join(files.runtimeDirectory, "console.sock");
     if (attached.has(path)) throw new StrataError("Conflict", "somebody else is attached to this console");
     attached.add(path);
-    const socket = connect({ path });
-    socket.once("close", () => attached.delete(path));
+    const limits = { clock: this.#options.clock, timeoutMs: attachTimeoutMs };
+    const socket = await openSocket(path, limits, signal).catch((error) => {
+      attached.delete(path);
+      throw error;
+    });
     const onAbort = () => socket.destroy();
     signal.addEventListener("abort", onAbort, { once: true });
-    socket.once("close", () => signal.removeEventListener("abort", onAbort));
-    try {
-      await new Promise<void>((resolve, reject) => {
-        socket.once("connect", resolve);
-        socket.once("error", reject);
-        socket.once("close", () => reject(new Error("closed")));
-      });
-    } catch (cause) {
-      signal.throwIfAborted();
-      throw new StrataError(
-        "Unavailable",
-        "the guest's console does not answer; it has probably just ended",
-        {
-          cause,
-        },
-      );
-    }
+    socket.once("close", () => {
+      attached.delete(path);
+      signal.removeEventListener("abort", onAbort);
+    });
     // A guest that ends while somebody is attached is the end of the stream, not an error.
     socket.on("error", () => {});
     return socket;
