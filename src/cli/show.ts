@@ -1,6 +1,5 @@
 /** How each kind looks in a table or a tree. Pure. */
 
-import { fromTimestamp, type Instant } from "../core/clock.ts";
 import { shortId } from "../core/ids.ts";
 import type { Json } from "../core/json.ts";
 import { formatBytes, formatMib } from "../core/units.ts";
@@ -18,7 +17,7 @@ import type { Branch, Cell, Tone } from "./output.ts";
 /** The columns of a kind and how a resource fills them. */
 export interface TableForm<R> {
   columns: readonly string[];
-  row(resource: R, now: Instant): readonly Cell[];
+  row(resource: R): readonly Cell[];
 }
 
 const tones: Record<string, Tone> = {
@@ -207,15 +206,6 @@ function clipped(text: string): string {
 /** The first 12 digits, as image tools show them. */
 export function shortDigest(digest: string | undefined): string {
   return digest?.replace(/^sha256:/, "").slice(0, 12) ?? "";
-}
-
-/** `3 min`, `2 h`, `5 d`. */
-export function ageOf(timestamp: string, now: Instant): string {
-  const seconds = Math.max(0, Math.floor((now - (fromTimestamp(timestamp) ?? now)) / 1000));
-  if (seconds < 120) return `${seconds} s`;
-  if (seconds < 7200) return `${Math.floor(seconds / 60)} min`;
-  if (seconds < 172_800) return `${Math.floor(seconds / 3600)} h`;
-  return `${Math.floor(seconds / 86_400)} d`;
 }
 
 /** Resources go out as the API sent them. */

@@ -36,7 +36,7 @@ const projectCommands: readonly CommandSpec[] = [
       const client = await session.client();
       const draft = { name: call.args[0] ?? "", spec };
       const created = await client.create(projectKind, draft, { signal: session.signal });
-      const row = projectForm.row(created, session.clock.now());
+      const row = projectForm.row(created);
       return { type: "table", columns: projectForm.columns, rows: [row], empty: "", json: asJson(created) };
     },
   },
@@ -135,7 +135,7 @@ const hostCommands: readonly CommandSpec[] = [
         const host = await resolve(client, hostKind, "", args[0] ?? "", signal);
         const spec = { cordoned: verb === "cordon" };
         const patched = await client.patch(hostKind, { name: host.metadata.name }, { spec }, { signal });
-        const row = hostForm.row(patched, session.clock.now());
+        const row = hostForm.row(patched);
         return { type: "table", columns: hostForm.columns, rows: [row], empty: "", json: asJson(patched) };
       },
     }),

@@ -119,11 +119,10 @@ async function makeImage(call: Call, source: JsonObject): Promise<Output> {
   const images = session.wait
     ? await awaitImages(client, project, [name], patience(session), session.printer)
     : [created];
-  const now = session.clock.now();
   return {
     type: "table",
     columns: imageForm.columns,
-    rows: images.map((image) => imageForm.row(image, now)),
+    rows: images.map((image) => imageForm.row(image)),
     empty: "no image",
     json: asJson(images[0]),
   };
@@ -237,7 +236,7 @@ async function storeKeyPair(call: Call, publicKey: string): Promise<Output> {
   return {
     type: "table",
     columns: keyPairForm.columns,
-    rows: [keyPairForm.row(created, session.clock.now())],
+    rows: [keyPairForm.row(created)],
     empty: "no key pair",
     json: asJson(created),
   };

@@ -187,11 +187,10 @@ async function settled(client: Client, session: Session, instances: readonly Ins
   const shown = session.wait
     ? await awaitInstances(client, session.project, names, patience(session), session.printer)
     : instances;
-  const now = session.clock.now();
   return {
     type: "table",
     columns: instanceForm.columns,
-    rows: shown.map((instance) => instanceForm.row(instance, now)),
+    rows: shown.map((instance) => instanceForm.row(instance)),
     empty: "no instances",
     json: asJson(shown),
   };

@@ -74,13 +74,12 @@ export async function listResources(call: Call, plural: string): Promise<Output>
     !session.projectGiven &&
     (all || (await othersHaveSome(kind, items, session)));
   if (withProject && !all && items.length === 0) return await listResources(everywhere(call), plural);
-  const now = session.clock.now();
   const showProject = all && kind.scope === "project";
   return {
     type: "table",
     columns: showProject ? ["PROJECT", ...form.columns] : form.columns,
     rows: items.map((item) => {
-      const row = form.row(item, now);
+      const row = form.row(item);
       return showProject ? [item.metadata.project ?? "", ...row] : row;
     }),
     empty: `no ${kind.plural}${"project" in scope ? ` in project ${session.project}` : ""}; ${hint}`,

@@ -15,7 +15,7 @@ import { asJson, instanceForm } from "../show.ts";
 import { applyPlan, deleteAll } from "../stack/apply-stack.ts";
 import { awaitReady } from "../stack/await-stack.ts";
 import { stackLabel } from "../stack/expand-stack.ts";
-import { type LoadedStack, loadStack } from "../stack/load-stack.ts";
+import { type LoadedStack, loadStack, readStackIdentity } from "../stack/load-stack.ts";
 import {
   type Change,
   checkHosts,
@@ -110,7 +110,7 @@ async function up(call: Call): Promise<Output> {
   if (!session.wait) return await table(client, stack.project, instanceNames, session);
   const wanted = { images: names(imageKind as Kind), instances: instanceNames };
   const instances = await awaitReady(client, stack.project, wanted, limits, printer);
-  return instanceTable(instances, session);
+  return instanceTable(instances);
 }
 
 async function table(
@@ -120,18 +120,14 @@ async function table(
   session: Session,
 ): Promise<Output> {
   const { items } = await client.list(instanceKind, { project }, { signal: session.signal });
-  return instanceTable(
-    items.filter((item) => names.includes(item.metadata.name)),
-    session,
-  );
+  return instanceTable(items.filter((item) => names.includes(item.metadata.name)));
 }
 
-function instanceTable(instances: readonly Instance[], session: Session): Output {
-  const now = session.clock.now();
+function instanceTable(instances: readonly Instance[]): Output {
   return {
     type: "table",
     columns: instanceForm.columns,
-    rows: instances.map((instance) => instanceForm.row(instance, now)),
+    rows: instances.map((instance) => instanceForm.row(instance)),
     empty: "the stack has no instances",
     json: asJson(instances),
   };
@@ -220,7 +216,9 @@ async function down(call: Call): Promise<Output> {
     return { type: "message", text: `${name}: nothing is there`, json: [] };
   }
   const doomed = keepSharedProjects(own, existing, session);
-  const lines = doomed.map((item) => `  - delete ${kindTitle(item.kind)} ${item.resource.metadata.name}`);
+  const lines = doomed
+    .toReversed()
+    .map((item) => `  - delete ${kindTitle(item.kind)} ${item.resource.metadata.name}`);
   session.printer.note([`${name}:`, ...lines].join("\n"));
   await session.confirm(`All of it and the data on it will be destroyed. Go on?`);
   session.onInterrupt(
@@ -274,8 +272,8 @@ async function findStack(call: Call, client: Client): Promise<{ name: string; pr
       () => false,
     ));
   if (isFile) {
-    const stack = await loadStack(text, { cwd: session.cwd, home: session.env.HOME });
-    return { name: stack.name, projects: [stack.project] };
+    const { name, project } = await readStackIdentity(text, session.cwd);
+    return { name, projects: [project] };
   }
   if (session.projectGiven) return { name: text, projects: [session.project] };
   const limits = patience(session);

@@ -15,7 +15,7 @@ import { stackLimits } from "./stack-schema.ts";
 /** On everything a stack made; the value is the stack's name. */
 export const stackLabel = "strata/stack";
 /** On instances: the name they have in the file, without the number. */
-export const entryLabel = "strata/stack-entry";
+const entryLabel = "strata/stack-entry";
 
 /** A resource as it should be. */
 export interface Desired {

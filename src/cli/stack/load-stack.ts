@@ -5,7 +5,7 @@ import { open, readFile, realpath } from "node:fs/promises";
 import { basename, dirname, isAbsolute, relative, resolve } from "node:path";
 import { type FieldError, StrataError } from "../../core/errors.ts";
 import { type Desired, expandStack } from "./expand-stack.ts";
-import { type FieldPath, type Locate, parseStack } from "./parse-stack.ts";
+import { type FieldPath, type Locate, type ParsedStack, parseStack } from "./parse-stack.ts";
 import { type Stack, stackLimits } from "./stack-schema.ts";
 
 export interface LoadedStack {
@@ -23,14 +23,27 @@ export interface LoadOptions {
 
 /** @throws NotFound without such a file; Invalid with a field for each error. */
 export async function loadStack(path: string, options: LoadOptions): Promise<LoadedStack> {
-  const file = resolve(options.cwd, path);
-  const text = Buffer.from(await readBounded(file, path, stackLimits.fileBytes)).toString("utf8");
-  const { stack, locate } = parseStack(text, basename(file));
+  const { file, stack, locate } = await readStack(path, options.cwd);
   const reader = new FileReader(dirname(file), options, locate);
   for (const { at, path: source, place } of namedFiles(stack)) await reader.read(at, source, place);
   reader.finish();
   const project = stack.project ?? stack.stack;
   return { name: stack.stack, project, desired: expandStack(stack, reader, locate), locate };
+}
+
+/** Only its name and project: what it names besides need not be there any more. */
+export async function readStackIdentity(
+  path: string,
+  cwd: string,
+): Promise<{ name: string; project: string }> {
+  const { stack } = await readStack(path, cwd);
+  return { name: stack.stack, project: stack.project ?? stack.stack };
+}
+
+async function readStack(path: string, cwd: string): Promise<ParsedStack & { file: string }> {
+  const file = resolve(cwd, path);
+  const text = Buffer.from(await readBounded(file, path, stackLimits.fileBytes)).toString("utf8");
+  return { file, ...parseStack(text, basename(file)) };
 }
 
 /** `inside`: relative to the stack file and in its directory; `image`: only its checksum is needed. */

@@ -60,7 +60,6 @@ const fileEntry = z.strictObject({
     .regex(/^[a-z_][a-z0-9_-]*(:[a-z_][a-z0-9_-]*)?$/, { error: "must be USER or USER:GROUP" })
     .optional(),
 });
-export type FileEntry = z.infer<typeof fileEntry>;
 
 const serviceEntry = z.strictObject({
   name: z.string(),

@@ -1,0 +1,46 @@
+import { spawn } from "node:child_process";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { systemClock } from "../core/clock.ts";
+import { findDaemon, startTimeOf, stopDaemon, unitText } from "./daemon-process.ts";
+import { readSettings, type Settings } from "./settings.ts";
+
+let directory: string;
+let settings: Settings;
+beforeEach(() => {
+  directory = mkdtempSync(join(tmpdir(), "strata-process-"));
+  settings = readSettings({ STRATA_DIR: directory });
+  mkdirSync(dirname(settings.pidFile), { recursive: true });
+});
+afterEach(() => rmSync(directory, { recursive: true }));
+
+test("a pid alone is not believed: another process may have it by now", () => {
+  expect(findDaemon(settings)).toBeUndefined();
+  writeFileSync(settings.pidFile, `${process.pid} 1\n`);
+  expect(findDaemon(settings)).toBeUndefined();
+  writeFileSync(settings.pidFile, `${process.pid} ${startTimeOf(process.pid)}\n`);
+  expect(findDaemon(settings)).toEqual({ pid: process.pid });
+});
+
+test("stopping waits until the process is gone", async () => {
+  expect(await stopDaemon(settings, systemClock)).toBe(false);
+  const child = spawn(process.execPath, ["-e", "setInterval(() => {}, 1000); console.log('up')"], {
+    stdio: ["ignore", "pipe", "ignore"],
+  });
+  await new Promise((resolve) => child.stdout.once("data", resolve));
+  const pid = child.pid ?? 0;
+  writeFileSync(settings.pidFile, `${pid} ${startTimeOf(pid)}\n`);
+  const ended = new Promise((resolve) => child.once("exit", resolve));
+  expect(await stopDaemon(settings, systemClock)).toBe(true);
+  await ended;
+  expect(findDaemon(settings)).toBeUndefined();
+});
+
+test("the unit leaves guests alone when the daemon stops, and takes odd paths literally", () => {
+  const text = unitText({ ...settings, stateDir: '/srv/100% "mine" $HOME' });
+  expect(text).toContain("KillMode=process\nDelegate=yes\nRestart=always");
+  expect(text).toContain('Environment="STRATA_STATE_DIR=/srv/100%% \\"mine\\" $HOME"');
+  expect(text).toMatch(/^ExecStart="\/.*node" .*"\/.*daemon\.ts"$/m);
+});
