@@ -38,7 +38,10 @@ export interface AgentOptions {
   clock: Clock;
   random: Random;
   logger: Logger;
-  /** True: what an image was made into is removed with the last image and instance that refer to it. Default false. */
+  /**
+   * True: what no image and no instance of this daemon refers to is removed from the image store. Not for a store that
+   * other daemons share. Default false.
+   */
   removeUnusedImages?: boolean;
   hooks?: RunnerHooks;
 }

@@ -314,6 +314,21 @@ test("an image under way tells how far it is, and is given up when it is deleted
   expect(bench.host.builds).toBe(0);
 });
 
+test("where the image store is its own, what an image was made into goes with its last user", async () => {
+  await bench.stopAgent();
+  bench.startAgent({ removeUnusedImages: true });
+  await runWeb();
+  await bench.clock.advance(1_200_000);
+  expect(bench.host.storedImages.size).toBe(1);
+  await bench.remove("web");
+  await bench.waitFor("web is gone", isGone("web"));
+  await bench.services.resources.delete(bench.me, imageKind, { project: "default", name: "debian" });
+  await bench.clock.advance(30_000);
+  expect(bench.host.storedImages.size).toBe(1);
+  await bench.clock.advance(120_000);
+  expect(bench.host.storedImages.size).toBe(0);
+});
+
 test("a network that broke is made again, with the reservations of those in it", async () => {
   const web = await runWeb();
   const [uid = ""] = bench.host.bridges.keys();

@@ -50,7 +50,6 @@ class ImageReconciler implements Reconciler<ImageWorld, ImageAction, ImageStatus
       image,
       present: stored !== undefined,
       made: image && this.#made.get(image.metadata.uid),
-      removable: image !== undefined && this.#isRemovable(image),
     };
   }
 
@@ -62,8 +61,6 @@ class ImageReconciler implements Reconciler<ImageWorld, ImageAction, ImageStatus
     switch (action.type) {
       case "make":
         return this.#make(action.image, signal);
-      case "remove":
-        return this.#context.images.remove(action.digest);
       case "finalize": {
         const { metadata } = action.image;
         const { client } = this.#context;
@@ -137,17 +134,5 @@ class ImageReconciler implements Reconciler<ImageWorld, ImageAction, ImageStatus
     } finally {
       await reports.end();
     }
-  }
-
-  /** Other images may have the same content, and disks of instances are made on top of it. */
-  #isRemovable(image: Image): boolean {
-    const { digest } = image.status;
-    if (!this.#context.removeUnusedImages || digest === undefined) return false;
-    const { images, instances } = this.#context.views;
-    for (const other of images.values()) {
-      if (other.metadata.uid !== image.metadata.uid && other.status.digest === digest) return false;
-    }
-    for (const instance of instances.values()) if (instance.status.imageDigest === digest) return false;
-    return true;
   }
 }

@@ -22,7 +22,6 @@ const worldOf = (image: Image | undefined, change: Partial<ImageWorld> = {}): Im
   image,
   present: true,
   made: undefined,
-  removable: false,
   ...change,
 });
 const deleted = { deletedAt: toTimestamp(now) };
@@ -50,14 +49,8 @@ test.each<[string, ImageWorld, string[], string | undefined]>([
   ],
   ["deleted", worldOf(imageOf({}, deleted)), ["finalize"], undefined],
   [
-    "deleted, nobody else has its content",
-    worldOf(imageOf({}, deleted), { removable: true }),
-    ["remove", "finalize"],
-    undefined,
-  ],
-  [
     "deleted before it was made",
-    worldOf(imageOf({ state: "building", digest: undefined }, deleted), { removable: true }),
+    worldOf(imageOf({ state: "building", digest: undefined }, deleted)),
     ["finalize"],
     undefined,
   ],

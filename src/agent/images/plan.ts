@@ -11,14 +11,9 @@ export interface ImageWorld {
   present: boolean;
   /** Made by this process and not reported yet. */
   made: StoredImage | undefined;
-  /** Nothing else on this host refers to status.digest, and what nobody refers to is to be removed. */
-  removable: boolean;
 }
 
-export type ImageAction =
-  | { type: "make"; image: Image }
-  | { type: "remove"; digest: string }
-  | { type: "finalize"; image: Image };
+export type ImageAction = { type: "make"; image: Image } | { type: "finalize"; image: Image };
 
 /** What takes longer than this is told while it is under way. */
 const newsAfterMs = 100;
@@ -30,7 +25,7 @@ export function planImage(world: ImageWorld, now: Instant): Plan<ImageAction, Im
   if (!image || image.status.host !== world.hostName) return nothing;
   const { status, metadata } = image;
   if (metadata.generation < status.observedGeneration) return nothing;
-  if (metadata.deletedAt !== undefined) return planDeletion(world, image);
+  if (metadata.deletedAt !== undefined) return planDeletion(image);
   if (made) return { status: readyStatus(image, made, now), actions: [] };
   const observed = { ...status, observedGeneration: metadata.generation };
   if (status.state === "ready" && world.present) return { status: observed, actions: [] };
@@ -45,11 +40,10 @@ export function planImage(world: ImageWorld, now: Instant): Plan<ImageAction, Im
   };
 }
 
-function planDeletion(world: ImageWorld, image: Image): Plan<ImageAction, ImageStatus> {
+/** What it was made into goes when nothing refers to it any more: that is found by looking for orphans. */
+function planDeletion(image: Image): Plan<ImageAction, ImageStatus> {
   if (!image.metadata.finalizers.includes("agent")) return { status: undefined, actions: [] };
-  const { digest } = image.status;
-  const remove: ImageAction[] = world.removable && digest !== undefined ? [{ type: "remove", digest }] : [];
-  return { status: undefined, actions: [...remove, { type: "finalize", image }] };
+  return { status: undefined, actions: [{ type: "finalize", image }] };
 }
 
 function readyStatus(image: Image, made: StoredImage, now: Instant): ImageStatus {

@@ -4,6 +4,7 @@
  * what was made in between is known; without an answer, everything stays.
  */
 import { describeError } from "../../core/errors.ts";
+import { imageKind } from "../../kinds/image.ts";
 import { instanceKind } from "../../kinds/instance.ts";
 import { networkKind } from "../../kinds/network.ts";
 import { volumeKind } from "../../kinds/volume.ts";
@@ -23,6 +24,10 @@ import {
 
 export function createOrphanReconciler(context: AgentContext): Reconciler<OrphanWorld, RemoveOrphans, never> {
   const hints = new Hints();
+  // What an image was made into may be an orphan from then on.
+  context.views.images.onChange((_key, next) => {
+    if (!next && context.removeUnusedImages) hints.hint("orphans");
+  });
   let strays = new Map<string, Stray>();
   return {
     name: "orphans",
@@ -45,7 +50,13 @@ export function createOrphanReconciler(context: AgentContext): Reconciler<Orphan
   };
 }
 
-async function findAll({ drivers, disks, networks }: AgentContext): Promise<Found[]> {
+async function findAll({
+  drivers,
+  disks,
+  networks,
+  images,
+  removeUnusedImages,
+}: AgentContext): Promise<Found[]> {
   const found: Found[] = [];
   for (const driver of drivers.all()) {
     // A driver that never worked here has no guests; one that fails now keeps them.
@@ -56,19 +67,27 @@ async function findAll({ drivers, disks, networks }: AgentContext): Promise<Foun
   }
   for (const uid of await disks.list()) found.push({ type: "disk", uid });
   for (const uid of await networks.list()) found.push({ type: "network", uid });
+  if (removeUnusedImages)
+    for (const { digest } of await images.list()) found.push({ type: "image", uid: digest });
   return found;
 }
 
 async function askApi({ client, hostName }: AgentContext, signal: AbortSignal): Promise<Known> {
-  const [instances, volumes, networks] = await Promise.all([
+  const [instances, volumes, networks, images] = await Promise.all([
     client.list(instanceKind, { host: hostName }, { signal }),
     client.list(volumeKind, { host: hostName }, { signal }),
     client.list(networkKind, {}, { signal }),
+    client.list(imageKind, { host: hostName }, { signal }),
   ]);
+  const digests = [
+    ...images.items.map(({ status }) => status.digest),
+    ...instances.items.map(({ status }) => status.imageDigest),
+  ];
   return {
     instances: new Map(instances.items.map(({ metadata, status }) => [metadata.uid, status.driver])),
     volumes: new Set(volumes.items.map(({ metadata }) => metadata.uid)),
     networks: new Set(networks.items.map(({ metadata }) => metadata.uid)),
+    digests: new Set(digests.filter((digest) => digest !== undefined)),
   };
 }
 
@@ -82,6 +101,8 @@ async function removeAll(
   for (const orphan of orphans) {
     signal.throwIfAborted();
     const { type, uid } = orphan;
+    // A guest or a disk that could not be removed may still be using it.
+    if (type === "image" && failure) continue;
     try {
       await remove(context, orphan, signal);
       context.logger.warn({ type, uid }, "removed what no resource knows");
@@ -94,7 +115,7 @@ async function removeAll(
 }
 
 async function remove(context: AgentContext, orphan: Found, signal: AbortSignal): Promise<void> {
-  const { drivers, disks, networks, attachments } = context;
+  const { drivers, disks, networks, images, attachments } = context;
   switch (orphan.type) {
     case "guest":
       await drivers.require(orphan.driver).destroy(orphan.handle, signal);
@@ -106,5 +127,7 @@ async function remove(context: AgentContext, orphan: Found, signal: AbortSignal)
     case "network":
       attachments.doubt(orphan.uid);
       return networks.remove(orphan.uid, signal);
+    case "image":
+      return images.remove(orphan.uid);
   }
 }

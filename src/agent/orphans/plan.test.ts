@@ -4,7 +4,8 @@ import { type Found, isStray, type Known, orphanGraceMs, planOrphans, strayId } 
 const guest: Found = { type: "guest", driver: "lxc", uid: "a", handle: { id: 1 } };
 const disk: Found = { type: "disk", uid: "a" };
 const network: Found = { type: "network", uid: "a" };
-const nothing: Known = { instances: new Map(), volumes: new Set(), networks: new Set() };
+const image: Found = { type: "image", uid: "sha256:a" };
+const nothing: Known = { instances: new Map(), volumes: new Set(), networks: new Set(), digests: new Set() };
 
 test.each<[string, Found, Partial<Known>, boolean]>([
   ["a guest without an instance", guest, {}, true],
@@ -14,17 +15,19 @@ test.each<[string, Found, Partial<Known>, boolean]>([
   ["a disk without a volume", disk, { instances: new Map([["a", "lxc"]]) }, true],
   ["a disk of a volume", disk, { volumes: new Set(["a"]) }, false],
   ["a network without a resource", network, { volumes: new Set(["a"]) }, true],
+  ["an image that nothing refers to", image, {}, true],
+  ["an image in use", image, { digests: new Set(["sha256:a"]) }, false],
   ["a network of a resource", network, { networks: new Set(["a"]) }, false],
 ])("%s", (_name, found, known, stray) => {
   expect(isStray(found, { ...nothing, ...known })).toBe(stray);
 });
 
 test("removed after the grace and not before, guests first", () => {
-  const strays = [network, disk, guest].map((found) => ({ found, since: 1_000 }));
+  const strays = [image, network, disk, guest].map((found) => ({ found, since: 1_000 }));
   const early = planOrphans({ strays }, 1_000 + orphanGraceMs - 1);
   expect(early).toEqual({ status: undefined, actions: [], recheckAfterMs: orphanGraceMs });
   const { actions } = planOrphans({ strays }, 1_000 + orphanGraceMs);
-  expect(actions).toEqual([{ type: "remove", orphans: [guest, disk, network] }]);
+  expect(actions).toEqual([{ type: "remove", orphans: [guest, disk, network, image] }]);
 });
 
 test("a handle that changes does not make another stray", () => {

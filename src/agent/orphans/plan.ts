@@ -6,7 +6,9 @@ import type { Plan } from "../../reconcile/reconciler.ts";
 export type Found =
   | { type: "guest"; driver: string; uid: string; handle: JsonObject }
   | { type: "disk"; uid: string }
-  | { type: "network"; uid: string };
+  | { type: "network"; uid: string }
+  /** `uid` is the digest. */
+  | { type: "image"; uid: string };
 
 /** What the API says is on this host, read after the host was looked at. */
 export interface Known {
@@ -14,6 +16,8 @@ export interface Known {
   instances: ReadonlyMap<string, string | undefined>;
   volumes: ReadonlySet<string>;
   networks: ReadonlySet<string>;
+  /** Digests that an image or an instance's disk is made of. */
+  digests: ReadonlySet<string>;
 }
 
 export interface OrphanWorld {
@@ -39,7 +43,7 @@ export const orphanGraceMs = 60_000;
 /** Between looks while nothing is suspect. */
 export const orphanCheckMs = 10 * 60_000;
 
-/** Guests first: their disks and networks are in use by them. */
+/** Guests first: their disks and networks are in use by them, and images by disks. */
 export function planOrphans({ strays }: OrphanWorld, now: Instant): Plan<RemoveOrphans, never> {
   const orphans = strays.filter(({ since }) => now - since >= orphanGraceMs).map(({ found }) => found);
   orphans.sort((a, b) => removalOrder[a.type] - removalOrder[b.type]);
@@ -50,7 +54,7 @@ export function planOrphans({ strays }: OrphanWorld, now: Instant): Plan<RemoveO
   };
 }
 
-const removalOrder: Record<Found["type"], number> = { guest: 0, disk: 1, network: 2 };
+const removalOrder: Record<Found["type"], number> = { guest: 0, disk: 1, network: 2, image: 3 };
 
 /** Is it here without a resource that says so? A guest must be the recorded driver's. */
 export function isStray(found: Found, known: Known): boolean {
@@ -63,6 +67,8 @@ export function isStray(found: Found, known: Known): boolean {
       return !known.volumes.has(found.uid);
     case "network":
       return !known.networks.has(found.uid);
+    case "image":
+      return !known.digests.has(found.uid);
   }
 }
 
