@@ -35,7 +35,7 @@ export async function unsettled(services: Services, hosts: readonly SimulatedHos
       problems.push(`image ${image.metadata.name} is ${image.status.state}`);
   }
   for (const instance of instances) problems.push(...instanceProblems(instance, hosts));
-  for (const host of hosts) problems.push(...leaks(host, instances, images, volumes, networks));
+  for (const host of hosts) problems.push(...leaks(host, instances, volumes, networks));
   return problems;
 }
 
@@ -64,7 +64,6 @@ function instanceProblems(instance: Instance, hosts: readonly SimulatedHost[]): 
 function leaks(
   { name, machine }: SimulatedHost,
   instances: readonly Instance[],
-  images: readonly Image[],
   volumes: readonly Resource[],
   networks: readonly Resource[],
 ): string[] {
@@ -77,12 +76,7 @@ function leaks(
   const knownNetworks = known(networks);
   const strangers = (what: string, uids: Iterable<string>, known: ReadonlySet<string>) =>
     [...uids].filter((uid) => !known.has(uid)).map((uid) => `${what} ${uid} is left on ${name}`);
-  const digests = new Set<string>();
-  for (const { status } of images)
-    if (status.host === name && status.digest !== undefined) digests.add(status.digest);
-  for (const { status } of instances) if (status.imageDigest !== undefined) digests.add(status.imageDigest);
   return [
-    ...strangers("image", machine.storedImages.keys(), digests),
     ...strangers("guest", machine.world.guests.keys(), here),
     ...strangers("disk", machine.roots.keys(), knownVolumes),
     ...strangers("network", machine.bridges.keys(), knownNetworks),

@@ -39,6 +39,8 @@ export async function realHostParts(settings: Settings, logger: Logger): Promise
     images,
     disks,
     networks,
+    // One that is elsewhere may be shared.
+    removeUnusedImages: dirname(settings.imageDir) === (settings.ownDirectory ?? settings.stateDir),
     close: () => networks.close(),
   };
 }

@@ -1,5 +1,14 @@
 import { expect, test } from "vitest";
-import { type Found, isStray, type Known, orphanGraceMs, planOrphans, strayId } from "./plan.ts";
+import {
+  type Found,
+  imageGraceMs,
+  isStray,
+  type Known,
+  orphanCheckMs,
+  orphanGraceMs,
+  planOrphans,
+  strayId,
+} from "./plan.ts";
 
 const guest: Found = { type: "guest", driver: "lxc", uid: "a", handle: { id: 1 } };
 const disk: Found = { type: "disk", uid: "a" };
@@ -23,11 +32,19 @@ test.each<[string, Found, Partial<Known>, boolean]>([
 });
 
 test("removed after the grace and not before, guests first", () => {
-  const strays = [image, network, disk, guest].map((found) => ({ found, since: 1_000 }));
+  const strays = [network, disk, guest].map((found) => ({ found, since: 1_000 }));
   const early = planOrphans({ strays }, 1_000 + orphanGraceMs - 1);
   expect(early).toEqual({ status: undefined, actions: [], recheckAfterMs: orphanGraceMs });
   const { actions } = planOrphans({ strays }, 1_000 + orphanGraceMs);
-  expect(actions).toEqual([{ type: "remove", orphans: [guest, disk, network, image] }]);
+  expect(actions).toEqual([{ type: "remove", orphans: [guest, disk, network] }]);
+});
+
+test("an image is kept for a day, and goes after all others", () => {
+  const strays = [image, disk].map((found) => ({ found, since: 0 }));
+  expect(planOrphans({ strays }, orphanGraceMs).actions).toEqual([{ type: "remove", orphans: [disk] }]);
+  expect(planOrphans({ strays }, imageGraceMs).actions).toEqual([{ type: "remove", orphans: [disk, image] }]);
+  const rest = planOrphans({ strays: [{ found: image, since: 0 }] }, orphanGraceMs);
+  expect(rest).toMatchObject({ actions: [], recheckAfterMs: orphanCheckMs });
 });
 
 test("a handle that changes does not make another stray", () => {

@@ -40,17 +40,22 @@ export interface RemoveOrphans {
  * nothing that is just coming or going is taken for an orphan.
  */
 export const orphanGraceMs = 60_000;
+/** An image took long to make, and whoever deleted it may want it again the same day. */
+export const imageGraceMs = 24 * 60 * 60_000;
 /** Between looks while nothing is suspect. */
 export const orphanCheckMs = 10 * 60_000;
 
 /** Guests first: their disks and networks are in use by them, and images by disks. */
 export function planOrphans({ strays }: OrphanWorld, now: Instant): Plan<RemoveOrphans, never> {
-  const orphans = strays.filter(({ since }) => now - since >= orphanGraceMs).map(({ found }) => found);
+  const graceOf = ({ type }: Found) => (type === "image" ? imageGraceMs : orphanGraceMs);
+  const orphans = strays
+    .filter(({ found, since }) => now - since >= graceOf(found))
+    .map(({ found }) => found);
   orphans.sort((a, b) => removalOrder[a.type] - removalOrder[b.type]);
   return {
     status: undefined,
     actions: orphans.length > 0 ? [{ type: "remove", orphans }] : [],
-    recheckAfterMs: strays.length > 0 ? orphanGraceMs : orphanCheckMs,
+    recheckAfterMs: strays.some(({ found }) => found.type !== "image") ? orphanGraceMs : orphanCheckMs,
   };
 }
 
