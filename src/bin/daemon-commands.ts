@@ -1,5 +1,6 @@
 /** `strata daemon …` */
 import { createReadStream, existsSync, readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
 import type { OptionValues, Session } from "../cli/command.ts";
 import type { Output } from "../cli/output.ts";
 import { StrataError } from "../core/errors.ts";
@@ -41,7 +42,6 @@ export const daemonCommands = {
     return { type: "message", text, json: status(settings, true) };
   },
   stop: async ({ settings, session }: DaemonCall): Promise<Output> => {
-    if (!settings.fake) requireRoot("stopping the daemon");
     const stopped = await stopDaemon(settings, session.clock);
     const text = stopped ? "the daemon is stopped; instances keep running" : "no daemon runs";
     return { type: "message", text, json: status(settings, false) };
@@ -87,6 +87,8 @@ function status(settings: Settings, running: boolean) {
     running,
     ...(running && daemon ? { pid: daemon.pid, residentMib: residentMib(daemon.pid) } : {}),
     socket: settings.socketPath,
+    ...(running && daemon ? { https: `https://127.0.0.1:${daemon.httpsPort}` } : {}),
+    certificate: join(settings.stateDir, "tls", "cert.pem"),
     state: settings.stateDir,
     images: settings.imageDir,
     namespace: settings.namespace,

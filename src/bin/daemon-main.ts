@@ -36,7 +36,7 @@ export async function runDaemon(): Promise<void> {
   try {
     await prepareDirectories(settings);
     daemon = await startParts(settings, logger);
-    await writePidFile(settings);
+    await writePidFile(settings, daemon.httpsPort);
   } catch (error) {
     logger.error(
       { error: describeError(error) },
@@ -72,10 +72,10 @@ async function prepareDirectories(settings: Settings): Promise<void> {
   await mkdir(dirname(socketPath), { recursive: true, mode: 0o711 });
 }
 
-/** Pid and start time identify this process for good. */
-async function writePidFile(settings: Settings): Promise<void> {
+/** Pid and start time identify this process for good; the port may have been any free one. */
+async function writePidFile(settings: Settings, httpsPort: number): Promise<void> {
   const part = `${settings.pidFile}.part`;
-  await writeFile(part, `${process.pid} ${startTimeOf(process.pid)}\n`, { mode: 0o600 });
+  await writeFile(part, `${process.pid} ${startTimeOf(process.pid)} ${httpsPort}\n`, { mode: 0o600 });
   await rename(part, settings.pidFile);
 }
 

@@ -20,8 +20,8 @@ test("a pid alone is not believed: another process may have it by now", () => {
   expect(findDaemon(settings)).toBeUndefined();
   writeFileSync(settings.pidFile, `${process.pid} 1\n`);
   expect(findDaemon(settings)).toBeUndefined();
-  writeFileSync(settings.pidFile, `${process.pid} ${startTimeOf(process.pid)}\n`);
-  expect(findDaemon(settings)).toEqual({ pid: process.pid });
+  writeFileSync(settings.pidFile, `${process.pid} ${startTimeOf(process.pid)} 7443\n`);
+  expect(findDaemon(settings)).toEqual({ pid: process.pid, httpsPort: 7443 });
 });
 
 test("stopping waits until the process is gone", async () => {

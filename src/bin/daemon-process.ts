@@ -46,16 +46,19 @@ export function daemonEnvironment(settings: Settings): Record<string, string> {
   return { ...settingsEnvironment(settings), NODE_COMPILE_CACHE: compileCacheDirectory };
 }
 
-export interface RunningDaemon {
+interface FoundDaemon {
   pid: number;
+  httpsPort: number;
 }
 
 /** The daemon of these settings, if it runs. The pid file alone proves nothing: pids are used again. */
-export function findDaemon(settings: Settings): RunningDaemon | undefined {
+export function findDaemon(settings: Settings): FoundDaemon | undefined {
   try {
-    const [pid = "", startTime = ""] = readFileSync(settings.pidFile, "utf8").trim().split(" ");
+    const [pid = "", startTime = "", httpsPort = ""] = readFileSync(settings.pidFile, "utf8")
+      .trim()
+      .split(" ");
     if (startTimeOf(Number(pid)) !== startTime) return undefined;
-    return { pid: Number(pid) };
+    return { pid: Number(pid), httpsPort: Number(httpsPort) };
   } catch {
     return undefined;
   }
@@ -149,16 +152,26 @@ export async function stopDaemon(settings: Settings, clock: Clock): Promise<bool
   }
   const daemon = findDaemon(settings);
   if (!daemon) return false;
-  process.kill(daemon.pid, "SIGTERM");
+  signalDaemon(daemon.pid, "SIGTERM");
   const deadline = clock.monotonicMs() + stopTimeoutMs;
   while (findDaemon(settings)?.pid === daemon.pid && !isZombie(daemon.pid)) {
     if (clock.monotonicMs() > deadline) {
-      process.kill(daemon.pid, "SIGKILL");
+      signalDaemon(daemon.pid, "SIGKILL");
       break;
     }
     await clock.sleep(pollMs);
   }
   return true;
+}
+
+function signalDaemon(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal);
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    if (code === "ESRCH") return; // ended by itself meanwhile
+    throw new StrataError("Forbidden", "stopping the daemon needs root: run it with sudo", { cause });
+  }
 }
 
 /** Ended, but its parent has not looked yet. */

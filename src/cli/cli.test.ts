@@ -3,6 +3,7 @@ import { StrataError } from "../core/errors.ts";
 import { imageKind } from "../kinds/image.ts";
 import { instanceKind } from "../kinds/instance.ts";
 import type { Kind } from "../kinds/kind.ts";
+import { commands } from "./commands/commands.ts";
 import { TestTerminal } from "./test-terminal.ts";
 
 let terminal: TestTerminal;
@@ -28,6 +29,20 @@ test("without a command it shows help and succeeds", async () => {
   expect(status).toBe(0);
   expect(out).toContain("strata up examples/campus.yaml");
 });
+
+test.each(commands.filter((spec) => !spec.hidden))(
+  "$path has help with an example that begins like it",
+  async (spec) => {
+    const { status, out } = await terminal.run(...spec.path.split(" "), "--help");
+    expect(status).toBe(0);
+    expect(spec.examples.length).toBeGreaterThan(0);
+    for (const example of spec.examples) {
+      expect(example).toContain(`strata ${spec.path}`);
+      expect(out).toContain(example);
+    }
+    expect(out).toContain("--json");
+  },
+);
 
 test("a misspelt command gets a suggestion and the usage status", async () => {
   const { status, err } = await terminal.run("lsit");
