@@ -58,7 +58,7 @@ class Witness {
     while (!this.#abort.signal.aborted) {
       for (const address of addresses()) {
         const { status, text } = await httpGet(`http://${address}/boot-id`, 300);
-        if (status !== 200) continue;
+        if (status !== 200 || !/^[0-9a-f-]{36}$/.test(text.trim())) continue;
         const seen = this.boots.get(address) ?? new Set();
         this.boots.set(address, seen.add(text.trim()));
       }

@@ -15,6 +15,7 @@ import { systemClock } from "../src/core/clock.ts";
 import { StrataError } from "../src/core/errors.ts";
 import { type Instance, instanceKind } from "../src/kinds/instance.ts";
 import { projectKind } from "../src/kinds/project.ts";
+import { isRouted } from "./routes.ts";
 
 const main = fileURLToPath(new URL("../src/bin/strata.ts", import.meta.url));
 
@@ -189,8 +190,10 @@ export async function until(
   }
 }
 
-/** GET, as text with status 0 when nobody answers. */
+/** GET, as text with status 0 when nobody answers or no network of ours leads there. */
 export async function httpGet(url: string, timeoutMs = 2_000): Promise<{ status: number; text: string }> {
+  const { hostname } = new URL(url);
+  if (!hostname.startsWith("127.") && !isRouted(hostname)) return { status: 0, text: "" };
   try {
     const response = await fetch(url, { signal: AbortSignal.timeout(timeoutMs) });
     return { status: response.status, text: await response.text() };

@@ -1,4 +1,5 @@
 import { connect } from "node:net";
+import { isRouted } from "../../e2e/routes.ts";
 import { systemClock } from "../../src/core/clock.ts";
 import { StrataError } from "../../src/core/errors.ts";
 
@@ -28,7 +29,7 @@ export interface Peer {
 export async function firstReply(address: string, limitMs: number): Promise<void> {
   const end = systemClock.monotonicMs() + limitMs;
   while (systemClock.monotonicMs() < end) {
-    if (await answers(address)) return;
+    if (isRouted(address) && (await answers(address))) return;
     await systemClock.sleep(2);
   }
   throw new StrataError("Timeout", `${address} did not answer within ${limitMs} ms`);
