@@ -35,8 +35,7 @@ export async function runDaemon(): Promise<void> {
   let daemon: RunningDaemon;
   try {
     await prepareDirectories(settings);
-    daemon = await startParts(settings, logger);
-    await writePidFile(settings, daemon.httpsPort);
+    daemon = await startParts(settings, logger, (httpsPort) => writePidFile(settings, httpsPort));
   } catch (error) {
     logger.error(
       { error: describeError(error) },

@@ -31,7 +31,12 @@ const agentRetryMs = 10_000;
 /** History that watchers may still resume from. */
 const keptRevisions = 20_000;
 
-export async function startParts(settings: Settings, logger: Logger): Promise<RunningDaemon> {
+/** `beforeAnswers`: called when the state is this process's own, before anybody can reach it over the socket. */
+export async function startParts(
+  settings: Settings,
+  logger: Logger,
+  beforeAnswers: (httpsPort: number) => Promise<void>,
+): Promise<RunningDaemon> {
   const store = settings.fake
     ? createMemoryStore()
     : openSqliteStore({ path: join(settings.stateDir, "store.db") });
@@ -63,6 +68,7 @@ export async function startParts(settings: Settings, logger: Logger): Promise<Ru
     closers.push(() => api.close());
     const certificate = await ensureCertificate(settings.stateDir, systemClock);
     const https = await api.listenHttps({ host: "127.0.0.1", port: settings.httpsPort, ...certificate });
+    await beforeAnswers(https.port);
     await api.listenUnix(settings.socketPath);
     closers.push(keepTidy(store, services, systemClock, logger));
     closers.push(startController(store, services, logger));
