@@ -206,6 +206,7 @@ export function unitText(settings: Settings): string {
 Description=Strata, a cloud of your own
 After=network-online.target nss-lookup.target
 Wants=network-online.target
+StartLimitIntervalSec=0
 
 [Service]
 Type=exec
