@@ -1,5 +1,5 @@
 /** The daemon as a process: how it is started, found again and stopped, with systemd and without. */
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import {
   closeSync,
   existsSync,
@@ -131,16 +131,22 @@ function startInBackground(settings: Settings): ChildProcess {
 /** The message of the log's last error, for people. */
 function lastWords(settings: Settings): string {
   const where = underSystemd(settings) ? `journalctl -u ${unitName}` : settings.logFile;
-  try {
-    const lines = readFileSync(settings.logFile, "utf8").slice(-8192).trim().split("\n").reverse();
-    for (const line of lines) {
-      const entry = line.startsWith("{")
-        ? (JSON.parse(line) as { level?: number; msg?: string })
-        : { msg: line };
-      if (entry.msg && (entry.level ?? 50) >= 50) return `${entry.msg} (log: ${where})`;
-    }
-  } catch {}
+  for (const line of logTail(settings).trim().split("\n").reverse()) {
+    if (!line.startsWith("{")) continue;
+    try {
+      const { level = 0, msg } = JSON.parse(line) as { level?: number; msg?: string };
+      if (msg && level >= 50) return `${msg} (log: ${where})`;
+    } catch {} // cut off
+  }
   return `see ${where}`;
+}
+
+function logTail(settings: Settings): string {
+  if (underSystemd(settings)) {
+    const args = ["--unit", unitName, "--output=cat", "--lines=20", "--no-pager"];
+    return spawnSync("journalctl", args, { encoding: "utf8" }).stdout ?? "";
+  }
+  return existsSync(settings.logFile) ? readFileSync(settings.logFile, "utf8").slice(-8192) : "";
 }
 
 /** Asks it to end and waits until it has; instances keep running. @returns false when it did not run. */
