@@ -104,7 +104,10 @@ export async function startDaemon(settings: Settings, clock: Clock, signal: Abor
   while (clock.monotonicMs() < deadline) {
     if (await answers(settings, clock)) return;
     // Another start of the same moment may have won: then that one answers soon.
-    if (child && child.exitCode !== null && child.exitCode !== exitAnotherRuns) break;
+    if (child && child.exitCode !== null && child.exitCode !== exitAnotherRuns) {
+      if (await answers(settings, clock)) return;
+      break;
+    }
     await clock.sleep(pollMs, signal);
   }
   throw new StrataError("Unavailable", `the daemon does not start: ${lastWords(settings)}`);

@@ -12,7 +12,7 @@ import type { OptionValues, Session } from "../cli/command.ts";
 import type { Output } from "../cli/output.ts";
 import { follow, patience } from "../cli/watching.ts";
 import type { HttpClient } from "../client/http-client.ts";
-import { StrataError } from "../core/errors.ts";
+import { hasCode, StrataError } from "../core/errors.ts";
 import { silentLogger } from "../core/logger.ts";
 import { instanceKind } from "../kinds/instance.ts";
 import { projectKind } from "../kinds/project.ts";
@@ -37,7 +37,10 @@ export async function uninstall(session: Session, settings: Settings, values: Op
   if (isMachineDaemon(settings)) await removeUnit();
   if (hasState && !settings.fake) {
     const { removeHostTraces } = await import("./real-host-parts.ts");
-    await removeHostTraces(settings, silentLogger, session.signal);
+    await removeHostTraces(settings, silentLogger, session.signal).catch((error: unknown) => {
+      // Where the host lacks what they are made with, there are none.
+      if (!hasCode(error, "Unavailable")) throw error;
+    });
   }
   // The state directory goes last: it has the list of packages, should this be interrupted.
   const kept = removePackages(packages, session);
