@@ -37,10 +37,10 @@ export async function startParts(
   logger: Logger,
   beforeAnswers: (httpsPort: number) => Promise<void>,
 ): Promise<RunningDaemon> {
-  const store = settings.fake
-    ? createMemoryStore()
-    : openSqliteStore({ path: join(settings.stateDir, "store.db") });
-  const closers: (() => Promise<void>)[] = [() => store.close()];
+  // One daemon a state directory, also when the state is in memory: the file is the lock.
+  const file = openSqliteStore({ path: join(settings.stateDir, settings.fake ? "lock.db" : "store.db") });
+  const store = settings.fake ? createMemoryStore() : file;
+  const closers: (() => Promise<void>)[] = [...new Set([file, store])].map((one) => () => one.close());
   const close = async () => {
     for (const closer of closers.splice(0).reverse()) await closer();
   };
