@@ -11,7 +11,6 @@ import type { ExitReason } from "../driver.ts";
 
 /** Descriptors below this one are taken: standard streams, the keeper's status file, the keeper's copy of stderr. */
 export const firstInheritedFd = 5;
-export const statusFd = 3;
 
 export interface Confinement {
   /** `cgroup.procs` files of the guest's group. */

@@ -35,7 +35,6 @@ export const descriptionSchema = z.object({
 export type Description = z.infer<typeof descriptionSchema>;
 
 export const diskDescriptionSchema = z.object({ version: z.literal(1), sha256, sizeMib: z.int() });
-export type DiskDescription = z.infer<typeof diskDescriptionSchema>;
 
 /** Reads JSON of a known form; undefined when it is missing or not of that form. */
 export async function readJson<T>(path: string, schema: z.ZodType<T>): Promise<T | undefined> {
