@@ -211,6 +211,8 @@ export class LxcBench {
       ...(await this.cgroups.list(`${namespace}.monitors`)),
     ];
     const names = async (path: string) => readdir(path).catch((): string[] => []);
+    // A recorder whose daemon was killed at once ends when it finds no cgroup to enter.
+    await until(() => processesWith(lxcPath).length === 0, 2_000, "").catch(() => {});
     const links = await run("ip", ["-n", this.netns, "-o", "link"]);
     const mounts = (await readFile("/proc/mounts", "utf8"))
       .split("\n")

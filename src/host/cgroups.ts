@@ -19,7 +19,7 @@ export interface Cgroups {
   readonly layout: CgroupLayout;
   /** Makes the group and sets its limits; repeating changes the limits. @throws Unavailable with what is missing. */
   ensure(group: string, limits: CgroupLimits): Promise<void>;
-  /** The `cgroup.procs` files to which a process writes its pid to enter the group. */
+  /** The `cgroup.procs` files to which a process writes its pid, in this order, to enter the group. */
   procsFiles(group: string): string[];
   /** Process ids inside, sub-groups included. */
   pids(group: string): Promise<number[]>;

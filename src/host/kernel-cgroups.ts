@@ -177,10 +177,10 @@ class KernelCgroups implements Cgroups {
       : this.#watchByLooking(name, onChange);
   }
 
-  /** Hierarchies in which our groups are made. */
+  /** Hierarchies in which our groups are made; the tracking one first, so that who entered any is seen. */
   #memberships(): Hierarchy[] {
     const accounting = this.#hierarchies.filter(({ controllers }) => controllers.includes("cpuacct"));
-    return [...new Set([...this.#limiting.values(), ...accounting, this.#tracking])];
+    return [...new Set([this.#tracking, ...this.#limiting.values(), ...accounting])];
   }
 
   async #ensureIn(hierarchy: Hierarchy, parts: readonly string[]): Promise<void> {
