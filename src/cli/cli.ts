@@ -111,7 +111,7 @@ class CommandSession implements Session {
     this.projectGiven = project !== undefined;
     this.wait = !options.off("wait");
     this.timeoutMs = (options.count("timeout") ?? defaultTimeoutSeconds) * 1000;
-    this.printer = new Printer(streams, {
+    this.printer = new Printer(streams, context.clock, {
       json: options.flag("json"),
       color: streams.stdout.isTTY === true && !env.NO_COLOR && env.TERM !== "dumb" && !options.off("color"),
     });

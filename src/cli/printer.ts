@@ -4,14 +4,16 @@
  */
 import { createInterface } from "node:readline/promises";
 import type { Readable, Writable } from "node:stream";
+import type { Clock } from "../core/clock.ts";
 import { StrataError } from "../core/errors.ts";
 import type { Json } from "../core/json.ts";
+import { LiveLines, type LiveTarget } from "./live-lines.ts";
 import type { Branch, Cell, Output, Tone } from "./output.ts";
 
 export interface Streams {
   stdin: Readable & { isTTY?: boolean };
   stdout: Writable & { isTTY?: boolean };
-  stderr: Writable & { isTTY?: boolean; columns?: number };
+  stderr: LiveTarget;
 }
 
 const colors: Record<Tone, string> = { good: "32", bad: "31", busy: "33", dim: "2" };
@@ -20,18 +22,18 @@ export class Printer {
   readonly json: boolean;
   readonly #streams: Streams;
   readonly #colorful: boolean;
-  readonly #live = new Map<string, string>();
-  #drawn = 0;
+  readonly #live: LiveLines;
 
-  constructor(streams: Streams, options: { json: boolean; color: boolean }) {
+  constructor(streams: Streams, clock: Clock, options: { json: boolean; color: boolean }) {
     this.#streams = streams;
+    this.#live = new LiveLines(streams.stderr, clock);
     this.json = options.json;
     this.#colorful = options.color;
   }
 
   output(output: Output): void {
     if (output.type === "done") return;
-    this.clearProgress();
+    this.#live.clear();
     if (this.json) this.writeJson(output.json);
     else if (output.type === "message") this.#out(output.text);
     else if (output.type === "tree") this.#out(this.#tree(output.branches, ""));
@@ -51,7 +53,7 @@ export class Printer {
 
   /** Says something beside the result. */
   note(text: string): void {
-    this.clearProgress();
+    this.#live.clear();
     this.#streams.stderr.write(`${text}\n`);
   }
 
@@ -59,31 +61,9 @@ export class Printer {
     if (!this.json) this.#out(this.#table(columns, rows));
   }
 
-  /**
-   * How far something has come. On a terminal one line for each key is redrawn in place; elsewhere each change of
-   * `text` is a line of its own (`percent` alone is not). What was `settled` from the beginning is not worth a line.
-   */
+  /** How far something has come; see LiveLines. */
   progress(key: string, text: string, more: { percent?: string; settled?: boolean } = {}): void {
-    const { percent, settled } = more;
-    if (settled && !this.#live.has(key)) return;
-    const terminal = this.#streams.stderr.isTTY === true;
-    const previous = this.#live.get(key);
-    const line = terminal && percent !== undefined ? `${text} ${percent}` : text;
-    if (previous === line) return;
-    this.#live.set(key, line);
-    if (!terminal) {
-      this.#streams.stderr.write(`${key}: ${line}\n`);
-      return;
-    }
-    this.#erase();
-    for (const [name, state] of this.#live) this.#streams.stderr.write(this.#fit(`${name}: ${state}`));
-    this.#drawn = this.#live.size;
-  }
-
-  /** Removes the live lines. */
-  clearProgress(): void {
-    this.#erase();
-    if (this.#streams.stderr.isTTY) this.#live.clear();
+    this.#live.set(key, text, more.percent ?? "", more.settled ?? false);
   }
 
   /**
@@ -94,7 +74,7 @@ export class Printer {
     if (!this.#streams.stdin.isTTY || !this.#streams.stderr.isTTY) {
       throw new StrataError("Invalid", `${question} Nobody can answer here: add --yes to go on`);
     }
-    this.clearProgress();
+    this.#live.clear();
     const reader = createInterface({ input: this.#streams.stdin, output: this.#streams.stderr });
     try {
       const answer = await reader.question(`${question} [y/N] `, { signal });
@@ -109,19 +89,8 @@ export class Printer {
   }
 
   #out(text: string): void {
-    this.clearProgress();
+    this.#live.clear();
     this.#streams.stdout.write(`${text}\n`);
-  }
-
-  #erase(): void {
-    if (this.#drawn > 0) this.#streams.stderr.write(`\u001b[${this.#drawn}A\u001b[J`);
-    this.#drawn = 0;
-  }
-
-  /** A longer line would wrap, and the next redraw erase too little. */
-  #fit(line: string): string {
-    const columns = this.#streams.stderr.columns ?? 80;
-    return `${line.length < columns ? line : `${line.slice(0, columns - 2)}…`}\n`;
   }
 
   #table(columns: readonly string[], rows: readonly (readonly Cell[])[]): string {

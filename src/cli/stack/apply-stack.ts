@@ -6,6 +6,8 @@ import { createReadStream } from "node:fs";
 import type { Client } from "../../client/client.ts";
 import { hasCode, StrataError } from "../../core/errors.ts";
 import type { JsonObject } from "../../core/json.ts";
+import { imageKind } from "../../kinds/image.ts";
+import { instanceKind } from "../../kinds/instance.ts";
 import type { Kind } from "../../kinds/kind.ts";
 import { kindTitle } from "../resolve.ts";
 import { follow, type Patience, retrying } from "../watching.ts";
@@ -34,9 +36,15 @@ export async function applyPlan(
       changes.map(async ({ desired: one }) => {
         reporter.progress(keyOf(kind, one.name), "asked for");
         await ensure(client, one, limits);
+        // Images and instances take their time; the others are there.
+        if (kind !== imageKind && kind !== instanceKind) settled(reporter, keyOf(kind, one.name), "there");
       }),
     );
   }
+}
+
+function settled(reporter: Reporter, key: string, text: string): void {
+  reporter.progress(key, text, { settled: true });
 }
 
 async function ensure(client: Client, desired: Desired, limits: Patience): Promise<void> {
@@ -140,7 +148,7 @@ async function awaitGone(
       for (const [uid, name] of left) {
         if (uids.has(uid)) continue;
         left.delete(uid);
-        reporter.progress(keyOf(kind, name), "gone");
+        settled(reporter, keyOf(kind, name), "gone");
       }
       return left.size === 0;
     },
