@@ -296,6 +296,13 @@ describe("several daemons on one host", () => {
     expect(await readdir(join(imageDir, "tmp"))).toEqual([]);
   });
 
+  it("share a directory only with the same range of ids", async () => {
+    await expect(box.store({ idBase: idBase + 65536 })).rejects.toMatchObject({
+      code: "Conflict",
+      message: /1500000/,
+    });
+  });
+
   it("do not sweep away each other's work", async () => {
     const store = await box.store({ imageDir: path("swept") });
     const [image] = await Promise.all([make(store, upload(), tiny), box.store({ imageDir: path("swept") })]);

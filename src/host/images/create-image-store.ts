@@ -17,7 +17,7 @@ import type { Progress } from "../../kinds/kind.ts";
 import { type Artefact, spool } from "./artefact.ts";
 import { makeBaseDisk, rootUuid } from "./base-disk.ts";
 import { idCount } from "./contained-process.ts";
-import { buildDebianTree } from "./debian-build.ts";
+import { buildDebianTree, builtFraction } from "./debian-build.ts";
 import { debianPackages, recipeVersion } from "./debian-recipe.ts";
 import { unpackStream } from "./decompression.ts";
 import { archiveOfDisk } from "./disk-import.ts";
@@ -59,7 +59,16 @@ const importVersion = 1;
 /** What a build depends on; equal recipes give equal trees. */
 type Recipe = Record<string, unknown>;
 
-type Made = { archive: AsyncIterable<Uint8Array>; packedBytes(): number; below?: string };
+interface Made {
+  archive: AsyncIterable<Uint8Array>;
+  packedBytes(): number;
+  below?: string;
+  /** How much of the archive has been read, 0 to 1; absent where nobody knows. */
+  fraction?(): number;
+}
+
+/** Share of the time that is left for reading and hashing the tree. */
+const unpackedFraction = 0.95;
 
 export function createImageStore(options: ImageStoreOptions): ImageStore {
   return new LocalImageStore(options);
@@ -87,6 +96,7 @@ class LocalImageStore implements ImageStore {
     await mkdir(this.#directory("tmp"), { recursive: true, mode: 0o711 });
     await mkdir(this.#directory("locks"), { recursive: true, mode: 0o700 });
     await mkdir(this.#directory("sources"), { recursive: true, mode: 0o700 });
+    await this.#claim();
     await sweepJobs(this.#directory("tmp"));
   }
 
@@ -107,6 +117,7 @@ class LocalImageStore implements ImageStore {
             this.#import(job, options, {
               archive: buildDebianTree(source, { ...options, directory: join(job.path, "build") }),
               packedBytes: () => Number.POSITIVE_INFINITY,
+              fraction: () => builtFraction,
             }),
           );
         case "upload": {
@@ -172,6 +183,18 @@ class LocalImageStore implements ImageStore {
     await removeEntry(this.#imageDir, digest, job);
     this.#verified.delete(`tree ${digest}`);
     this.#verified.delete(`disk ${digest}`);
+  }
+
+  /** Owners in all trees are shifted by one number: daemons with different ones cannot share a directory. */
+  async #claim(): Promise<void> {
+    const path = join(this.#imageDir, "ids.json");
+    const claim = await readJson(path, z.object({ idBase: z.int() }));
+    if (!claim) return writeJson(path, { idBase: this.#idBase });
+    if (claim.idBase === this.#idBase) return;
+    throw new StrataError(
+      "Conflict",
+      `the image directory ${this.#imageDir} is for guests' ids from ${claim.idBase}, this daemon's start at ${this.#idBase}; give it a directory of its own`,
+    );
   }
 
   /** Makes what `recipe` says, unless it was made before; one builder at a time on this host, the others wait for it. */
@@ -242,6 +265,7 @@ class LocalImageStore implements ImageStore {
     return this.#import(job, options, {
       archive: unpackStream(packed, artefact.packing, signal),
       packedBytes: () => (artefact.packing === "none" ? Number.POSITIVE_INFINITY : packed.bytesRead),
+      fraction: () => (unpackedFraction * packed.bytesRead) / artefact.sizeBytes,
       ...(below && { below }),
     });
   }
@@ -257,9 +281,12 @@ class LocalImageStore implements ImageStore {
       jail: jailOf(job),
       idBase,
       signal,
-      onBytes: (bytes) => onProgress({ step: `unpacking: ${formatBytes(bytes)}` }),
+      onBytes(bytes) {
+        const step = `unpacking: ${formatBytes(bytes)}`;
+        onProgress(made.fraction ? { step, fraction: made.fraction() } : { step });
+      },
     });
-    onProgress({ step: "reading and hashing the tree", fraction: 0.95 });
+    onProgress({ step: "reading and hashing the tree", fraction: unpackedFraction });
     return addEntry({ imageDir: this.#imageDir, job, draft, capabilities, idBase, signal });
   }
 

@@ -26,6 +26,9 @@ export interface DebianBuildOptions {
 const sourceDateEpoch = "1700000000";
 const keptErrorLines = 40;
 
+/** Share of the time when the tree begins to come. */
+export const builtFraction = 0.85;
+
 /** mmdebstrap's messages, with the share of the whole time that has usually passed when they come. */
 const steps: readonly [prefix: string, step: string, fraction: number][] = [
   ["running apt-get update", "reading the package lists", 0.02],
@@ -35,7 +38,7 @@ const steps: readonly [prefix: string, step: string, fraction: number][] = [
   ["installing remaining packages", "installing packages", 0.4],
   ["running --customize-hook", "configuring", 0.8],
   ["cleaning package lists", "cleaning up", 0.82],
-  ["creating tarball", "packing the tree", 0.85],
+  ["creating tarball", "packing the tree", builtFraction],
 ];
 
 /** @throws (while reading) Unavailable when packages cannot be fetched, Invalid for a package that does not exist. */

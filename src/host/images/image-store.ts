@@ -1,11 +1,17 @@
 /**
- * Images on this host: content-addressed root trees and what is made of them. Shared by all daemons on the host
- * (entries are immutable; a lock file per entry keeps two builders apart).
+ * Images on this host: content-addressed root trees and what is made of them. Shared by all daemons on the host with
+ * the same range of guests' ids (entries are immutable; locks keep two builders of one image apart).
  *
- * On disk, under the image directory: `DIGEST/` with manifest.json, tree/ (the root tree, owners shifted by idBase, the
- * lower layer of containers), disk.qcow2 (the base of VM disks, made on first need), vmlinuz and initrd; `tmp/` for
- * what is being made. An entry appears by one rename, so an interrupted build leaves nothing but a directory in tmp/,
- * which the next start removes.
+ * On disk, under the image directory:
+ * - `DIGITS/`, the digest without `sha256:`, one for each image: image.json (its description), manifest.json,
+ *   root/tree/ (the root tree, owners shifted by idBase, the lower layer of containers; root/ lets only guests' ids
+ *   pass, since trees hold set-user-id programs of theirs), vmlinuz and initrd, disk.qcow2 with disk.json (the base of
+ *   VM disks, made on first need), verified.json (what was found right since the host started);
+ * - `sources/`: which source gave which digest, so that the same source again is immediate;
+ * - `locks/`, and `tmp/` for what is being made.
+ *
+ * An entry appears by one rename, when all of it is on disk, so an interrupted build leaves nothing but a directory in
+ * tmp/, which the next start removes.
  */
 import type { Readable } from "node:stream";
 import type { ImageSource } from "../../kinds/image.ts";
