@@ -1,7 +1,7 @@
 /** `strata test`: the static gate, the unit tests and the tests with real guests, summed up in one line. */
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Session } from "../cli/command.ts";
 import type { Output } from "../cli/output.ts";
@@ -28,6 +28,8 @@ export async function runTests(session: Session, filters: readonly string[]): Pr
   requireRoot("running the tests with real guests");
   await installPackages(readSettings(session.env));
   process.chdir(root);
+  // Tools start with `env node`: it must be this one, whatever else the machine has.
+  process.env.PATH = `${dirname(process.execPath)}:${process.env.PATH}`;
   process.env.STRATA_REQUIRED_TESTS ??= "all";
   const reports = mkdtempSync(join(tmpdir(), "strata-test-"));
   try {
