@@ -4,24 +4,24 @@ import { describe, expect, test } from "vitest";
 import { type Bench, type GuestDriverHandle, noSignal, until } from "./conformance-bench.ts";
 import type { ExecRequest, ExecSession } from "./driver.ts";
 
+/** Runs a command in a new guest; undefined when the driver cannot. */
+async function runIn(
+  bench: Bench,
+  request: Partial<ExecRequest> & { command: string[] },
+  signal = noSignal,
+): Promise<ExecSession | undefined> {
+  const driver = await bench.driver();
+  const { abilities } = await driver.fingerprint(noSignal);
+  if (!driver.exec || (request.tty && !abilities.includes("exec-tty"))) return undefined;
+  const { handle } = await bench.running();
+  return (await bench.driver()).exec?.run(handle, { env: {}, ...request }, signal);
+}
+
 /** Every test image has these programs: cat, echo, env, false, sleep, stty. */
 export function describeExec(get: () => Bench): void {
-  const run = async (
-    request: Partial<ExecRequest> & { command: string[] },
-    signal = noSignal,
-    tty = false,
-  ) => {
-    const bench = get();
-    const driver = await bench.driver();
-    const abilities = (await driver.fingerprint(noSignal)).abilities;
-    if (!driver.exec || (tty && !abilities.includes("exec-tty"))) return undefined;
-    const { handle } = await bench.running();
-    return (await bench.driver()).exec?.run(handle, { env: {}, ...request }, signal);
-  };
-
   describe("exec", () => {
     test("gives a command's output and status", async (context) => {
-      const session = await run({ command: ["echo", "hello", "a  b", "$HOME"] });
+      const session = await runIn(get(), { command: ["echo", "hello", "a  b", "$HOME"] });
       if (!session) return context.skip();
       session.stdin.end();
       expect(await outcome(session)).toEqual({ stdout: "hello a  b $HOME\n", stderr: "", status: 0 });
@@ -39,7 +39,7 @@ export function describeExec(get: () => Bench): void {
     });
 
     test("passes standard input on, to its end, byte for byte", async (context) => {
-      const session = await run({ command: ["cat"] });
+      const session = await runIn(get(), { command: ["cat"] });
       if (!session) return context.skip();
       const bytes = Buffer.from(Array.from({ length: 100_000 }, (_, index) => index % 256));
       const reading = collect(session.stdout);
@@ -50,7 +50,7 @@ export function describeExec(get: () => Bench): void {
 
     test("gives the environment that was asked for and nothing of the host's", async (context) => {
       process.env.STRATA_HOST_SECRET = "must not leak";
-      const session = await run({ command: ["env"], env: { GREETING: "a b=c" } });
+      const session = await runIn(get(), { command: ["env"], env: { GREETING: "a b=c" } });
       delete process.env.STRATA_HOST_SECRET;
       if (!session) return context.skip();
       const { stdout } = await outcome(session);
@@ -61,25 +61,35 @@ export function describeExec(get: () => Bench): void {
 
     test("kills the command when the signal aborts", async (context) => {
       const cancel = new AbortController();
-      const session = await run({ command: ["sleep", "1000"] }, cancel.signal);
+      const session = await runIn(get(), { command: ["sleep", "1000"] }, cancel.signal);
       if (!session) return context.skip();
       cancel.abort();
       expect(await session.exit).not.toBe(0);
     });
 
+    test("is Unavailable while the guest does not run", async (context) => {
+      const bench = get();
+      const driver = await bench.driver();
+      if (!driver.exec) return context.skip();
+      const { handle } = await bench.created();
+      await expect(driver.exec.run(handle, { command: ["true"], env: {} }, noSignal)).rejects.toMatchObject({
+        code: "Unavailable",
+      });
+    });
+  });
+}
+
+export function describeTerminal(get: () => Bench): void {
+  describe("exec on a terminal", () => {
     test("runs on a terminal of the size asked for", async (context) => {
-      const session = await run(
-        { command: ["stty", "size"], tty: { columns: 100, rows: 40 } },
-        noSignal,
-        true,
-      );
+      const session = await runIn(get(), { command: ["stty", "size"], tty: { columns: 100, rows: 40 } });
       if (!session) return context.skip();
       const { stdout, stderr, status } = await outcome(session);
       expect({ stdout: stdout.trim(), stderr, status }).toEqual({ stdout: "40 100", stderr: "", status: 0 });
     });
 
     test("what is typed at once reaches the command on a terminal", async (context) => {
-      const session = await run({ command: ["cat"], tty: { columns: 80, rows: 24 } }, noSignal, true);
+      const session = await runIn(get(), { command: ["cat"], tty: { columns: 80, rows: 24 } });
       if (!session) return context.skip();
       session.stdin.write("typed early\r");
       let text = "";
@@ -94,16 +104,6 @@ export function describeExec(get: () => Bench): void {
       );
       session.stdin.write("\u0004");
       expect(await session.exit).toBe(0);
-    });
-
-    test("is Unavailable while the guest does not run", async (context) => {
-      const bench = get();
-      const driver = await bench.driver();
-      if (!driver.exec) return context.skip();
-      const { handle } = await bench.created();
-      await expect(driver.exec.run(handle, { command: ["true"], env: {} }, noSignal)).rejects.toMatchObject({
-        code: "Unavailable",
-      });
     });
   });
 }

@@ -10,7 +10,7 @@ import { newUid, type Uid } from "../core/ids.ts";
 import { systemRandom } from "../core/random.ts";
 import { fingerprintSchema } from "../kinds/host.ts";
 import { type Bench, type DriverHarness, makeBench, noSignal, until } from "./conformance-bench.ts";
-import { describeConsole, describeExec } from "./conformance-sessions.ts";
+import { describeConsole, describeExec, describeTerminal } from "./conformance-sessions.ts";
 import type { GuestDriver } from "./driver.ts";
 
 /** From a guest's death to the hint, by contract. */
@@ -43,6 +43,7 @@ export function driverConformance(name: string, makeDriver: () => Promise<Driver
       describeListing(get);
       describeEvents(get);
       describeExec(get);
+      describeTerminal(get);
       describeConsole(get);
     });
 
