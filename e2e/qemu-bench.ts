@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { systemClock } from "../src/core/clock.ts";
 import { newUid, type Uid } from "../src/core/ids.ts";
-import { systemRandom } from "../src/core/random.ts";
+import { randomInt, systemRandom } from "../src/core/random.ts";
 import { until } from "../src/drivers/conformance-bench.ts";
 import type { GuestSpec } from "../src/drivers/driver.ts";
 import type { HostConfig } from "../src/host/host-config.ts";
@@ -38,7 +38,8 @@ export class QemuBench {
       runDir: join(directory, "run"),
       imageDir,
       networkPool: "10.99.0.0/16",
-      idBase: 1_700_000_000,
+      // Apart from those of other tests that run meanwhile.
+      idBase: 1_700_000_000 + randomInt(systemRandom, 1000) * 200_000,
     };
   }
 

@@ -6,11 +6,12 @@ import { Readable } from "node:stream";
 import { text } from "node:stream/consumers";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { systemClock } from "../src/core/clock.ts";
-import type { JsonObject } from "../src/core/json.ts";
+import { isJsonObject, type JsonObject } from "../src/core/json.ts";
 import { systemRandom } from "../src/core/random.ts";
 import { driverConformance } from "../src/drivers/conformance.ts";
 import { type DriverHarness, until } from "../src/drivers/conformance-bench.ts";
 import type { ExecSession, GuestDriver, GuestSpec } from "../src/drivers/driver.ts";
+import { QmpClient } from "../src/drivers/qemu/qmp-client.ts";
 import { openCgroups } from "../src/host/kernel-cgroups.ts";
 import { probeKvm } from "../src/host/probes/kvm.ts";
 import { run } from "../src/host/run.ts";
@@ -239,6 +240,36 @@ describe("a virtual machine", () => {
       message: expect.stringMatching(/could not start .*lock/),
     });
     expect((await driver.inspect(one.uid))?.state).toBe("running");
+  });
+
+  it("waits while the host has no space for its disk, and goes on when there is some", async () => {
+    const directory = await mkdtemp("/var/tmp/strata-full-");
+    await run("mount", ["-t", "tmpfs", "-o", "size=16m", "tmpfs", directory]);
+    try {
+      const disk = join(directory, "disk.qcow2");
+      await run("qemu-img", ["create", "-q", "-f", "qcow2", disk, "64M"]);
+      const spec = await bench.makeGuest();
+      if (spec.root.type !== "disk") throw new Error("a disk");
+      const { uid, handle } = await boot({ root: { ...spec.root, path: disk } });
+      const command = ["sh", "-c", "yes | dd of=/dev/vda bs=1M count=32 iflag=fullblock conv=fsync"];
+      const session = await driver.exec?.run(handle, { command, env: {} }, signal);
+      const path = join(bench.host.runDir, "qemu", uid, "qmp.sock");
+      const status = async () => {
+        const monitor = await QmpClient.connect(path, { clock: systemClock, connectTimeoutMs: 10_000 });
+        const answer = await monitor.execute("query-status");
+        monitor.close();
+        await monitor.closed;
+        return isJsonObject(answer) ? answer.status : undefined;
+      };
+      await until(async () => (await status()) === "io-error", 60_000, "a pause for want of space");
+      expect((await driver.inspect(uid))?.state).toBe("running");
+      await run("mount", ["-o", "remount,size=96m", directory]);
+      expect(await session?.exit).toBe(0);
+      await driver.destroy(handle, signal);
+    } finally {
+      await run("umount", [directory]);
+      await rm(directory, { recursive: true });
+    }
   });
 
   it("runs several commands at a time, with live streams, and says when it is too many", async () => {

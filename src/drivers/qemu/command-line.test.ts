@@ -50,6 +50,7 @@ function guest(overrides: Partial<GuestSpec<QemuConfig>> = {}): GuestSpec<QemuCo
 
 const descriptors: Descriptors = {
   qmp: 5,
+  events: 26,
   console: 6,
   agent: 7,
   exec: execChardevs.map((_, index) => 8 + index),
@@ -71,7 +72,7 @@ function lines(args: readonly string[]): string {
 
 describe("qemuArguments", () => {
   it("boots a kernel directly under KVM", () => {
-    expect(lines(qemuArguments(guest(), kvm, { ...descriptors, vhost: [26] }))).toMatchInlineSnapshot(`
+    expect(lines(qemuArguments(guest(), kvm, { ...descriptors, vhost: [27] }))).toMatchInlineSnapshot(`
       "-nodefaults
       -no-user-config
       -display none
@@ -92,6 +93,8 @@ describe("qemuArguments", () => {
       -smbios type=1,manufacturer=Strata,product=Virtual Machine,serial=0123456789abcdef,uuid=35de8608-db54-84bb-9d6f-6476c271d061
       -chardev socket,id=qmp,fd=5,server=on,wait=off
       -mon chardev=qmp,mode=control
+      -chardev socket,id=events,fd=26,server=on,wait=off
+      -mon chardev=events,mode=control
       -add-fd fd=20,set=20
       -chardev socket,id=console,fd=6,server=on,wait=off,logfile=/dev/fdset/20,logappend=on
       -serial chardev:console
@@ -116,9 +119,9 @@ describe("qemuArguments", () => {
       -add-fd fd=21,set=21
       -blockdev {"node-name":"root","discard":"unmap","driver":"qcow2","backing":{"driver":"qcow2","backing":null,"read-only":true,"file":{"driver":"file","filename":"/dev/fdset/23","read-only":true,"cache":{"direct":false}}},"file":{"driver":"file","filename":"/dev/fdset/22","aio":"threads","discard":"unmap","cache":{"direct":true}}}
       -blockdev {"node-name":"seed","driver":"raw","read-only":true,"file":{"driver":"file","filename":"/dev/fdset/21","read-only":true}}
-      -device virtio-blk-pci-non-transitional,drive=root,serial=root,addr=0x3
+      -device virtio-blk-pci-non-transitional,drive=root,serial=root,werror=enospc,rerror=report,addr=0x3
       -device virtio-blk-pci-non-transitional,drive=seed,serial=seed,addr=0x4
-      -netdev tap,id=net0,ifname=p0123456789,script=no,downscript=no,vhost=on,vhostfd=26
+      -netdev tap,id=net0,ifname=p0123456789,script=no,downscript=no,vhost=on,vhostfd=27
       -device virtio-net-pci-non-transitional,netdev=net0,mac=52:54:00:12:34:56,host_mtu=1450,romfile=,addr=0x10
       -object rng-builtin,id=random
       -device virtio-rng-pci-non-transitional,rng=random,addr=0x5
@@ -152,6 +155,8 @@ describe("qemuArguments", () => {
       -smbios type=1,manufacturer=Strata,product=Virtual Machine,serial=0123456789abcdef,uuid=35de8608-db54-84bb-9d6f-6476c271d061
       -chardev socket,id=qmp,fd=5,server=on,wait=off
       -mon chardev=qmp,mode=control
+      -chardev socket,id=events,fd=26,server=on,wait=off
+      -mon chardev=events,mode=control
       -add-fd fd=20,set=20
       -chardev socket,id=console,fd=6,server=on,wait=off,logfile=/dev/fdset/20,logappend=on
       -serial chardev:console
@@ -176,7 +181,7 @@ describe("qemuArguments", () => {
       -add-fd fd=21,set=21
       -blockdev {"node-name":"root","discard":"unmap","driver":"qcow2","backing":{"driver":"qcow2","backing":null,"read-only":true,"file":{"driver":"file","filename":"/dev/fdset/23","read-only":true,"cache":{"direct":false}}},"file":{"driver":"file","filename":"/dev/fdset/22","aio":"threads","discard":"unmap","cache":{"direct":true}}}
       -blockdev {"node-name":"seed","driver":"raw","read-only":true,"file":{"driver":"file","filename":"/dev/fdset/21","read-only":true}}
-      -device virtio-blk-pci-non-transitional,drive=root,serial=root,addr=0x3
+      -device virtio-blk-pci-non-transitional,drive=root,serial=root,werror=enospc,rerror=report,addr=0x3
       -device virtio-blk-pci-non-transitional,drive=seed,serial=seed,addr=0x4
       -object rng-builtin,id=random
       -device virtio-rng-pci-non-transitional,rng=random,addr=0x5

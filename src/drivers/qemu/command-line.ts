@@ -29,6 +29,8 @@ export interface DiskFile {
 /** The inherited descriptors' numbers. */
 export interface Descriptors {
   qmp: number;
+  /** For whoever listens to what happens, all the time. */
+  events: number;
   console: number;
   agent: number;
   /** By slot, then in the order of execStreams. */
@@ -142,6 +144,8 @@ function control(fds: Descriptors): string[] {
   return [
     ...["-chardev", `socket,id=qmp,fd=${fds.qmp},server=on,wait=off`],
     ...["-mon", "chardev=qmp,mode=control"],
+    ...["-chardev", `socket,id=events,fd=${fds.events},server=on,wait=off`],
+    ...["-mon", "chardev=events,mode=control"],
     ...descriptorSet(fds.consoleLog),
     ...[
       "-chardev",
@@ -221,7 +225,7 @@ function disks(guest: GuestSpec<QemuConfig>, fds: Descriptors): string[] {
     ...["-blockdev", JSON.stringify(seed)],
     ...[
       "-device",
-      `virtio-blk-pci-non-transitional,drive=root,serial=root,addr=${hex(slots.root)}${bootIndex}`,
+      `virtio-blk-pci-non-transitional,drive=root,serial=root,werror=enospc,rerror=report,addr=${hex(slots.root)}${bootIndex}`,
     ],
     ...["-device", `virtio-blk-pci-non-transitional,drive=seed,serial=seed,addr=${hex(slots.seed)}`],
   ];

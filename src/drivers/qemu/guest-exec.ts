@@ -7,7 +7,6 @@
  * The script says on the ports themselves that the command begins and how it ended, marked by a random token, so nobody
  * polls the agent. Needed in the guest: the agent, the driver virtio_console, and what exec-scripts.ts names.
  */
-import { join } from "node:path";
 import type { Clock } from "../../core/clock.ts";
 import { describeError, StrataError } from "../../core/errors.ts";
 import type { JsonObject } from "../../core/json.ts";
@@ -142,7 +141,7 @@ export class GuestExec implements Exec<JsonObject> {
     signal: AbortSignal,
   ): Promise<void> {
     const { clock, random } = this.#options;
-    const path = join(guest.files.runtimeDirectory, "agent.sock");
+    const path = guest.files.socket("agent");
     await conversations.run(path, async () => {
       const agent = await GuestAgent.connect(path, { clock, random, timeoutMs: agentTimeoutMs }, signal);
       try {

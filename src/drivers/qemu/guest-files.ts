@@ -38,7 +38,7 @@ const runSchema = z.object({
 });
 export type RunRecord = z.infer<typeof runSchema>;
 
-export const socketNames = ["qmp", "console", "agent"] as const;
+export const socketNames = ["qmp", "events", "console", "agent"] as const;
 export type SocketName = (typeof socketNames)[number];
 
 export class GuestFiles {
@@ -63,6 +63,10 @@ export class GuestFiles {
   }
   get log(): string {
     return join(this.directory, "qemu.log");
+  }
+
+  socket(name: SocketName): string {
+    return join(this.runtimeDirectory, `${name}.sock`);
   }
 
   async make(): Promise<void> {

@@ -8,7 +8,6 @@
  * Methods whose name begins with "locked" are called with the guest's lock held.
  */
 import { access, readFile, rm } from "node:fs/promises";
-import { join } from "node:path";
 import type { Clock } from "../../core/clock.ts";
 import { describeError, hasCode, StrataError } from "../../core/errors.ts";
 import { encodeBase32 } from "../../core/ids.ts";
@@ -156,7 +155,7 @@ export class GuestLifecycle {
   }
 
   get #monitorPath(): string {
-    return join(this.files.runtimeDirectory, "qmp.sock");
+    return this.files.socket("qmp");
   }
 
   async #launch(record: GuestRecord, accelerator: Accelerator, signal: AbortSignal): Promise<number> {
@@ -245,23 +244,19 @@ export class GuestLifecycle {
   /** True as soon as no process is left in the group, false after `withinMs`. */
   async #untilEmpty(withinMs: number, signal: AbortSignal | undefined): Promise<boolean> {
     const { cgroups, clock } = this.#options;
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const onAbort = () => reject(signal?.reason);
-    signal?.addEventListener("abort", onAbort, { once: true });
-    const cancel = clock.after(Math.max(0, withinMs), resolve);
+    const over = new AbortController();
+    const waiting = AbortSignal.any(signal === undefined ? [over.signal] : [over.signal, signal]);
     let unwatch = () => {};
     try {
-      signal?.throwIfAborted();
+      // Watched before looked at, so that an end in between is not missed.
       unwatch = cgroups.watch(this.group, (populated) => {
-        if (!populated) resolve();
+        if (!populated) over.abort();
       });
       if (!(await cgroups.isPopulated(this.group))) return true;
-      await promise;
+      await clock.sleep(Math.max(0, withinMs), waiting).catch(() => signal?.throwIfAborted());
       return !(await cgroups.isPopulated(this.group));
     } finally {
       unwatch();
-      cancel();
-      signal?.removeEventListener("abort", onAbort);
     }
   }
 

@@ -98,7 +98,7 @@ async function openDescriptors(launch: Launch, inheritance: Inheritance): Promis
   await files.makeRuntime();
   const sockets = {} as Record<SocketName, number>;
   for (const name of socketNames) {
-    sockets[name] = await inheritance.listen(join(files.runtimeDirectory, `${name}.sock`));
+    sockets[name] = await inheritance.listen(files.socket(name));
   }
   const exec: number[] = [];
   for (const name of execChardevs) {

@@ -5,8 +5,9 @@
  * - One directory a guest (guest-files.ts) says that it exists; it is made first and removed last.
  * - QEMU is confined before its first instruction (confinement.ts) and gets no path of ours (command-line.ts).
  * - Guests need no daemon: they run, end, and leave the reason of their end to be read without one.
- * - Nothing polls. The control group's own notification says that a guest ended; QEMU's monitor is connected to only
- *   for as long as a command takes, so two drivers over the same guests (a daemon and its successor) do not compete.
+ * - Nothing polls. The control group's own notification says that a guest ended; QEMU's monitor for commands is connected
+ *   to only for as long as a command takes, so two drivers over the same guests (a daemon and its successor) do not
+ *   compete. Only pauses for want of space need an ear all the time, on a monitor of their own (storage-pause.ts).
  */
 import { isDeepStrictEqual } from "node:util";
 import type { Clock } from "../../core/clock.ts";
@@ -31,6 +32,7 @@ import { type QemuConfig, qemuConfigSchema } from "./qemu-config.ts";
 import { qemuFingerprint } from "./qemu-fingerprint.ts";
 import { writeSeedImage } from "./seed-image.ts";
 import { SerialConsole } from "./serial-console.ts";
+import { continueAfterPauses } from "./storage-pause.ts";
 import { validateGuest } from "./validate-guest.ts";
 
 export interface QemuDriverOptions {
@@ -234,9 +236,11 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
       const endTrimming = keepTrimmed(guest.files.consoleLog, clock, (error) => {
         logger.warn({ uid, error: describeError(error) }, "cannot shorten a console's log");
       });
+      const endListening = continueAfterPauses(guest.files.socket("events"), { clock, logger, title: uid });
       this.#watches.set(uid, () => {
         unwatch();
         endTrimming();
+        endListening();
       });
     } catch {
       // The group is gone already.

@@ -2,7 +2,6 @@
  * The guest's serial console: a socket that one may attach to, and QEMU's log of everything that was printed, whether
  * or not somebody was attached.
  */
-import { join } from "node:path";
 import type { Duplex } from "node:stream";
 import type { Clock } from "../../core/clock.ts";
 import { StrataError } from "../../core/errors.ts";
@@ -36,7 +35,7 @@ export class SerialConsole implements Console<JsonObject> {
     if (!(await this.#options.isRunning(files))) {
       throw new StrataError("Unavailable", "the guest is not running, so its console cannot be attached");
     }
-    const path = join(files.runtimeDirectory, "console.sock");
+    const path = files.socket("console");
     if (attached.has(path)) throw new StrataError("Conflict", "somebody else is attached to this console");
     attached.add(path);
     const limits = { clock: this.#options.clock, timeoutMs: attachTimeoutMs };

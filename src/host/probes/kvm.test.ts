@@ -54,7 +54,7 @@ describe("probeKvm", () => {
   it("remembers a yes, forgets a no after an hour, and asks again for another kernel", async () => {
     const clock = new VirtualClock();
     const boots = () => readFileSync(join(directory, "boots"), "utf8").split("\n").length - 1;
-    const no = { ...fakeQemu("exit 1"), clock, cacheFile: join(directory, "cache") };
+    const no = { ...fakeQemu("exit 1"), clock, cacheFile: join(directory, "new", "cache.json") };
     await probeKvm(no);
     expect((await probeKvm(no)).works).toBe(false);
     expect(boots()).toBe(1);

@@ -6,9 +6,9 @@
  * The answer is remembered per boot of the host, version of QEMU and kernel, so that a restart of the daemon costs
  * nothing. A no is remembered for an hour only, because a busy host can cause one.
  */
-import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { z } from "zod";
 import type { Clock } from "../../core/clock.ts";
 import { hasCode, StrataError } from "../../core/errors.ts";
@@ -59,6 +59,7 @@ export async function probeKvm(options: KvmProbeOptions): Promise<KvmProof> {
   }
   const proof = await bootUnderKvm(options);
   if (cacheFile !== undefined) {
+    await mkdir(dirname(cacheFile), { recursive: true });
     await writeFile(cacheFile, JSON.stringify({ key, at: clock.now(), proof }), { mode: 0o600 });
   }
   return proof;
