@@ -1,4 +1,5 @@
 # Arguments: RUN DIR PATH, the cgroup.procs files to enter, `--`, the command. See recorder.ts.
+unset script
 run=$1 dir=$2 path=$3
 shift 3
 while [ "$1" != -- ]; do

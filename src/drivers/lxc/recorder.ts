@@ -25,19 +25,32 @@ export interface RecorderOptions {
   command: readonly string[];
 }
 
-/** Passed as an argument, not as a file: a shell reads a file as it goes, and this one may be replaced meanwhile. */
+/**
+ * Not run as a file: a shell reads a file as it goes, and this one may be replaced meanwhile. It goes through the
+ * environment, which the script empties of it, so that a list of processes stays readable.
+ */
 const script = readFileSync(new URL("recorder.sh", import.meta.url), "utf8");
 
 /** Starts a recorder; it goes on by itself. @throws Unavailable when no process can be made. */
 export function startRecorder(options: RecorderOptions): Promise<void> {
   const { bash, runId, dir, path, procsFiles, command } = options;
-  const shell = ["-c", script, "strata-recorder", runId, dir, path, ...procsFiles, "--", ...command];
+  const shell = [
+    "-c",
+    'eval "$script"',
+    "strata-recorder",
+    runId,
+    dir,
+    path,
+    ...procsFiles,
+    "--",
+    ...command,
+  ];
   const { file, args } = sealed({ bash, file: "/bin/sh", args: shell });
   const child = spawn(file, args, {
     detached: true,
     stdio: "ignore",
     cwd: "/",
-    env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", LANG: "C" },
+    env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", LANG: "C", script },
   });
   child.unref();
   return new Promise((resolve, reject) => {
