@@ -214,6 +214,27 @@ describe("a virtual machine", () => {
     });
   });
 
+  it("boots a disk by itself, without a network", async () => {
+    const directory = await mkdtemp("/var/tmp/strata-disk-");
+    try {
+      const disk = join(directory, "disk.raw");
+      await writeFile(disk, bootSector("the boot sector speaks"));
+      const spec = await bench.makeGuest({ root: { type: "disk", path: disk, format: "raw" }, nics: [] });
+      const handle = await driver.create(spec, signal);
+      await driver.start(handle, signal);
+      await until(
+        async () => (await bench.consoleText(spec.uid)).includes("the boot sector speaks"),
+        readyMs,
+        "the boot of a disk",
+      );
+      const pid = await bench.pidOf(spec.uid);
+      const { stdout } = await run("nsenter", [`--net=/proc/${pid}/ns/net`, "ip", "-o", "link"]);
+      expect(stdout.trim().split("\n")).toHaveLength(1); // lo
+    } finally {
+      await rm(directory, { recursive: true });
+    }
+  });
+
   it("says why it cannot start, and is as it was before", async () => {
     const spec = await bench.makeGuest();
     const handle = await driver.create(spec, signal);
@@ -381,3 +402,18 @@ exec qemu-system-x86_64 "$@"
     }
   });
 });
+
+/** A disk whose boot sector prints a line on the serial port and stops. */
+function bootSector(line: string): Uint8Array {
+  const code = [
+    ...[0x31, 0xc0, 0x8e, 0xd8], // xor ax, ax; mov ds, ax
+    ...[0xbe, 0x15, 0x7c], // mov si, the text behind this code
+    ...[0xba, 0xf8, 0x03], // mov dx, COM1
+    ...[0xac, 0x84, 0xc0, 0x74, 0x03, 0xee, 0xeb, 0xf8], // lodsb; test al, al; jz; out dx, al; jmp lodsb
+    ...[0xf4, 0xeb, 0xfd], // hlt; jmp hlt
+  ];
+  const disk = Buffer.alloc(1024 * 1024);
+  Buffer.from([...code, ...Buffer.from(`${line}\r\n`)]).copy(disk);
+  disk.writeUInt16LE(0xaa55, 510);
+  return disk;
+}

@@ -3,7 +3,7 @@ import type { GuestSpec } from "../driver.ts";
 import { type Accelerator, translationCacheMib } from "./command-line.ts";
 
 /**
- * Of QEMU itself: code and data (50 MiB measured), qcow2 metadata caches (at most 32 MiB), buffers of disks, network and
+ * Of QEMU itself: code and data (60 MiB measured), qcow2 metadata caches (at most 32 MiB), buffers of disks, network and
  * sockets, and a share of the page cache for the image's base, which would otherwise be reread all the time.
  */
 const fixedOverheadMib = 160;
