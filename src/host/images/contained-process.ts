@@ -126,16 +126,20 @@ export async function runContained(
   const stop = AbortSignal.any([signal, timeout]);
   const kill = () => child.kill("SIGKILL");
   stop.addEventListener("abort", kill, { once: true });
+  const ended = collect(child, command);
+  ended.catch(() => {});
   try {
-    const [ended] = await Promise.all([collect(child, command), feed(child, options.stdin, stop, kill)]);
+    await feed(child, options.stdin, stop);
+    const result = await ended;
     signal.throwIfAborted();
     if (timeout.aborted) {
       throw new StrataError("Timeout", `${command} did not finish within ${timeoutMs} ms`);
     }
-    return ended;
+    return result;
   } finally {
     stop.removeEventListener("abort", kill);
     kill();
+    await ended.catch(() => {}); // nothing of it may still write when this returns
   }
 }
 
@@ -190,7 +194,6 @@ async function feed(
   child: ChildProcess,
   input: AsyncIterable<Uint8Array> | undefined,
   signal: AbortSignal,
-  kill: () => void,
 ): Promise<void> {
   const { stdin } = child;
   if (!stdin) return;
@@ -205,7 +208,6 @@ async function feed(
     const { code } = error as NodeJS.ErrnoException;
     // A tool that ended early says why by its status and messages.
     if (code === "EPIPE" || code === "ERR_STREAM_PREMATURE_CLOSE" || signal.aborted) return;
-    kill();
     throw error;
   }
 }

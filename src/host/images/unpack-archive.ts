@@ -39,20 +39,22 @@ export async function unpackRootArchive(request: UnpackRequest): Promise<Archive
   await chown(tree, idBase, idBase);
   const facts: ArchiveFacts = { capabilities: new Map(), unpackedBytes: 0, entries: 0 };
   const clean = reporting(sanitizeRootArchive(archive, request, facts), request.onBytes);
-  const tar = await runContained("tar", tarArguments, {
-    jail,
-    idBase,
-    binds: [{ from: tree, to: "/tree", writable: true }],
-    stdin: clean,
-    signal,
-    timeoutMs,
-  });
-  if (tar.status !== 0) {
+  try {
+    const tar = await runContained("tar", tarArguments, {
+      jail,
+      idBase,
+      binds: [{ from: tree, to: "/tree", writable: true }],
+      stdin: clean,
+      signal,
+      timeoutMs,
+    });
+    if (tar.status === 0) return facts;
     throw new StrataError("Internal", "unpacking the archive failed; the daemon's log has the reason", {
       detail: tar.stderr.slice(0, 2000),
     });
+  } finally {
+    await clean.return(); // ends what makes the archive, such as a build, before its directory is removed
   }
-  return facts;
 }
 
 async function* reporting(
