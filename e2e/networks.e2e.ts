@@ -1,5 +1,6 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { existsSync } from "node:fs";
 import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -243,10 +244,12 @@ describe("mending", () => {
       await cgroups.kill(dnsGroup);
       await cgroups.kill(dhcpGroup);
     },
-    "a name without a namespace is left": async ({ netns, netnsPath, dnsGroup, dhcpGroup }) => {
+    "a name without a namespace is left": async ({ netns, netnsPath, uplink, dnsGroup, dhcpGroup }) => {
       await run("ip", ["netns", "del", netns]);
       await cgroups.kill(dnsGroup);
       await cgroups.kill(dhcpGroup);
+      // The kernel takes a namespace apart in the background; half of one would be another breakage.
+      await waitFor("the uplink is gone", async () => !existsSync(`/sys/class/net/${uplink}`));
       await writeFile(netnsPath, "");
     },
   };
