@@ -1,6 +1,6 @@
 /** The QEMU driver with real virtual machines: the conformance suite, then what only this driver promises. */
 import { once } from "node:events";
-import { access, chmod, mkdtemp, readFile, readlink, rename, rm, writeFile } from "node:fs/promises";
+import { access, chmod, mkdtemp, readdir, readFile, readlink, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { text } from "node:stream/consumers";
@@ -251,6 +251,20 @@ describe("a virtual machine", () => {
     await expect(driver.create({ ...other, config: { colour: "red" } }, signal)).rejects.toMatchObject({
       code: "Invalid",
     });
+  });
+
+  it("is not given what its disk's header asks for later", async () => {
+    const spec = await bench.makeGuest();
+    const handle = await driver.create(spec, signal);
+    if (spec.root.type !== "disk") throw new Error("a disk");
+    // As a QEMU that was taken over could: it has the file open for writing.
+    await run("qemu-img", ["rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", "/etc/passwd", spec.root.path]);
+    await driver.start(await driver.create(spec, signal), signal);
+    const directory = `/proc/${await bench.pidOf(spec.uid)}/fd`;
+    const open = await Promise.all((await readdir(directory)).map((fd) => readlink(join(directory, fd))));
+    expect(open).toContain(spec.root.path);
+    expect(open).not.toContain("/etc/passwd");
+    await driver.destroy(handle, signal);
   });
 
   it("does not share its disk: a second guest on it cannot start", async () => {

@@ -258,7 +258,7 @@ function network(nic: GuestNic, index: number, vhost: number | undefined): strin
     ],
     ...[
       "-device",
-      `virtio-net-pci-non-transitional,netdev=net${index},mac=${nic.macAddress},host_mtu=${nic.mtu},romfile=,addr=${hex(slots.firstNic + index)}`,
+      `virtio-net-pci-non-transitional,netdev=net${index},mac=${optionValue(nic.macAddress)},host_mtu=${nic.mtu},romfile=,addr=${hex(slots.firstNic + index)}`,
     ],
   ];
 }

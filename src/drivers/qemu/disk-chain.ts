@@ -1,4 +1,7 @@
-/** The files that a root disk consists of: the guest's own, then those it is based on. */
+/**
+ * The files that a root disk consists of: the guest's own, then those it is based on. Asked once, when the guest is made:
+ * a QEMU that was taken over can write anything into its disk's header, and must not be given that file at its next start.
+ */
 import { dirname, resolve } from "node:path";
 import { z } from "zod";
 import { StrataError } from "../../core/errors.ts";

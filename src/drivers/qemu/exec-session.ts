@@ -20,6 +20,9 @@ export interface ExecSockets {
   err: Socket;
 }
 
+/** What the guest said of it is no number. */
+const unknownStatus = 255;
+
 export class PortSession implements ExecSession {
   readonly stdin = new PassThrough();
   readonly stdout = new PassThrough();
@@ -100,7 +103,8 @@ export class PortSession implements ExecSession {
       this.#began.resolve(Number(value));
     } else {
       this.#began.reject(cannotBegin);
-      this.#status ??= Number(value);
+      const status = Number(value);
+      this.#status ??= Number.isInteger(status) ? status : unknownStatus;
       this.#finishWhenComplete();
     }
   }

@@ -18,10 +18,13 @@ import { StrataError } from "../../core/errors.ts";
 import { isUid, type Uid } from "../../core/ids.ts";
 import type { HostConfig } from "../../host/host-config.ts";
 import type { GuestSpec } from "../driver.ts";
+import type { ChainFile } from "./disk-chain.ts";
 import type { QemuConfig } from "./qemu-config.ts";
 
 export interface GuestRecord {
   spec: GuestSpec<QemuConfig>;
+  /** The files of its disk, the guest's own first. */
+  disk: readonly [ChainFile, ...ChainFile[]];
   /** QEMU's user id on the host. */
   processUid: number;
 }

@@ -18,7 +18,6 @@ import { KeyedLock } from "../../host/networks/keyed-lock.ts";
 import type { ExitReason } from "../driver.ts";
 import type { Accelerator } from "./command-line.ts";
 import { explainEnd, lastWords } from "./confinement.ts";
-import { readDiskChain } from "./disk-chain.ts";
 import type { GuestFiles, GuestRecord, RunRecord } from "./guest-files.ts";
 import { ensureKvmAccess } from "./kvm-access.ts";
 import { launchQemu } from "./launch.ts";
@@ -162,8 +161,6 @@ export class GuestLifecycle {
     const { cgroups } = this.#options;
     const { spec, processUid } = record;
     const [firstNic] = spec.nics;
-    if (spec.root.type !== "disk") throw new StrataError("Invalid", "a virtual machine's root is a disk");
-    const disk = await readDiskChain(spec.root, signal);
     await cgroups.ensure(this.group, cgroupLimits(spec, accelerator));
     if (firstNic) await ensureTunAccess();
     for (const nic of spec.nics) await makePort(nic, processUid, signal);
@@ -172,7 +169,6 @@ export class GuestLifecycle {
       files: this.files,
       record,
       accelerator,
-      disk,
       confinement: {
         cgroupFiles: cgroups.procsFiles(this.group),
         netns: firstNic?.netns,

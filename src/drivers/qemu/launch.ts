@@ -23,7 +23,6 @@ export interface Launch {
   files: GuestFiles;
   record: GuestRecord;
   accelerator: Accelerator;
-  disk: readonly [ChainFile, ...ChainFile[]];
   confinement: Confinement;
 }
 
@@ -61,7 +60,7 @@ class Inheritance {
 
   async openOnly(path: string, flags: number): Promise<number> {
     const handle = await open(path, flags, 0o600).catch((cause) => {
-      throw new StrataError("Unavailable", "a file that the guest needs cannot be opened", {
+      throw new StrataError("Unavailable", "the guest's root disk or a file of its image cannot be opened", {
         detail: path,
         cause,
       });
@@ -111,7 +110,7 @@ async function openDescriptors(launch: Launch, inheritance: Inheritance): Promis
     // Appending, so that the log may be shortened while QEMU writes.
     consoleLog: await inheritance.open(files.consoleLog, O_WRONLY | O_CREAT | O_APPEND),
     seed: await inheritance.open(files.seed, O_RDONLY),
-    disk: await openDisk(launch.disk, inheritance),
+    disk: await openDisk(record.disk, inheritance),
     ...(boot === undefined ? {} : { kernel: await openReadable(boot.kernel, inheritance) }),
     ...(boot?.initrd === undefined ? {} : { initrd: await openReadable(boot.initrd, inheritance) }),
     vhost: accelerator.type === "kvm" ? await openVhost(record.spec.nics.length, inheritance) : [],

@@ -57,3 +57,13 @@ it("does not hold back what cannot become a mark", () => {
   expect(decode(Buffer.from("prompt> "), []).data.toString()).toBe("prompt> ");
   expect(decode(Buffer.from("prompt> str"), []).data.toString()).toBe("prompt> ");
 });
+
+it("does not collect a mark without an end", () => {
+  const endless = Buffer.from(`before ${token}${"x".repeat(10_000)}`);
+  const { data, marks } = decode(
+    endless,
+    Array.from({ length: 100 }, () => 100),
+  );
+  expect(marks).toEqual([]);
+  expect(data.length).toBe(endless.length);
+});

@@ -1,6 +1,8 @@
+const maxMarkBytes = 256;
+
 /**
  * A stream of bytes with marks in it: lines that begin with a token nobody else knows. Bytes are passed on as soon as
- * they cannot be the beginning of a mark.
+ * they cannot be the beginning of a mark; a token with too much behind it is none.
  */
 export class MarkedStream {
   readonly #token: Buffer;
@@ -21,7 +23,8 @@ export class MarkedStream {
       const at = bytes.indexOf(this.#token);
       const end = at < 0 ? -1 : bytes.indexOf(0x0a, at);
       if (end < 0) {
-        const keepFrom = at < 0 ? bytes.length - this.#partialLength(bytes) : at;
+        const isMark = at >= 0 && bytes.length - at <= this.#token.length + maxMarkBytes;
+        const keepFrom = isMark ? at : bytes.length - this.#partialLength(bytes);
         if (keepFrom > 0) this.#onData(bytes.subarray(0, keepFrom));
         this.#held = bytes.subarray(keepFrom);
         return;

@@ -22,7 +22,8 @@ export async function openSocket(
       socket.once("connect", () => resolve(undefined));
       socket.once("error", resolve);
     });
-    socket.removeAllListeners("error");
+    // Whoever uses it is told by its closing; until then, an error of a socket that nobody looks at is nobody's.
+    socket.on("error", () => {});
     if (error === undefined) return socket;
     if (error.code !== "EAGAIN") {
       throw new StrataError("Unavailable", "the guest has just ended, or is not running", { cause: error });

@@ -11,7 +11,7 @@
  */
 import { isDeepStrictEqual } from "node:util";
 import type { Clock } from "../../core/clock.ts";
-import { describeError, StrataError } from "../../core/errors.ts";
+import { assert, describeError, StrataError } from "../../core/errors.ts";
 import { isUid, type Uid } from "../../core/ids.ts";
 import type { JsonObject } from "../../core/json.ts";
 import type { Logger } from "../../core/logger.ts";
@@ -25,6 +25,7 @@ import type { GuestDriver, GuestSpec, ObservedGuest } from "../driver.ts";
 import { HintQueue } from "../hint-queue.ts";
 import { AcceleratorChoice } from "./accelerator-choice.ts";
 import { keepTrimmed } from "./console-log.ts";
+import { type ChainFile, readDiskChain } from "./disk-chain.ts";
 import { GuestExec } from "./guest-exec.ts";
 import { GuestFiles, type GuestRecord, guestsDirectory, listGuests } from "./guest-files.ts";
 import { GuestLifecycle, type LifecycleOptions, type Sight } from "./guest-lifecycle.ts";
@@ -95,7 +96,15 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
 
   async list(): Promise<ObservedGuest<QemuHandle>[]> {
     const uids = await listGuests(this.#options.host);
-    const found = await Promise.all(uids.map((uid) => this.inspect(uid)));
+    const found = await Promise.all(
+      uids.map((uid) =>
+        this.inspect(uid).catch((error) => {
+          // One that cannot be looked at must not hide the others.
+          this.#options.logger.error({ uid, error: describeError(error) }, "cannot look at a guest");
+          return undefined;
+        }),
+      ),
+    );
     return found.filter((guest) => guest !== undefined);
   }
 
@@ -187,10 +196,15 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
     if (!known || !isDeepStrictEqual(known.spec.seed, spec.seed)) {
       await writeSeedImage(files.seed, spec.seed, files.directory, signal);
     }
-    if (known) return files.writeGuest({ ...known, spec });
+    // Read before a QEMU ever had the disk in its hands: what a disk says of itself afterwards is not believed.
+    const disk =
+      known && isDeepStrictEqual(known.spec.root, spec.root)
+        ? known.disk
+        : await readDiskChain(diskOf(spec), signal);
+    if (known) return files.writeGuest({ ...known, spec, disk });
     const { host } = this.#options;
     await processUidLock.run(guestsDirectory(host), async () => {
-      await files.writeGuest({ spec, processUid: await this.#freeProcessUid() });
+      await files.writeGuest({ spec, disk, processUid: await this.#freeProcessUid() });
     });
   }
 
@@ -242,16 +256,11 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
         endTrimming();
         endListening();
       });
-    } catch {
-      // The group is gone already.
-      onChange(false);
-      return;
+    } catch (error) {
+      logger.debug({ uid, error: describeError(error) }, "cannot watch a guest");
     }
     // It may have ended between the look and the watch.
-    cgroups.isPopulated(guest.group).then(
-      (populated) => onChange(populated),
-      () => {},
-    );
+    cgroups.isPopulated(guest.group).then(onChange, () => {});
   }
 
   #unwatch(uid: Uid): void {
@@ -276,6 +285,11 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
   #guest(files: GuestFiles): GuestLifecycle {
     return new GuestLifecycle(files, this.#lifecycle);
   }
+}
+
+function diskOf({ root }: GuestSpec<QemuConfig>): ChainFile {
+  assert(root.type === "disk", "a virtual machine's root is a disk");
+  return { path: root.path, format: root.format };
 }
 
 function handleOf(uid: Uid): QemuHandle {
