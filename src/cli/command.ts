@@ -34,6 +34,8 @@ export interface CommandSpec {
   arguments?: readonly ArgumentSpec[];
   options?: readonly OptionSpec[];
   examples: readonly string[];
+  /** Said when the arguments are wrong. */
+  hint?: string;
   /** Not shown in help. */
   hidden?: boolean;
   /** Everything after the first argument belongs to another program. */

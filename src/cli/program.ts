@@ -53,6 +53,7 @@ export function buildProgram(
 function describeCommand(command: Command, spec: CommandSpec): void {
   command.summary(spec.summary).description(spec.summary);
   if (spec.passThrough) command.passThroughOptions();
+  if (spec.hint) command.showHelpAfterError(`(${spec.hint})`);
   for (const argument of spec.arguments ?? []) {
     const parsed = new Argument(argument.name, argument.summary);
     command.addArgument(argument.choices ? parsed.choices(argument.choices) : parsed);

@@ -81,9 +81,10 @@ function sendInput(stdin: RawInput, channel: Channel, escapable: boolean): () =>
   };
 }
 
+/** Some terminals say 0 for what they do not know. */
 export function terminalSize(session: Session): { columns: number; rows: number } {
-  const { columns = 80, rows = 24 } = session.streams.stdout as { columns?: number; rows?: number };
-  return { columns: Math.max(1, columns), rows: Math.max(1, rows) };
+  const { columns, rows } = session.streams.stdout as { columns?: number; rows?: number };
+  return { columns: columns || 80, rows: rows || 24 };
 }
 
 /** @throws Invalid where nobody sits at a terminal. */

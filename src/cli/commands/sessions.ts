@@ -15,6 +15,7 @@ const instance: ArgumentSpec = {
   summary: "name or beginning of the id",
   completes: "instances",
 };
+const separatorHint = "put -- before a command: what follows it belongs to the command";
 const user = { flags: "-l, --user <name>", summary: "user to log in as (default: root)" };
 
 export const sessionCommands: readonly CommandSpec[] = [
@@ -28,7 +29,7 @@ export const sessionCommands: readonly CommandSpec[] = [
       { flags: "-e, --env <name=value>", summary: "variable of its environment", repeatable: true },
     ],
     examples: ["strata exec lms -- uname -a", "tar c data | strata exec lms -- tar x -C /srv"],
-    passThrough: true,
+    hint: separatorHint,
     run: exec,
   },
   {
@@ -66,7 +67,7 @@ export const sessionCommands: readonly CommandSpec[] = [
     arguments: [instance, { name: "[command...]", summary: "command to run there" }],
     options: [user, { flags: "-i, --identity <file>", summary: "private key" }],
     examples: ["strata ssh lms", "strata ssh lms -l debian -- uptime"],
-    passThrough: true,
+    hint: separatorHint,
     run: ssh,
   },
 ];
@@ -85,8 +86,6 @@ async function exec(call: Call): Promise<Output> {
   const { session, options } = call;
   const target = await find(call);
   const command = call.args.slice(1);
-  // Commander keeps the "--" that separates options of ours from the command.
-  if (command[0] === "--") command.shift();
   if (command.length === 0)
     throw new StrataError("Invalid", "name a command: strata exec INSTANCE -- COMMAND");
   const env = Object.fromEntries(options.texts("env").map(parseVariable));
@@ -173,7 +172,6 @@ async function ssh(call: Call): Promise<Output> {
   const home = session.env.HOME ?? "/root";
   const identity = options.text("identity") ?? knownIdentity(home, target);
   const command = call.args.slice(1);
-  if (command[0] === "--") command.shift();
   const args = [
     // Addresses are used again by later instances; the uid never is.
     ...["-o", `HostKeyAlias=strata-${uid}`],
