@@ -21,7 +21,9 @@ export function libvirtPeer(directory: string, workload: Workload, baseDisk: str
     async prepare() {
       mkdirSync(directory, { recursive: true });
       daemons.push(new Background("/usr/sbin/virtlogd", [], `${directory}/virtlogd.log`));
-      const libvirtd = new Background("/usr/sbin/libvirtd", [], `${directory}/libvirtd.log`);
+      const libvirtd = kvm
+        ? new Background("/usr/sbin/libvirtd", [], `${directory}/libvirtd.log`)
+        : withoutKvm(directory);
       daemons.unshift(libvirtd);
       await libvirtd.ready(() => virsh("version"), 120_000);
       writeFileSync(`${directory}/network.xml`, networkXml);
@@ -44,6 +46,19 @@ export function libvirtPeer(directory: string, workload: Workload, baseDisk: str
       for (const daemon of daemons) await daemon.stop();
     },
   };
+}
+
+/**
+ * libvirtd that does not see /dev/kvm. Where the device opens for root but not for libvirt's own user, or does not work,
+ * libvirt's cache of QEMU's capabilities never becomes valid, and every `virsh create` would pay for probing QEMU anew.
+ */
+function withoutKvm(directory: string): Background {
+  const dev = `${directory}/dev`;
+  mkdirSync(dev, { recursive: true });
+  const script = `mount -t tmpfs -o mode=755 tmpfs "$1" && mkdir "$1/pts" "$1/shm" "$1/net" &&
+    for name in null zero full random urandom tty ptmx net/tun; do cp -a "/dev/$name" "$1/$name" || exit; done &&
+    mount --bind /dev/pts "$1/pts" && mount --bind /dev/shm "$1/shm" && umount -R -l /dev && mount --move "$1" /dev && exec /usr/sbin/libvirtd`;
+  return new Background("unshare", ["--mount", "sh", "-c", script, "sh", dev], `${directory}/libvirtd.log`);
 }
 
 const networkXml = `<network>

@@ -175,7 +175,7 @@ describe("qemuArguments", () => {
       -chardev socket,id=exec3-err,fd=19,server=on,wait=off
       -kernel /proc/self/fd/24
       -initrd /proc/self/fd/25
-      -append root=UUID=1 rw console=ttyS0 hostname=web-1 tsc_early_khz=2596096 no_timer_check
+      -append root=UUID=1 rw console=ttyS0 hostname=web-1 tsc_early_khz=2596096 no_timer_check cryptomgr.notests
       -add-fd fd=22,set=22
       -add-fd fd=23,set=23
       -add-fd fd=21,set=21
@@ -238,13 +238,13 @@ describe("kernelCommandLine", () => {
       "root=UUID=1 rw console=ttyS0 hostname=web-1",
     );
     expect(kernelCommandLine("root=UUID=1", "web-1", tcg)).toBe(
-      "root=UUID=1 console=ttyS0 hostname=web-1 tsc_early_khz=2596096 no_timer_check",
+      "root=UUID=1 console=ttyS0 hostname=web-1 tsc_early_khz=2596096 no_timer_check cryptomgr.notests",
     );
   });
 
   it("leaves the image's own choices alone", () => {
     const own = "console=tty0 hostname=own tsc_early_khz=1";
-    expect(kernelCommandLine(own, "web-1", tcg)).toBe(`${own} no_timer_check`);
+    expect(kernelCommandLine(own, "web-1", tcg)).toBe(`${own} no_timer_check cryptomgr.notests`);
   });
 });
 

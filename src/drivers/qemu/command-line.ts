@@ -186,6 +186,8 @@ export function kernelCommandLine(commandLine: string, hostname: string, acceler
     // The kernel measures the TSC against emulated timers and, on a busy host, now and then waits for them for ever.
     add(`tsc_early_khz=${accelerator.tscKhz}`);
     add("no_timer_check");
+    // The kernel tests its ciphers at boot, which costs an emulated processor a sixth of the whole boot.
+    if (!words.includes("fips=1")) add("cryptomgr.notests");
   }
   return words.join(" ");
 }
