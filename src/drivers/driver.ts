@@ -40,6 +40,7 @@ export interface GuestNic {
   ipAddress: string;
   prefixLength: number;
   gateway: string;
+  ipv6?: { address: string; prefixLength: number; gateway: string };
   mtu: number;
   /** Path of the network's namespace, such as /run/netns/NAME. */
   netns: string;
@@ -121,6 +122,26 @@ export interface Console<Handle> {
   ): AsyncIterable<Uint8Array>;
 }
 
+/** Changes of a running guest's size, kept over restarts. */
+export interface Resize<Handle> {
+  /** What can change without a restart; the rest takes effect with the next start. */
+  readonly live: { cpus: boolean; memory: "no" | "grow" | "both" };
+  /** Idempotent. @throws Unsupported for a change that this guest needs a restart for. */
+  apply(handle: Handle, size: { cpus: number; memoryMib: number }, signal: AbortSignal): Promise<void>;
+}
+
+/** Network cards that come and go while a guest runs, beyond the first of its specification. */
+export interface Cards<Handle> {
+  /** Idempotent by `nic.port`. */
+  attach(handle: Handle, nic: GuestNic, signal: AbortSignal): Promise<void>;
+  /** Absent is success. */
+  detach(
+    handle: Handle,
+    nic: Pick<GuestNic, "netns" | "port" | "macAddress">,
+    signal: AbortSignal,
+  ): Promise<void>;
+}
+
 export interface GuestDriver<Config = JsonObject, Handle extends JsonObject = JsonObject> {
   readonly name: string;
   readonly config: z.ZodType<Config>;
@@ -150,4 +171,6 @@ export interface GuestDriver<Config = JsonObject, Handle extends JsonObject = Js
   events(signal: AbortSignal): AsyncIterable<{ uid: Uid }>;
   readonly exec?: Exec<Handle>;
   readonly console?: Console<Handle>;
+  readonly resize?: Resize<Handle>;
+  readonly cards?: Cards<Handle>;
 }

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import type { Json } from "../core/json.ts";
+import { addressSchema } from "./ip-schemas.ts";
 import {
   conditionSchema,
   defineKind,
@@ -8,6 +9,7 @@ import {
   progressSchema,
   type ResourceOf,
 } from "./kind.ts";
+import { defaultSecurityGroup, securityGroupLimits } from "./security-group.ts";
 import { diskLimits } from "./volume.ts";
 
 /** Limits a spec may name. The hosts' capacity is checked on admission. */
@@ -32,6 +34,46 @@ export const serviceSchema = z.strictObject({
     .default("/"),
 });
 
+/** The service at 169.254.169.254. */
+export const metadataServiceSchema = z.strictObject({
+  enabled: z.boolean().default(true),
+  /** `optional`: also requests without a session token (IMDSv1) are answered. */
+  tokens: z.enum(["required", "optional"]).default("required"),
+});
+
+/** Of an application container: what runs instead of the image's init. */
+export const applicationSchema = z.strictObject({
+  /** Program and arguments. */
+  command: z.array(z.string().max(4096)).min(1).max(256),
+  environment: z
+    .record(
+      z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, { error: "must be the name of a variable" }),
+      z.string(),
+    )
+    .default({}),
+  workingDirectory: z.string().startsWith("/").max(1024).default("/"),
+  /** `NAME`, `UID` or `UID:GID` inside. */
+  user: z
+    .string()
+    .regex(/^[a-z0-9_][a-z0-9_.-]{0,31}(:[a-z0-9_][a-z0-9_.-]{0,31})?$/)
+    .optional(),
+  /** Directories that survive a restart and go with the instance. */
+  volumes: z
+    .array(z.strictObject({ name: nameSchema, path: z.string().regex(/^\/[^\0]{1,1023}$/) }))
+    .max(16)
+    .default([]),
+  /** The instance is Ready once it succeeds, and is restarted by its policy when it fails for good. */
+  healthCheck: z
+    .strictObject({
+      command: z.array(z.string().max(4096)).min(1).max(256),
+      intervalSeconds: z.int().min(1).max(3600).default(10),
+      timeoutSeconds: z.int().min(1).max(600).default(5),
+      retries: z.int().min(1).max(100).default(3),
+    })
+    .optional(),
+});
+export type Application = z.infer<typeof applicationSchema>;
+
 export const instanceSpecSchema = z.strictObject({
   type: z.enum(["vm", "container"]),
   /** Name of an image in the same project. */
@@ -42,6 +84,15 @@ export const instanceSpecSchema = z.strictObject({
   /** Processes and threads a container may have; a VM's kernel sets its own bound. */
   maxProcesses: z.int().min(instanceLimits.minProcesses).max(instanceLimits.maxProcesses).default(4096),
   network: nameSchema.default("default"),
+  /** Default: the network's only subnet. */
+  subnet: nameSchema.optional(),
+  /** Fixed addresses of its own network card; left out, free ones. */
+  ipAddress: addressSchema(4).optional(),
+  ipv6Address: addressSchema(6).optional(),
+  /** Of its own network card: who may talk to it, and to whom it may talk. */
+  securityGroups: z.array(nameSchema).max(securityGroupLimits.groupsOfCard).default([defaultSecurityGroup]),
+  metadata: metadataServiceSchema.default({ enabled: true, tokens: "required" }),
+  application: applicationSchema.optional(),
   /** For cloud-init, as it is: `#cloud-config`, a script, or MIME. */
   userData: z
     .string()
@@ -97,7 +148,15 @@ export const instanceStatusSchema = z.strictObject({
   /** Written once by placement. */
   host: z.string().optional(),
   /** The instance's for life; allocated in the commit that creates it. */
-  nic: z.strictObject({ network: z.string(), macAddress: z.string(), ipAddress: z.string() }).optional(),
+  nic: z
+    .strictObject({
+      network: z.string(),
+      subnet: z.string(),
+      macAddress: z.string(),
+      ipAddress: z.string(),
+      ipv6Address: z.string().optional(),
+    })
+    .optional(),
   driver: z.string().optional(),
   /** The driver's own; recorded before the guest starts. */
   handle: jsonSchema.optional(),
@@ -145,6 +204,10 @@ export const instanceKind = defineKind({
       "diskMib",
       "maxProcesses",
       "network",
+      "subnet",
+      "ipAddress",
+      "ipv6Address",
+      "application",
       "userData",
       "keyPairs",
       "driver",

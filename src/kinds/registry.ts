@@ -1,3 +1,4 @@
+import { addressKind } from "./address.ts";
 import { eventKind } from "./event.ts";
 import { hostKind } from "./host.ts";
 import { imageKind } from "./image.ts";
@@ -6,7 +7,13 @@ import { keyPairKind } from "./key-pair.ts";
 import type { Kind } from "./kind.ts";
 import { leaseKind } from "./lease.ts";
 import { networkKind } from "./network.ts";
+import { networkInterfaceKind } from "./network-interface.ts";
+import { peeringKind } from "./peering.ts";
 import { projectKind } from "./project.ts";
+import { publishedPortKind } from "./published-port.ts";
+import { routeTableKind } from "./route-table.ts";
+import { securityGroupKind } from "./security-group.ts";
+import { subnetKind } from "./subnet.ts";
 import { tokenKind } from "./token.ts";
 import { volumeKind } from "./volume.ts";
 
@@ -18,9 +25,16 @@ export const kinds = [
   leaseKind,
   keyPairKind,
   networkKind,
+  peeringKind,
+  routeTableKind,
+  subnetKind,
+  securityGroupKind,
   imageKind,
   volumeKind,
   instanceKind,
+  networkInterfaceKind,
+  addressKind,
+  publishedPortKind,
   eventKind,
 ] as const;
 
