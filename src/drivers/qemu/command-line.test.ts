@@ -89,8 +89,8 @@ describe("qemuArguments", () => {
       -action reboot=reset,shutdown=poweroff,panic=exit-failure
       -msg timestamp=on
       -name guest=default/web-1,debug-threads=on
-      -uuid 35de8608-db54-84bb-9d6f-6476c271d061
-      -smbios type=1,manufacturer=Strata,product=Virtual Machine,serial=0123456789abcdef,uuid=35de8608-db54-84bb-9d6f-6476c271d061
+      -uuid ec2e8608-db54-84bb-9d6f-6476c271d061
+      -smbios type=1,manufacturer=Strata,product=Virtual Machine,serial=ec2e8608-db54-84bb-9d6f-6476c271d061,uuid=ec2e8608-db54-84bb-9d6f-6476c271d061
       -chardev socket,id=qmp,fd=5,server=on,wait=off
       -mon chardev=qmp,mode=control
       -chardev socket,id=events,fd=26,server=on,wait=off
@@ -151,8 +151,8 @@ describe("qemuArguments", () => {
       -action reboot=reset,shutdown=poweroff,panic=exit-failure
       -msg timestamp=on
       -name guest=default/web-1,debug-threads=on
-      -uuid 35de8608-db54-84bb-9d6f-6476c271d061
-      -smbios type=1,manufacturer=Strata,product=Virtual Machine,serial=0123456789abcdef,uuid=35de8608-db54-84bb-9d6f-6476c271d061
+      -uuid ec2e8608-db54-84bb-9d6f-6476c271d061
+      -smbios type=1,manufacturer=Strata,product=Virtual Machine,serial=ec2e8608-db54-84bb-9d6f-6476c271d061,uuid=ec2e8608-db54-84bb-9d6f-6476c271d061
       -chardev socket,id=qmp,fd=5,server=on,wait=off
       -mon chardev=qmp,mode=control
       -chardev socket,id=events,fd=26,server=on,wait=off
@@ -251,7 +251,7 @@ describe("kernelCommandLine", () => {
 describe("machineUuid", () => {
   it("is a UUID that depends on the uid alone", () => {
     const uuid = machineUuid("0123456789abcdef" as Uid);
-    expect(uuid).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
+    expect(uuid).toMatch(/^ec2[0-9a-f]{5}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
     expect(machineUuid("0123456789abcdef" as Uid)).toBe(uuid);
     expect(machineUuid("0123456789abcdeg" as Uid)).not.toBe(uuid);
   });

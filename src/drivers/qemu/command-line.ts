@@ -85,9 +85,15 @@ export function qemuArguments(
   ];
 }
 
-/** The machine's UUID: stable for the guest's life, so machine ids derived from it are too. */
+/**
+ * The machine's UUID: stable for the guest's life, so machine ids derived from it are too. It begins with `ec2`, and the
+ * serial number is the same: by that stock cloud-init knows a metadata service in the form of EC2, and only then it opens
+ * a session there. (identify_aws in cloud-init's DataSourceEc2.py; AWS: "Detect whether a host is an EC2 instance")
+ */
 export function machineUuid(uid: Uid): string {
   const bytes = createHash("sha256").update(`strata guest ${uid}`).digest().subarray(0, 16);
+  bytes[0] = 0xec;
+  bytes[1] = ((bytes[1] ?? 0) & 0x0f) | 0x20;
   bytes[6] = ((bytes[6] ?? 0) & 0x0f) | 0x80; // version 8: by a method of our own (RFC 9562)
   bytes[8] = ((bytes[8] ?? 0) & 0x3f) | 0x80;
   const hex = bytes.toString("hex");
@@ -132,10 +138,7 @@ function identity(guest: GuestSpec<QemuConfig>): string[] {
   return [
     ...["-name", `guest=${optionValue(guest.title)},debug-threads=on`],
     ...["-uuid", uuid],
-    ...[
-      "-smbios",
-      `type=1,manufacturer=Strata,product=Virtual Machine,serial=${optionValue(guest.uid)},uuid=${uuid}`,
-    ],
+    ...["-smbios", `type=1,manufacturer=Strata,product=Virtual Machine,serial=${uuid},uuid=${uuid}`],
   ];
 }
 
