@@ -1,7 +1,16 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { describeError, errorCodes, hasCode, isRetryable, StrataError, toStrataError } from "./errors.ts";
-import { encodeBase32, isUid, namePattern, newUid, shortId } from "./ids.ts";
+import {
+  decodeBase32,
+  encodeBase32,
+  isUid,
+  namePattern,
+  newUid,
+  prefixedHexId,
+  shortId,
+  type Uid,
+} from "./ids.ts";
 import { canonicalJson, type Json, jsonEquals, mergePatch } from "./json.ts";
 import { randomFraction, randomInt, seededRandom, systemRandom } from "./random.ts";
 import { formatBytes, parseMib, parseSize } from "./units.ts";
@@ -46,6 +55,24 @@ describe("ids", () => {
     expect(encodeBase32(new Uint8Array([0, 0, 0, 0, 0]))).toBe("00000000");
     expect(encodeBase32(new Uint8Array([255, 255, 255, 255, 255]))).toBe("zzzzzzzz");
     expect(encodeBase32(new Uint8Array([0, 0, 0, 0, 33]))).toBe("00000011");
+  });
+
+  it("decodes what it encoded", () => {
+    const fives = fc.array(fc.uint8Array({ minLength: 5, maxLength: 5 }), { maxLength: 4 });
+    fc.assert(
+      fc.property(fives, (chunks) => {
+        const bytes = Uint8Array.from(chunks.flatMap((chunk) => [...chunk]));
+        expect(decodeBase32(encodeBase32(bytes))).toEqual(bytes);
+      }),
+    );
+  });
+
+  it("gives uids the form that clients of EC2 know, and can go back", () => {
+    expect(prefixedHexId("i", "0123456789abcdef" as Uid)).toBe("i-00443214c74254b63");
+    const uid = newUid(systemRandom);
+    const id = prefixedHexId("vpc", uid);
+    expect(id).toMatch(/^vpc-[0-9a-f]{17}$/);
+    expect(encodeBase32(Buffer.from(`${id.slice(4)}000`, "hex")).slice(0, 13)).toBe(uid.slice(0, 13));
   });
 
   it("accepts only DNS labels as names", () => {

@@ -35,6 +35,30 @@ export function encodeBase32(bytes: Uint8Array): string {
   return text;
 }
 
+/** The inverse of encodeBase32, for what it made of whole bytes. Characters outside of the alphabet count as 0. */
+export function decodeBase32(text: string): Uint8Array {
+  const bytes = new Uint8Array(Math.floor((text.length * 5) / 8));
+  let bits = 0;
+  let value = 0;
+  let length = 0;
+  for (const character of text) {
+    value = ((value << 5) | Math.max(0, alphabet.indexOf(character))) & 0xfff;
+    bits += 5;
+    if (bits < 8) continue;
+    bits -= 8;
+    bytes[length++] = (value >>> bits) & 0xff;
+  }
+  return bytes;
+}
+
+/**
+ * A uid as clients of EC2 know ids: `i-0123456789abcdef0`. Its 17 digits are the first 68 of the uid's 80 bits, so the
+ * first 13 characters of the uid can be had back from it.
+ */
+export function prefixedHexId(prefix: string, uid: Uid): string {
+  return `${prefix}-${Buffer.from(decodeBase32(uid)).toString("hex").slice(0, 17)}`;
+}
+
 /**
  * Names are DNS labels (RFC 1123, starting with a letter): they become host names, so nothing that a shell, a path
  * or a DNS server could read differently is ever accepted.
