@@ -4,6 +4,12 @@
  * networks may use the same addresses. docs/rfd/0003-networks.md says why it is built this way.
  */
 
+/**
+ * Guests ask 169.254.169.254:80; the network leads them to this port of its `hostAddress`, where the agent listens. Their
+ * source address stays theirs: by it they are told apart.
+ */
+export const metadataEndpoint = { address: "169.254.169.254", port: 80, hostPort: 8775 } as const;
+
 /** A network's structure. Ranges, gateways and addresses are the control plane's decision; here they are carried out. */
 export interface NetworkRequest {
   uid: string;
