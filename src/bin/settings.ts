@@ -7,10 +7,15 @@ import { createHash } from "node:crypto";
 import { isIPv4 } from "node:net";
 import { join, resolve } from "node:path";
 import { type FieldError, StrataError } from "../core/errors.ts";
+import { parseRange } from "../core/ip-range.ts";
 import type { HostConfig } from "../host/host-config.ts";
 
 export interface Settings extends HostConfig {
   socketPath: string;
+  /** Where floating addresses come from: an IPv4 range that leads to this machine. */
+  addressPool: string;
+  /** Of the Docker Engine that application containers run in. */
+  dockerSocket: string;
   /** Of the HTTPS interface on loopback; 0 takes any free one. */
   httpsPort: number;
   logLevel: string;
@@ -47,6 +52,8 @@ export function readSettings(env: Environment, option: Source = () => undefined,
     namespace: value("namespace") ?? (own ? `s${own.toString("hex", 0, 4)}` : "strata"),
     networkPool:
       value("network-pool") ?? (own ? `10.${78 + (own.readUInt32BE(4) % 120)}.0.0/16` : "10.77.0.0/16"),
+    addressPool: value("address-pool") ?? (own ? `100.126.${own[8]}.0/24` : "100.127.0.0/24"),
+    dockerSocket: resolve(value("docker-socket") ?? "/run/docker.sock"),
     idBase: Number(value("id-base") ?? defaultIdBase),
     socketPath: resolve(value("socket") ?? join(runDir, "strata.sock")),
     httpsPort: Number(value("https-port") ?? (base ? 0 : 7443)),
@@ -69,13 +76,15 @@ function problems(settings: Settings): FieldError[] {
   const require = (holds: boolean, path: string, message: string, allowed: string) => {
     if (!holds) fields.push({ path, message, allowed });
   };
-  const { namespace, networkPool, idBase, httpsPort, logLevel, socketPath } = settings;
+  const { namespace, networkPool, addressPool, idBase, httpsPort, logLevel, socketPath } = settings;
   require(/^[a-z][a-z0-9-]{0,15}$/.test(
     namespace,
   ), "namespace", `"${namespace}" cannot be used`, "1 to 16 of a-z, 0-9 and '-', starting with a letter");
   const [address = "", prefix = ""] = networkPool.split("/");
   const poolIsRange = isIPv4(address) && /^\d+$/.test(prefix) && Number(prefix) >= 8 && Number(prefix) <= 24;
   require(poolIsRange, "network-pool", `"${networkPool}" is no range`, "an IPv4 range from /8 to /24, such as 10.77.0.0/16");
+  require(parseRange(addressPool)?.range.family ===
+    4, "address-pool", `"${addressPool}" is no range`, "an IPv4 range such as 192.168.1.240/28");
   require(Number.isInteger(idBase) &&
     idBase >= 65_536 &&
     idBase <= 4_000_000_000, "id-base", "is out of range", "65536 to 4000000000");
@@ -102,6 +111,8 @@ export function settingsEnvironment(settings: Settings): Record<string, string> 
     STRATA_IMAGE_DIR: settings.imageDir,
     STRATA_NAMESPACE: settings.namespace,
     STRATA_NETWORK_POOL: settings.networkPool,
+    STRATA_ADDRESS_POOL: settings.addressPool,
+    STRATA_DOCKER_SOCKET: settings.dockerSocket,
     STRATA_ID_BASE: String(settings.idBase),
     STRATA_SOCKET: settings.socketPath,
     STRATA_HTTPS_PORT: String(settings.httpsPort),

@@ -25,11 +25,9 @@ export interface RunningDaemon {
   close(): Promise<void>;
 }
 
-const compactEveryMs = 10 * 60_000;
+const pruneEveryMs = 10 * 60_000;
 /** How long the agent's calls wait for the API. */
 const agentRetryMs = 10_000;
-/** History that watchers may still resume from. */
-const keptRevisions = 20_000;
 
 /** `beforeAnswers`: called when the state is this process's own, before anybody can reach it over the socket. */
 export async function startParts(
@@ -51,6 +49,7 @@ export async function startParts(
       random: systemRandom,
       logger: logger.child({ part: "services" }),
       networkPool: settings.networkPool,
+      addressPool: settings.addressPool,
       uploads: await Uploads.open({
         dir: join(settings.stateDir, "uploads"),
         clock: systemClock,
@@ -70,7 +69,7 @@ export async function startParts(
     const https = await api.listenHttps({ host: "127.0.0.1", port: settings.httpsPort, ...certificate });
     await beforeAnswers(https.port);
     await api.listenUnix(settings.socketPath);
-    closers.push(keepTidy(store, services, systemClock, logger));
+    closers.push(keepTidy(services, systemClock, logger));
     closers.push(startController(store, services, logger));
     closers.push(await startAgent(settings, logger));
     return { httpsPort: https.port, close };
@@ -141,15 +140,13 @@ function ownVersion(): string {
   return (JSON.parse(text) as { version: string }).version;
 }
 
-/** Now and then forgets history and what has lapsed. */
-function keepTidy(store: Store, services: Services, clock: Clock, logger: Logger): () => Promise<void> {
+/** Now and then forgets what has lapsed. (Controllers forget history and old events.) */
+function keepTidy(services: Services, clock: Clock, logger: Logger): () => Promise<void> {
   const ended = new AbortController();
   const running = (async () => {
     for (;;) {
-      await clock.sleep(compactEveryMs, ended.signal);
+      await clock.sleep(pruneEveryMs, ended.signal);
       try {
-        const { revision } = await store.list("/", { limit: 1 });
-        if (revision > keptRevisions) await store.compact(revision - keptRevisions);
         await services.prune();
       } catch (error) {
         logger.warn({ error: describeError(error) }, "tidying the store failed; it is tried again");
