@@ -29,7 +29,7 @@ export const subnetKind = defineKind({
   summary: "A part of a network's range that instances get their addresses from.",
   spec: subnetSpecSchema,
   status: subnetStatusSchema,
-  initialStatus: () => ({}),
+  initialStatus: (): z.infer<typeof subnetStatusSchema> => ({}),
   validateUpdate: (next, previous) => immutable(next, previous, ["network", "cidr", "ipv6Cidr"]),
 });
 export type Subnet = ResourceOf<typeof subnetKind>;
