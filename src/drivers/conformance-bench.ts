@@ -2,7 +2,7 @@
 import { expect } from "vitest";
 import { systemClock } from "../core/clock.ts";
 import type { Uid } from "../core/ids.ts";
-import type { GuestDriver, GuestSpec, ObservedGuest } from "./driver.ts";
+import type { GuestDriver, GuestNic, GuestSpec, ObservedGuest } from "./driver.ts";
 
 export const noSignal = new AbortController().signal;
 
@@ -24,6 +24,21 @@ export interface DriverHarness {
    * lets it come further. Left out where it cannot be done.
    */
   crashWhileStarting?(spec: GuestSpec, step: number): Promise<void>;
+  /** For the ability `cards`. A further card, in the network of makeGuest's guests or in another one that exists. */
+  makeCard?(network: "same" | "another"): Promise<GuestNic>;
+  /** Hardware addresses of the cards that software in the running guest sees, loopback aside. */
+  observeCards?(uid: Uid): Promise<string[]>;
+  /**
+   * Does the guest answer at the card's address when asked from the card's network? Where guests take their addresses
+   * from DHCP, the harness sets it first.
+   */
+  reachesCard?(uid: Uid, nic: GuestNic): Promise<boolean>;
+  /** Like crashWhileStarting, on the way through `cards.attach` (steps 0 to 5). */
+  crashWhileAttaching?(handle: GuestDriverHandle, nic: GuestNic, step: number): Promise<void>;
+  /** For the ability `resize`. What software in the running guest finds; a VM's memory less what its kernel reserves. */
+  observeSize?(uid: Uid): Promise<{ cpus: number; memoryMib: number }>;
+  /** Nothing is real, so what a real host would refuse is not. */
+  simulated?: boolean;
   /** Does what makeGuest made go away with `destroy`? Removes it otherwise. */
   forgetGuest?(uid: Uid): Promise<void>;
   /** A new driver over the same state, as after a restart of the daemon. */

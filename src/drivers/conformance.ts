@@ -10,6 +10,7 @@ import { newUid, type Uid } from "../core/ids.ts";
 import { systemRandom } from "../core/random.ts";
 import { fingerprintSchema } from "../kinds/host.ts";
 import { type Bench, type DriverHarness, makeBench, noSignal, until } from "./conformance-bench.ts";
+import { describeCardCrashes, describeCards, describeResize } from "./conformance-changes.ts";
 import { describeConsole, describeExec, describeTerminal } from "./conformance-sessions.ts";
 import type { GuestDriver } from "./driver.ts";
 
@@ -45,6 +46,8 @@ export function driverConformance(name: string, makeDriver: () => Promise<Driver
       describeExec(get);
       describeTerminal(get);
       describeConsole(get);
+      describeCards(get);
+      describeResize(get);
     });
 
     describe("the caller is killed", () => {
@@ -54,6 +57,7 @@ export function driverConformance(name: string, makeDriver: () => Promise<Driver
       });
       afterEach(() => cleanUp(bench));
       describeCrashes(() => bench);
+      describeCardCrashes(() => bench);
     });
   });
 }
@@ -66,6 +70,8 @@ function describeLife(get: () => Bench): void {
     expect(fingerprint.types.length).toBeGreaterThan(0);
     expect(fingerprint.abilities.includes("exec")).toBe(driver.exec !== undefined);
     expect(fingerprint.abilities.includes("console")).toBe(driver.console !== undefined);
+    expect(fingerprint.abilities.includes("cards")).toBe(driver.cards !== undefined);
+    expect(fingerprint.abilities.includes("resize")).toBe(driver.resize !== undefined);
     if (fingerprint.abilities.includes("exec-tty")) expect(fingerprint.abilities).toContain("exec");
   });
 

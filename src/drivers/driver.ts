@@ -122,19 +122,35 @@ export interface Console<Handle> {
   ): AsyncIterable<Uint8Array>;
 }
 
-/** Changes of a running guest's size, kept over restarts. */
+/**
+ * Changes of a running guest's size, kept over restarts until `create` brings another specification. A guest that does
+ * not run takes any size with its next start.
+ */
 export interface Resize<Handle> {
   /** What can change without a restart; the rest takes effect with the next start. */
   readonly live: { cpus: boolean; memory: "no" | "grow" | "both" };
-  /** Idempotent. @throws Unsupported for a change that this guest needs a restart for. */
+  /**
+   * Idempotent. @throws Unsupported, with nothing changed, for a change that this guest needs a restart for; Conflict
+   * when the guest uses more memory than it would have left, or does not give it back; NotFound.
+   */
   apply(handle: Handle, size: { cpus: number; memoryMib: number }, signal: AbortSignal): Promise<void>;
 }
 
-/** Network cards that come and go while a guest runs, beyond the first of its specification. */
+/**
+ * Network cards that come and go while a guest runs, beyond the first of its specification. They are part of the
+ * recorded specification: kept over restarts until `create` brings another one. The caller makes one change of a guest
+ * at a time.
+ */
 export interface Cards<Handle> {
-  /** Idempotent by `nic.port`. */
+  /**
+   * Idempotent by `nic.port`. A guest that does not run has the card from its next start.
+   * @throws NotFound; Unavailable with what is missing; CapacityExceeded when the guest has no place for another card.
+   */
   attach(handle: Handle, nic: GuestNic, signal: AbortSignal): Promise<void>;
-  /** Absent is success. */
+  /**
+   * Absent is success. The card has lost its network when this returns; a guest that does not answer may go on seeing
+   * it, dead, until it restarts.
+   */
   detach(
     handle: Handle,
     nic: Pick<GuestNic, "netns" | "port" | "macAddress">,

@@ -11,7 +11,9 @@ export const fingerprintSchema = z.strictObject({
   version: z.string().max(200),
   types: z.array(z.enum(["vm", "container"])),
   /** Optional abilities the driver has; a verb that is missing here is answered Unsupported. */
-  abilities: z.array(z.enum(["exec", "exec-tty", "console", "snapshots", "resize", "migration", "clone"])),
+  abilities: z.array(
+    z.enum(["exec", "exec-tty", "console", "cards", "snapshots", "resize", "migration", "clone"]),
+  ),
   /** Facts for people and doctor, such as `accelerator: tcg`. */
   facts: z.record(z.string(), z.string()),
 });

@@ -4,8 +4,9 @@ import { newUid, type Uid } from "../../core/ids.ts";
 import { seededRandom } from "../../core/random.ts";
 import { VirtualClock } from "../../core/virtual-clock.ts";
 import { driverConformance } from "../conformance.ts";
-import type { GuestSpec } from "../driver.ts";
-import { createFakeDriver } from "./fake-driver.ts";
+import type { DriverHarness } from "../conformance-bench.ts";
+import type { GuestNic, GuestSpec } from "../driver.ts";
+import { createFakeDriver, type FakeDriverOptions } from "./fake-driver.ts";
 import { FakeWorld } from "./fake-world.ts";
 
 const random = seededRandom(1);
@@ -28,10 +29,50 @@ function makeSpec(overrides: Partial<GuestSpec> = {}): GuestSpec {
   };
 }
 
-driverConformance("fake", async () => {
+let cards = 0;
+function makeNic(network: string): GuestNic {
+  cards += 1;
+  return {
+    name: `eth${cards}`,
+    macAddress: `02:00:00:00:00:${cards.toString(16).padStart(2, "0")}`,
+    ipAddress: `10.0.0.${cards}`,
+    prefixLength: 24,
+    gateway: "10.0.0.254",
+    mtu: 1500,
+    netns: `/run/netns/${network}`,
+    bridge: "br0",
+    port: `p${cards}`,
+  };
+}
+
+const liveResizes: NonNullable<FakeDriverOptions["liveResize"]>[] = [
+  { cpus: true, memory: "both" },
+  { cpus: false, memory: "grow" },
+  { cpus: true, memory: "no" },
+];
+for (const liveResize of liveResizes) {
+  driverConformance(`fake, cpus ${liveResize.cpus}, memory ${liveResize.memory}`, () =>
+    makeHarness(liveResize),
+  );
+}
+
+async function makeHarness(liveResize: FakeDriverOptions["liveResize"] & object): Promise<DriverHarness> {
   const world = new FakeWorld({ clock: systemClock });
   return {
-    makeGuest: async (overrides) => makeSpec(overrides),
+    makeGuest: async (overrides) => makeSpec({ nics: [makeNic("same")], ...overrides }),
+    makeCard: async (network) => makeNic(network),
+    observeCards: async (uid) => world.require(uid).spec.nics.map((nic) => nic.macAddress),
+    reachesCard: async (uid, nic) => world.require(uid).spec.nics.some(({ port }) => port === nic.port),
+    async crashWhileAttaching(handle, nic, step) {
+      world.script({ verb: "attach", effect: { type: "crash", when: step % 2 === 0 ? "before" : "after" } });
+      const dying = createFakeDriver(world).cards?.attach(handle, nic, noSignal);
+      await Promise.race([dying, systemClock.sleep(1)]);
+    },
+    async observeSize(uid) {
+      const { cpus, memoryMib } = world.require(uid).spec;
+      return { cpus, memoryMib };
+    },
+    simulated: true,
     makeStubbornGuest: async () => makeSpec({ config: { shutdownMs: "never" } }),
     killGuest: async (uid) => world.kill(uid),
     powerOffGuest: async (uid) => world.powerOff(uid),
@@ -46,13 +87,13 @@ driverConformance("fake", async () => {
       const dying = driver.create(spec, noSignal).then((handle) => driver.start(handle, noSignal));
       await Promise.race([dying, systemClock.sleep(1)]);
     },
-    reopen: async () => createFakeDriver(world),
+    reopen: async () => createFakeDriver(world, { liveResize }),
     leaks: async () => [...world.guests.keys()],
     consoleText: "login:",
     dispose: async () => {},
     timeouts: { readyMs: 1_000, graceMs: 1_000 },
   };
-});
+}
 
 test("the n-th call fails, before or after the action", async () => {
   const world = new FakeWorld({ clock: new VirtualClock() });

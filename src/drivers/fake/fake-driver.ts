@@ -6,7 +6,7 @@ import { StrataError } from "../../core/errors.ts";
 import type { Uid } from "../../core/ids.ts";
 import type { JsonObject } from "../../core/json.ts";
 import type { Fingerprint } from "../../kinds/host.ts";
-import type { Exec, GuestDriver, GuestSpec, ObservedGuest } from "../driver.ts";
+import type { Cards, Exec, GuestDriver, GuestSpec, ObservedGuest, Resize } from "../driver.ts";
 import { HintQueue } from "../hint-queue.ts";
 import { fakeConsole, runFakeCommand } from "./fake-commands.ts";
 import { type FakeConfig, fakeConfigSchema } from "./fake-config.ts";
@@ -17,7 +17,11 @@ export interface FakeDriverOptions {
   name?: string;
   /** Default both. */
   types?: Fingerprint["types"];
+  /** What it can change while a guest runs. Default all. */
+  liveResize?: Resize<JsonObject>["live"];
 }
+
+type GuestSize = Pick<GuestSpec, "cpus" | "memoryMib">;
 
 export function createFakeDriver(world: FakeWorld, options: FakeDriverOptions = {}): GuestDriver<JsonObject> {
   return new FakeDriver(world, options);
@@ -29,6 +33,8 @@ class FakeDriver implements GuestDriver<JsonObject> {
   readonly handleVersion = 1;
   readonly console;
   readonly exec: Exec<JsonObject>;
+  readonly cards: Cards<JsonObject>;
+  readonly resize: Resize<JsonObject>;
   readonly #world: FakeWorld;
   readonly #types: Fingerprint["types"];
 
@@ -47,6 +53,30 @@ class FakeDriver implements GuestDriver<JsonObject> {
         return runFakeCommand(guest, request, signal);
       },
     };
+    this.cards = {
+      attach: (handle, nic, signal) => {
+        const uid = this.#uidOf(handle);
+        return world.call("attach", uid, signal, () => world.attach(uid, nic));
+      },
+      detach: (handle, nic, signal) => {
+        const uid = this.#uidOf(handle);
+        return world.call("detach", uid, signal, () => world.detach(uid, nic.port));
+      },
+    };
+    const live = options.liveResize ?? { cpus: true, memory: "both" };
+    this.resize = {
+      live,
+      apply: (handle, size, signal) => {
+        const uid = this.#uidOf(handle);
+        return world.call("resize", uid, signal, () => {
+          const { spec, state } = world.require(uid);
+          if (state === "running" && !canChange(live, spec, size)) {
+            throw new StrataError("Unsupported", "the fake guest needs a restart for another size");
+          }
+          world.resize(uid, size);
+        });
+      },
+    };
   }
 
   async fingerprint(): Promise<Fingerprint> {
@@ -55,7 +85,7 @@ class FakeDriver implements GuestDriver<JsonObject> {
       message: "",
       version: "fake",
       types: this.#types,
-      abilities: ["exec", "exec-tty", "console"],
+      abilities: ["exec", "exec-tty", "console", "cards", "resize"],
       facts: { guests: "simulated" },
     };
   }
@@ -132,4 +162,10 @@ class FakeDriver implements GuestDriver<JsonObject> {
   #uidOf(handle: JsonObject): Uid {
     return handle.uid as Uid;
   }
+}
+
+function canChange(live: Resize<JsonObject>["live"], from: GuestSize, to: GuestSize): boolean {
+  if (to.cpus !== from.cpus && !live.cpus) return false;
+  if (to.memoryMib === from.memoryMib || live.memory === "both") return true;
+  return live.memory === "grow" && to.memoryMib > from.memoryMib;
 }

@@ -6,10 +6,19 @@
 import type { Clock } from "../../core/clock.ts";
 import { type ErrorCode, StrataError } from "../../core/errors.ts";
 import type { Uid } from "../../core/ids.ts";
-import type { ExitReason, GuestSpec } from "../driver.ts";
+import type { ExitReason, GuestNic, GuestSpec } from "../driver.ts";
 import type { FakeConfig } from "./fake-config.ts";
 
-export type FakeVerb = "list" | "inspect" | "create" | "start" | "stop" | "destroy";
+export type FakeVerb =
+  | "list"
+  | "inspect"
+  | "create"
+  | "start"
+  | "stop"
+  | "destroy"
+  | "attach"
+  | "detach"
+  | "resize";
 
 /** What goes wrong with one call. */
 export type FakeEffect =
@@ -142,9 +151,29 @@ export class FakeWorld {
     this.hint(uid);
   }
 
-  run(uid: Uid): void {
+  attach(uid: Uid, nic: GuestNic): void {
+    const { spec } = this.require(uid);
+    spec.nics = [...spec.nics.filter(({ port }) => port !== nic.port), structuredClone(nic)];
+  }
+
+  detach(uid: Uid, port: string): void {
+    const spec = this.guests.get(uid)?.spec;
+    if (spec !== undefined) spec.nics = spec.nics.filter((nic) => nic.port !== port);
+  }
+
+  resize(uid: Uid, size: { cpus: number; memoryMib: number }): void {
+    Object.assign(this.require(uid).spec, { cpus: size.cpus, memoryMib: size.memoryMib });
+  }
+
+  /** @throws NotFound. */
+  require(uid: Uid): FakeGuest {
     const guest = this.guests.get(uid);
     if (guest === undefined) throw new StrataError("NotFound", `the fake guest ${uid} was not created`);
+    return guest;
+  }
+
+  run(uid: Uid): void {
+    const guest = this.require(uid);
     if (guest.state === "running") return;
     this.#runs += 1;
     guest.state = "running";
