@@ -1,0 +1,37 @@
+/** What the metadata service tells an instance about itself. */
+export interface InstanceFacts {
+  uid: string;
+  project: string;
+  name: string;
+  /** With its domain. */
+  hostname: string;
+  type: "vm" | "container";
+  cpus: number;
+  memoryMib: number;
+  /** Of the image it was made from; absent when that is gone. */
+  imageUid?: string;
+  /** RFC 3339. */
+  createdAt: string;
+  access: {
+    enabled: boolean;
+    /** `optional`: requests without a session token are answered, too. */
+    tokens: "required" | "optional";
+  };
+  userData?: string;
+  /** Lines as in authorized_keys. */
+  publicKeys: readonly { name: string; text: string }[];
+  /** Its own card first. */
+  cards: readonly CardFacts[];
+}
+
+export interface CardFacts {
+  uid: string;
+  macAddress: string;
+  ipAddress: string;
+  ipv6Address?: string;
+  /** Floating address that leads to it. */
+  publicAddress?: string;
+  securityGroups: readonly { name: string; uid: string }[];
+  subnet?: { uid: string; cidr: string; ipv6Cidr?: string };
+  network?: { uid: string; cidr?: string; ipv6Cidr?: string };
+}
