@@ -50,10 +50,12 @@ export interface GuestNic {
   port: string;
 }
 
-/** A NoCloud seed for cloud-init: the three files' texts. */
+/** A NoCloud seed for cloud-init: the files' texts. */
 export interface Seed {
   metaData: string;
   userData: string;
+  /** What the user's data may override. */
+  vendorData?: string;
   networkConfig: string;
 }
 
