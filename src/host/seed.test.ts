@@ -10,7 +10,7 @@ const options: SeedOptions = {
   domain: "demo.internal",
   publicKeys: [key],
   userData: undefined,
-  nic: { macAddress: "02:00:00:00:00:01" },
+  nics: [{ macAddress: "02:00:00:00:00:01" }],
 };
 
 describe("renderSeed", () => {
@@ -29,7 +29,40 @@ ethernets:
     dhcp4: true
     dhcp6: false
 `);
-    expect(seed.userData).toBe("#cloud-config\ndisable_root: false\n");
+    expect(seed.userData).toBe("");
+  });
+
+  it("lets root in with the keys, also beside user data", () => {
+    for (const userData of [undefined, "#!/bin/sh\n"]) {
+      expect(renderSeed({ ...options, userData }).vendorData).toBe("#cloud-config\ndisable_root: false\n");
+    }
+  });
+
+  it("configures each card by its hardware address, the first one's routes before the others'", () => {
+    const nics = [
+      { macAddress: "02:00:00:00:00:01", ipv6: { address: "fd00::1" } },
+      { macAddress: "12:34:56:12:34:56" },
+    ];
+    expect(parse(renderSeed({ ...options, nics }).networkConfig, { version: "1.1" })).toEqual({
+      version: 2,
+      ethernets: {
+        nic0: {
+          match: { macaddress: "02:00:00:00:00:01" },
+          dhcp4: true,
+          dhcp6: true,
+          "dhcp4-overrides": { "route-metric": 100 },
+          "dhcp6-overrides": { "route-metric": 100 },
+        },
+        nic1: {
+          match: { macaddress: "12:34:56:12:34:56" },
+          dhcp4: true,
+          dhcp6: false,
+          "dhcp4-overrides": { "route-metric": 200 },
+          optional: true,
+        },
+      },
+    });
+    expect(renderSeed({ ...options, nics: [] }).networkConfig).toBe("version: 2\nethernets: {}\n");
   });
 
   it("needs no keys", () => {
@@ -39,7 +72,6 @@ ethernets:
   it("hands user data over as it is", () => {
     const userData = '#!/bin/sh\r\necho \u0000 \'"$HOME" ü\n';
     expect(renderSeed({ ...options, userData }).userData).toBe(userData);
-    expect(renderSeed({ ...options, userData: "" }).userData).toContain("#cloud-config");
   });
 
   it("keeps every key one text, whatever its comment says, in plain ASCII", () => {
@@ -68,7 +100,7 @@ ethernets:
     { domain: "demo\n" },
     { domain: "" },
     { publicKeys: [`${key}\nssh-rsa AAAA mallory`] },
-    { nic: { macAddress: "02:00:00:00:00:01\n" } },
+    { nics: [{ macAddress: "02:00:00:00:00:01" }, { macAddress: "02:00:00:00:00:01\n" }] },
   ])("refuses %j", (change) => {
     expect(() => renderSeed({ ...options, ...change })).toThrow(expect.objectContaining({ code: "Invalid" }));
   });

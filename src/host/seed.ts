@@ -1,5 +1,6 @@
 /**
- * The cloud-init seed of a guest (NoCloud): who it is, whose keys it accepts, what its user wants. Pure.
+ * The cloud-init seed of a guest (NoCloud): who it is, whose keys it accepts, what its user wants. Pure. The metadata
+ * service tells the same; stock cloud-init looks for a seed first.
  *
  * Every text is quoted and plain ASCII, because cloud-init reads YAML 1.1, where `0123` is a number, `no` is false and
  * a MAC address can be a time of day, and where one unprintable character makes the whole file unreadable.
@@ -20,24 +21,33 @@ export interface SeedOptions {
   publicKeys: readonly string[];
   /** Handed over as it is. */
   userData: string | undefined;
-  nic: { macAddress: string };
+  /** In their order: the first one has the guest's default route. */
+  nics: readonly SeedNic[];
+}
+
+export interface SeedNic {
+  macAddress: string;
+  /** Present when the card has an IPv6 address. */
+  ipv6?: unknown;
 }
 
 /**
- * Debian's cloud-init gives root's copy of the keys a command that refuses the login (`disable_root: true`). Images
- * built by Strata turn that off themselves; others are told here, unless their user says something.
+ * Most images give root's copy of the keys a command that refuses the login (`disable_root: true`). As vendor data, this
+ * stands beside the user's own data, whatever form that has, and yields to it where both speak of the same.
  */
-const defaultUserData = "#cloud-config\ndisable_root: false\n";
+const vendorData = "#cloud-config\ndisable_root: false\n";
 
 const domainPattern = /^[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*$/;
 const macPattern = /^[0-9a-f]{2}(?::[0-9a-f]{2}){5}$/;
 
 /** @throws Invalid for a name, key or address that means more than itself. */
 export function renderSeed(options: SeedOptions): Seed {
-  const { uid, hostname, domain, publicKeys, userData, nic } = options;
+  const { uid, hostname, domain, publicKeys, userData = "", nics } = options;
   if (!namePattern.test(hostname)) throw invalid(hostname, "host name", hostname);
   if (!domainPattern.test(domain)) throw invalid(hostname, "domain", domain);
-  if (!macPattern.test(nic.macAddress)) throw invalid(hostname, "hardware address", nic.macAddress);
+  for (const { macAddress } of nics) {
+    if (!macPattern.test(macAddress)) throw invalid(hostname, "hardware address", macAddress);
+  }
   // A second line would be a second key, which nobody was shown.
   const multiline = publicKeys.find((key) => /[\r\n]/.test(key.trim()));
   if (multiline !== undefined) throw invalid(hostname, "SSH key (more than one line)", multiline);
@@ -47,11 +57,28 @@ export function renderSeed(options: SeedOptions): Seed {
       "local-hostname": `${hostname}.${domain}`,
       "public-keys": publicKeys.map((key) => key.trim()),
     }),
-    userData: userData === undefined || userData === "" ? defaultUserData : userData,
+    userData,
+    vendorData,
     networkConfig: yaml({
       version: 2,
-      ethernets: { nic0: { match: { macaddress: nic.macAddress }, dhcp4: true, dhcp6: false } },
+      ethernets: Object.fromEntries(
+        nics.map((nic, index) => [`nic${index}`, ethernet(nic, index, nics.length)]),
+      ),
     }),
+  };
+}
+
+/** As on EC2, each further card has a worse route; a guest does not wait for one that is taken away while it is off. */
+function ethernet({ macAddress, ipv6 }: SeedNic, index: number, count: number) {
+  const route = { "route-metric": 100 * (index + 1) };
+  const hasIpv6 = ipv6 !== undefined;
+  return {
+    match: { macaddress: macAddress },
+    dhcp4: true,
+    dhcp6: hasIpv6,
+    ...(count > 1 ? { "dhcp4-overrides": route } : {}),
+    ...(count > 1 && hasIpv6 ? { "dhcp6-overrides": route } : {}),
+    ...(index > 0 ? { optional: true } : {}),
   };
 }
 

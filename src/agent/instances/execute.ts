@@ -120,7 +120,7 @@ function seedOf(action: Prepare): GuestSpec["seed"] {
     domain: network.status.domain ?? `${instance.metadata.project ?? "default"}.internal`,
     publicKeys,
     userData: instance.spec.userData,
-    nic: { macAddress: addressOf(action).macAddress },
+    nics: [addressOf(action)],
   });
 }
 

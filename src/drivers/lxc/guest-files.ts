@@ -82,6 +82,7 @@ export class GuestFiles {
     const files = {
       "meta-data": seed.metaData,
       "user-data": seed.userData,
+      ...(seed.vendorData === undefined ? {} : { "vendor-data": seed.vendorData }),
       "network-config": seed.networkConfig,
     };
     await Promise.all(

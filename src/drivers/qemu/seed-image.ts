@@ -21,6 +21,7 @@ export async function writeSeedImage(
   const files = {
     "meta-data": seed.metaData,
     "user-data": seed.userData,
+    ...(seed.vendorData === undefined ? {} : { "vendor-data": seed.vendorData }),
     "network-config": seed.networkConfig,
   };
   for (const [name, text] of Object.entries(files)) {
