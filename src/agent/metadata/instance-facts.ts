@@ -32,6 +32,6 @@ export interface CardFacts {
   /** Floating address that leads to it. */
   publicAddress?: string;
   securityGroups: readonly { name: string; uid: string }[];
-  subnet?: { uid: string; cidr: string; ipv6Cidr?: string };
-  network?: { uid: string; cidr?: string; ipv6Cidr?: string };
+  subnet?: { uid: string; cidr: string; ipv6Cidr?: string | undefined };
+  network?: { uid: string; cidr?: string | undefined; ipv6Cidr?: string | undefined };
 }
