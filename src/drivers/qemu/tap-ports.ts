@@ -4,32 +4,22 @@
  * it has no carrier, so one that waits for its deletion is of no harm.
  */
 import { access, chmod, stat } from "node:fs/promises";
-import { StrataError } from "../../core/errors.ts";
+import { hasCode, StrataError } from "../../core/errors.ts";
+import { joinBridge } from "../../host/networks/bridge-port.ts";
 import { run } from "../../host/run.ts";
 import type { GuestNic } from "../driver.ts";
 
 const tunDevice = "/dev/net/tun";
-const interfaceName = /^[A-Za-z0-9][A-Za-z0-9._-]{0,14}$/;
 
 /** Makes the port and joins it to the bridge; one that is there is made anew. @throws Unavailable with what is missing. */
 export async function makePort(nic: GuestNic, processUid: number, signal: AbortSignal): Promise<void> {
-  for (const name of [nic.port, nic.bridge]) {
-    if (!interfaceName.test(name)) {
-      throw new StrataError("Invalid", `"${name}" is no name for a network interface`);
-    }
-  }
+  const make = `tuntap add dev ${nic.port} mode tap user ${processUid} group ${processUid}\nlink set dev ${nic.port} mtu ${nic.mtu}\n`;
   await removePort(nic);
-  const commands = [
-    `tuntap add dev ${nic.port} mode tap user ${processUid} group ${processUid}`,
-    `link set dev ${nic.port} mtu ${nic.mtu} master ${nic.bridge} up`,
-  ];
   try {
-    await run("nsenter", [`--net=${nic.netns}`, "--", "ip", "-batch", "-"], {
-      input: `${commands.join("\n")}\n`,
-      signal,
-    });
+    await joinBridge(nic.netns, [nic], { before: make, signal });
   } catch (cause) {
     signal.throwIfAborted();
+    if (hasCode(cause, "Invalid")) throw cause;
     throw new StrataError(
       "Unavailable",
       `cannot join the guest's network card ${nic.port} to bridge ${nic.bridge}; the network is probably not ready`,
