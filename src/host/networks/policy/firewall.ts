@@ -5,7 +5,11 @@ import type { Clock } from "../../../core/clock.ts";
 import type { Logger } from "../../../core/logger.ts";
 import type { NetworkPolicy } from "../networks.ts";
 
-/** What the rules have to know of a network's structure. */
+/**
+ * What the rules have to know of a network's structure. Two things the structure relies on: what leaves by the uplink for
+ * the outside has the uplink's inner address, or is marked (see ../outside-mark.ts); and the gateway sends no ICMPv6
+ * redirects to its guests (the kernel has no switch for them; ports are isolated, so a redirected guest reaches nobody).
+ */
 export interface FirewallNetwork {
   uid: string;
   /** Path of its namespace. It exists, and so do the interfaces named here. */
