@@ -199,8 +199,6 @@ export const instanceKind = defineKind({
     const errors = immutable(next, previous, [
       "type",
       "image",
-      "cpus",
-      "memoryMib",
       "diskMib",
       "maxProcesses",
       "network",

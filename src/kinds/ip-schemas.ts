@@ -18,8 +18,8 @@ interface RangeRule {
 /** A range of a network's own: private, and of a length within bounds. */
 export function privateRangeSchema(family: IpFamily, rule: RangeRule) {
   return z.string().transform((text, context) => {
-    const refuse = (message: string) => {
-      context.addIssue({ code: "custom", message });
+    const refuse = (message: string, allowed: string = rule.example) => {
+      context.addIssue({ code: "custom", message, params: { allowed } });
       return z.NEVER;
     };
     const parsed = parseRange(text);
@@ -27,7 +27,7 @@ export function privateRangeSchema(family: IpFamily, rule: RangeRule) {
       return refuse(`must be an IPv${family} range such as ${rule.example}`);
     }
     const { range, exact } = parsed;
-    if (!exact) return refuse(`must start at its first address: ${formatRange(range)}`);
+    if (!exact) return refuse(`must start at its first address: ${formatRange(range)}`, formatRange(range));
     if (range.prefixLength < rule.widest || range.prefixLength > rule.narrowest) {
       return refuse(
         `must be of a length from /${rule.widest} to /${rule.narrowest}, such as ${rule.example}`,
@@ -37,7 +37,8 @@ export function privateRangeSchema(family: IpFamily, rule: RangeRule) {
       const outer = parseRange(one)?.range;
       return outer !== undefined && contains(outer, range);
     });
-    if (!inside) return refuse(`must be part of ${privateRanges[family].join(", ")}`);
+    const parts = privateRanges[family].join(", ");
+    if (!inside) return refuse(`must be part of ${parts}`, parts);
     return formatRange(range);
   });
 }
@@ -46,10 +47,11 @@ export function privateRangeSchema(family: IpFamily, rule: RangeRule) {
 export const rangeSchema = z.string().transform((text, context) => {
   const parsed = parseRange(text);
   if (parsed?.exact) return formatRange(parsed.range);
-  const message = parsed
-    ? `must start at its first address: ${formatRange(parsed.range)}`
-    : "must be a range such as 10.0.0.0/8, 203.0.113.7/32, 0.0.0.0/0 or ::/0";
-  context.addIssue({ code: "custom", message });
+  const message = parsed ? "must start at its first address" : "must be a range of IPv4 or IPv6";
+  const allowed = parsed
+    ? formatRange(parsed.range)
+    : "10.0.0.0/8, 203.0.113.7/32, 0.0.0.0/0, ::/0 and the like";
+  context.addIssue({ code: "custom", message: `${message}: ${allowed}`, params: { allowed } });
   return z.NEVER;
 });
 
@@ -59,7 +61,8 @@ export function addressSchema(family: IpFamily) {
     const address = parseIp(text);
     if (address?.family === family) return formatIp(address);
     const example = family === 4 ? "10.20.0.7" : "fd12:3456:789a::7";
-    context.addIssue({ code: "custom", message: `must be an IPv${family} address such as ${example}` });
+    const message = `must be an IPv${family} address such as ${example}`;
+    context.addIssue({ code: "custom", message, params: { allowed: example } });
     return z.NEVER;
   });
 }

@@ -60,9 +60,9 @@ describe("Instance", () => {
 
   it("names the fields that can't change", () => {
     const previous = instanceKind.spec.parse(minimal);
-    const next = { ...previous, cpus: 2, power: "stopped" as const };
+    const next = { ...previous, diskMib: 16_384, cpus: 2, power: "stopped" as const };
     const errors = instanceKind.validateUpdate(next, previous, instanceKind.initialStatus());
-    expect(errors.map((error) => error.path)).toEqual(["spec.cpus"]);
+    expect(errors.map((error) => error.path)).toEqual(["spec.diskMib"]);
     const fewer = instanceKind.validateUpdate(
       previous,
       { ...previous, restarts: 1 },

@@ -1,6 +1,9 @@
 import { z } from "zod";
 import { defineKind, immutable, nameSchema, type ResourceOf } from "./kind.ts";
 
+/** Published ports of one instance; an Address gives it all ports at once. */
+export const maxPublishedPorts = 20;
+
 const portSchema = z.int().min(1).max(65_535);
 
 /** A port of the host that leads to an instance. The source stays the client's; security groups apply to it. */

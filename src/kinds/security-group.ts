@@ -32,6 +32,7 @@ export const securityRuleSchema = z
       .union([z.string(), z.number().transform(String)])
       .refine((text) => parsePorts(text) !== undefined, {
         error: "must be a port from 1 to 65535, or a range of them such as 8000-8100",
+        params: { allowed: "1 to 65535" },
       })
       .optional(),
     /** The other side, by address. */

@@ -1,71 +1,102 @@
 import { StrataError } from "../core/errors.ts";
+import {
+  formatIp,
+  type IpFamily,
+  type IpRange,
+  lastOf,
+  parseIp,
+  parseRange,
+  sizeOf,
+} from "../core/ip-range.ts";
 import type { Random } from "../core/random.ts";
 import type { Store, Write } from "../store/store.ts";
-import { addressKey, formatAddress, lastOf, parseAddressKey, parseCidr, type Range } from "./ipv4.ts";
-import { KeyedLock } from "./keyed-lock.ts";
+import { addressKey, FreeAddresses } from "./free-addresses.ts";
 
 /**
- * Which addresses of a network are taken: one key each, `/addresses/NETWORK-UID/` and the address in hexadecimal, so
- * that keys sort like addresses and a gap is found by reading neighbours. A taken key cannot be taken again, whoever
- * tries (ifRevision 0).
- *
- * Search goes on where the last one ended and wraps round: usually one small read, however many addresses are taken,
- * and an address rests as long as possible before its next use. That place is only a hint, kept in memory.
+ * Which addresses of a network are taken by cards: one key each, `/allocations/cards/NETWORK-UID/FAMILY/` and the
+ * address. Subnets of one network do not overlap, so its addresses are unique whatever the subnet.
  */
 
 /** Network address and gateway at the start, broadcast at the end. */
-const reservedAtStart = 2;
-const reservedAtEnd = 1;
-/** Keys read at once while looking for a gap. */
-const scanPage = 64;
+const reservedAtStart = 2n;
+const reservedAtEnd = 1n;
+
+/** Whose address it is. */
+export interface Holder {
+  /** Of the resource with the card: `Instance` or `NetworkInterface`. */
+  kind: string;
+  project: string;
+  name: string;
+  uid: string;
+}
+
+/** Where a card gets its addresses from. */
+export interface AddressSource {
+  networkUid: string;
+  /** Of the subnet. */
+  name: string;
+  cidr: string;
+  ipv6Cidr: string | undefined;
+}
 
 export interface Taken {
   ipAddress: string;
+  ipv6Address?: string;
   macAddress: string;
-  write: Write;
+  writes: Write[];
 }
 
 export class Addresses {
   readonly #store: Store;
   readonly #random: Random;
-  readonly #locks = new KeyedLock();
-  /** By network uid: where the next search starts. */
-  readonly #next = new Map<string, number>();
+  readonly #free: FreeAddresses;
 
   constructor(store: Store, random: Random) {
     this.#store = store;
     this.#random = random;
+    this.#free = new FreeAddresses(store);
   }
 
   /**
-   * An address that was free when looked at; it is the holder's once `write` is committed.
+   * Free addresses, or the fixed ones; they are the holder's once `writes` are committed. Fixed ones must be usable and
+   * free, which `holderOf` tells.
    * @throws CapacityExceeded when none is free.
    */
   async take(
-    network: { uid: string; name: string; cidr: string },
-    holder: { project: string; instance: string; uid: string },
+    source: AddressSource,
+    holder: Holder,
+    fixed: { ipAddress?: string | undefined; ipv6Address?: string | undefined } = {},
   ): Promise<Taken> {
-    const range = rangeOf(network.cidr);
-    const address = await this.#locks.run(network.uid, () => this.#findFree(network.uid, range));
-    if (address === undefined) {
-      const count = lastOf(range) - range.first + 1 - reservedAtStart - reservedAtEnd;
-      throw new StrataError(
-        "CapacityExceeded",
-        `network "${network.name}" has no free address: all ${count} of ${network.cidr} are taken; ` +
-          "delete instances, or create a network with a larger range and use that",
-      );
-    }
+    const value = fixed.ipAddress === undefined ? await this.#find(source) : numberOf(fixed.ipAddress);
+    const macAddress = this.#macAddress(value);
+    const ipv6 =
+      fixed.ipv6Address !== undefined
+        ? numberOf(fixed.ipv6Address)
+        : source.ipv6Cidr && rangeOf(source.ipv6Cidr).base + interfaceId(macAddress);
+    const put = (family: IpFamily, address: bigint): Write => {
+      return { put: keyOf(source.networkUid, family, address), value: { ...holder }, ifRevision: 0 };
+    };
     return {
-      ipAddress: formatAddress(address),
-      macAddress: this.#macAddress(address),
-      write: { put: keyOf(network.uid, address), value: { ...holder }, ifRevision: 0 },
+      ipAddress: formatIp({ family: 4, value }),
+      ...(typeof ipv6 === "bigint" ? { ipv6Address: formatIp({ family: 6, value: ipv6 }) } : {}),
+      macAddress,
+      writes: [put(4, value), ...(typeof ipv6 === "bigint" ? [put(6, ipv6)] : [])],
     };
   }
 
-  /** Frees the address, in the commit that removes its holder. */
-  release(networkUid: string, ipAddress: string): Write {
-    const address = parseCidr(`${ipAddress}/32`)?.range.first ?? 0;
-    return { delete: keyOf(networkUid, address) };
+  /** Frees them, in the commit that removes their holder. */
+  release(networkUid: string, ...addresses: readonly (string | undefined)[]): Write[] {
+    return addresses.flatMap((text) => {
+      const address = parseIp(text ?? "");
+      return address ? [{ delete: keyOf(networkUid, address.family, address.value) }] : [];
+    });
+  }
+
+  async holderOf(networkUid: string, text: string): Promise<Holder | undefined> {
+    const address = parseIp(text);
+    if (!address) return undefined;
+    const entry = await this.#store.get(keyOf(networkUid, address.family, address.value));
+    return entry?.value as unknown as Holder | undefined;
   }
 
   async inUse(networkUid: string): Promise<boolean> {
@@ -73,54 +104,80 @@ export class Addresses {
     return page.entries.length > 0;
   }
 
-  async #findFree(uid: string, range: Range): Promise<number | undefined> {
-    const first = range.first + reservedAtStart;
-    const last = lastOf(range) - reservedAtEnd;
-    const start = Math.min(Math.max(this.#next.get(uid) ?? first, first), last);
-    const found = (await this.#gap(uid, start, last)) ?? (await this.#gap(uid, first, start - 1));
-    if (found === undefined) return undefined;
-    this.#next.set(uid, found === last ? first : found + 1);
-    return found;
-  }
-
-  /** The lowest free address of [from, to]. */
-  async #gap(uid: string, from: number, to: number): Promise<number | undefined> {
-    for (let candidate = from; candidate <= to; ) {
-      const page = await this.#store.list(prefixOf(uid), {
-        limit: candidate === from ? 1 : scanPage,
-        after: keyOf(uid, candidate - 1),
-      });
-      for (const entry of page.entries) {
-        if (parseAddressKey(entry.key.slice(prefixOf(uid).length)) !== candidate) break;
-        candidate++;
-      }
-      const covered = page.entries.at(-1)?.key === keyOf(uid, candidate - 1);
-      if (!covered || page.next === undefined) return candidate <= to ? candidate : undefined;
-    }
-    return undefined;
+  async #find({ networkUid, name, cidr }: AddressSource): Promise<bigint> {
+    const range = rangeOf(cidr);
+    const found = await this.#free.find({
+      family: 4,
+      prefix: `${prefixOf(networkUid)}4/`,
+      first: range.base + reservedAtStart,
+      last: lastOf(range) - reservedAtEnd,
+    });
+    if (found !== undefined) return found;
+    throw new StrataError(
+      "CapacityExceeded",
+      `subnet "${name}" has no free address: all ${sizeOf(range) - reservedAtStart - reservedAtEnd} of ${cidr} are taken; ` +
+        "delete instances, or use another subnet",
+    );
   }
 
   /**
-   * Locally administered and unicast (IEEE 802, second-lowest bit set, lowest clear). It ends in the address, so no
-   * two cards of one network can share it; the random octet keeps a reused address from looking like the old card.
+   * Locally administered and unicast (IEEE 802, second-lowest bit set, lowest clear). It ends in the IPv4 address, so
+   * no two cards of one network can share it; the random octet keeps a reused address from looking like the old card.
    */
-  #macAddress(address: number): string {
+  #macAddress(address: bigint): string {
     const [salt = 0] = this.#random.bytes(1);
-    const octets = [2, salt, ...[24, 16, 8, 0].map((shift) => (address >>> shift) & 255)];
+    const octets = [2, salt, ...[24n, 16n, 8n, 0n].map((shift) => Number((address >> shift) & 255n))];
     return octets.map((octet) => octet.toString(16).padStart(2, "0")).join(":");
   }
 }
 
-function rangeOf(cidr: string): Range {
-  const parsed = parseCidr(cidr);
-  if (!parsed) throw new StrataError("Internal", `the network's range ${cidr} is malformed`);
+/** What is wrong with a fixed address of a card in this range, and what would be right; undefined: nothing. */
+export function unusable(
+  text: string,
+  range: IpRange,
+  subnet: string,
+): { message: string; allowed: string } | undefined {
+  const address = parseIp(text);
+  // Of IPv6 the first is every router's (RFC 4291, 2.6.1), and there is no broadcast.
+  const end = range.family === 4 ? reservedAtEnd : 0n;
+  const ends = [range.base + reservedAtStart, lastOf(range) - end].map((value) =>
+    formatIp({ family: range.family, value }),
+  );
+  const allowed = ends.join(" to ");
+  if (address?.family !== range.family || address.value < range.base || address.value > lastOf(range)) {
+    return { message: `is ${text}, which is outside of subnet "${subnet}"`, allowed };
+  }
+  const names = [
+    [range.base, "the subnet's own address"],
+    [range.base + 1n, "the subnet's gateway"],
+    ...(range.family === 4 ? [[lastOf(range), "the subnet's broadcast address"] as const] : []),
+  ] as const;
+  const name = names.find(([value]) => value === address.value)?.[1];
+  return name === undefined ? undefined : { message: `is ${text}, which is ${name}`, allowed };
+}
+
+/** Modified EUI-64 (RFC 4291, appendix A): the low 64 bits of an address made of a hardware address. */
+function interfaceId(macAddress: string): bigint {
+  const [a = 0, b = 0, c = 0, ...rest] = macAddress.split(":").map((octet) => Number.parseInt(octet, 16));
+  return [a ^ 2, b, c, 0xff, 0xfe, ...rest].reduce((value, octet) => (value << 8n) | BigInt(octet), 0n);
+}
+
+function rangeOf(cidr: string): IpRange {
+  const parsed = parseRange(cidr);
+  if (!parsed) throw new StrataError("Internal", `the range ${cidr} of a subnet is malformed`);
   return parsed.range;
 }
 
-function prefixOf(uid: string): string {
-  return `/addresses/${uid}/`;
+function numberOf(text: string): bigint {
+  const address = parseIp(text);
+  if (!address) throw new StrataError("Internal", `the address ${text} was not checked before it was taken`);
+  return address.value;
 }
 
-function keyOf(uid: string, address: number): string {
-  return `${prefixOf(uid)}${addressKey(address)}`;
+function prefixOf(networkUid: string): string {
+  return `/allocations/cards/${networkUid}/`;
+}
+
+function keyOf(networkUid: string, family: IpFamily, value: bigint): string {
+  return `${prefixOf(networkUid)}${family}/${addressKey(family, value)}`;
 }

@@ -2,7 +2,8 @@ import type { Clock } from "../core/clock.ts";
 import { StrataError } from "../core/errors.ts";
 import { formatMib } from "../core/units.ts";
 import { type Host, hostKind } from "../kinds/host.ts";
-import type { InstanceSpec } from "../kinds/instance.ts";
+import { type Instance, type InstanceSpec, instanceKind } from "../kinds/instance.ts";
+import type { Write } from "../store/store.ts";
 import type { World } from "./hooks.ts";
 
 /** How long the list of hosts is trusted; other processes may change it meanwhile. */
@@ -60,6 +61,51 @@ export class Capacity {
     );
   }
 
+  /**
+   * May an instance become as large as `next`? One that has a host grows there or not at all. Of two that grow on one
+   * host at once only one commits; placement, which decides at the same time, goes by what it knew a moment ago.
+   * @throws CapacityExceeded
+   */
+  async checkResize(world: World, next: Instance, previous: Instance, action: string): Promise<Write[]> {
+    const { host: name } = previous.status;
+    if (name === undefined) {
+      await this.check(world, next.spec, action);
+      return [];
+    }
+    const more = {
+      cpus: next.spec.cpus - previous.spec.cpus,
+      memoryMib: next.spec.memoryMib - previous.spec.memoryMib,
+    };
+    if (more.cpus <= 0 && more.memoryMib <= 0) return [];
+    const key = hostGuardKey(name);
+    const guard = await world.store.get(key);
+    const host = await world.find(hostKind, { name });
+    if (!host) return [];
+    const room = roomOf(host);
+    const free = { cpus: room.cpus, memoryMib: room.memoryMib };
+    for await (const { spec, status } of world.scan(instanceKind, undefined)) {
+      if (status.host !== name) continue;
+      free.cpus -= spec.cpus;
+      free.memoryMib -= spec.memoryMib;
+    }
+    const reasons: string[] = [];
+    if (more.memoryMib > Math.max(0, free.memoryMib)) {
+      reasons.push(
+        `asks for ${formatMib(more.memoryMib)} more memory; its host has ${formatMib(Math.max(0, free.memoryMib))} left`,
+      );
+    }
+    if (more.cpus > Math.max(0, free.cpus)) {
+      reasons.push(`asks for ${more.cpus} more CPUs; its host has ${Math.max(0, free.cpus)} left to promise`);
+    }
+    if (reasons.length > 0) {
+      throw new StrataError(
+        "CapacityExceeded",
+        `cannot ${action}: it ${reasons.join(", and it ")}; ask for less, or make room on the host`,
+      );
+    }
+    return [{ put: key, value: {}, ifRevision: guard?.revision ?? 0 }];
+  }
+
   #ready(world: World): Promise<readonly Room[]> {
     const now = this.#clock.monotonicMs();
     if (this.#rooms && now - this.#readAt < trustedForMs) return this.#rooms;
@@ -71,6 +117,11 @@ export class Capacity {
     });
     return reading;
   }
+}
+
+/** Rewritten whenever an instance grows on the host. */
+export function hostGuardKey(host: string): string {
+  return `/allocations/hosts/${host}`;
 }
 
 async function readRooms(world: World): Promise<readonly Room[]> {

@@ -49,9 +49,16 @@ export interface KindHooks<S = unknown, T = unknown> {
   /** Fields of `spec` that an apply which leaves them out keeps as they are, instead of resetting them. */
   readonly keptByApply?: readonly string[];
   /** After validateUpdate, only when spec changes: writes that join the update. */
-  admitUpdate?(next: Resource<S, T>, previous: Resource<S, T>, world: World): Promise<readonly Write[]>;
+  admitUpdate?(
+    next: Resource<S, T>,
+    previous: Resource<S, T>,
+    world: World,
+    action: string,
+  ): Promise<readonly Write[]>;
   /** Rules of the status beyond its schema. */
   validateStatus?(next: T, previous: T): FieldError[];
+  /** Read before checkDelete looks for users; joins the commit that marks it for deletion. */
+  closing?(resource: Resource<S, T>, world: World): Promise<readonly Write[]>;
   /** @throws Conflict when it must stay. */
   checkDelete?(resource: Resource<S, T>, world: World, mode: DeleteMode): Promise<void>;
   /** Finalizers that nobody needs to act on, because nothing was ever made. */
@@ -59,7 +66,7 @@ export interface KindHooks<S = unknown, T = unknown> {
   /** Marked for deletion in the same commit. */
   dependants?(resource: Resource<S, T>, world: World): Promise<Resource[]>;
   /** Joins the commit that marks it for deletion. */
-  deletion?(resource: Resource<S, T>): readonly Write[];
+  deletion?(resource: Resource<S, T>, world: World): Promise<readonly Write[]>;
   /**
    * After the commit that marks it, and again whenever its deletion is asked for anew: what is too much for one
    * commit. Idempotent.

@@ -1,9 +1,9 @@
-import { StrataError } from "../core/errors.ts";
 import type { Image, imageKind } from "../kinds/image.ts";
 import { instanceKind } from "../kinds/instance.ts";
 import type { ResourceOf } from "../kinds/kind.ts";
 import type { KindHooks, World } from "./hooks.ts";
 import { invalid } from "./parse.ts";
+import { closeReferences, refuseWhileUsed, usersInMessage } from "./references.ts";
 
 type Hooks =
   ResourceOf<typeof imageKind> extends { spec: infer S; status: infer T } ? KindHooks<S, T> : never;
@@ -12,8 +12,6 @@ type Hooks =
 export interface KnownUploads {
   has(upload: string): Promise<boolean>;
 }
-
-const namesInMessage = 5;
 
 export function imageHooks(uploads: KnownUploads | undefined): Hooks {
   return {
@@ -24,17 +22,10 @@ export function imageHooks(uploads: KnownUploads | undefined): Hooks {
       const allowed = "the name that POST /v1/uploads gave, within an hour";
       throw invalid(action, [{ path: "spec.source.upload", message, allowed }]);
     },
+    closing: closeReferences,
     async checkDelete(image, world, mode) {
       if (mode.withProject) return;
-      const users = await usersOf(image, world);
-      if (users.length === 0) return;
-      const shown = users.slice(0, namesInMessage).map((name) => `"${name}"`);
-      const more = users.length > namesInMessage ? " and more" : "";
-      throw new StrataError(
-        "Conflict",
-        `cannot delete image "${image.metadata.name}": it is the image of ${users.length === 1 ? "instance" : "instances"} ` +
-          `${shown.join(", ")}${more}; delete ${users.length === 1 ? "that" : "those"} first`,
-      );
+      refuseWhileUsed(`image "${image.metadata.name}"`, await usersOf(image, world));
     },
     // Without a host, nobody has begun to make it.
     idleFinalizers: (image) => (image.status.host === undefined ? ["agent"] : []),
@@ -44,8 +35,8 @@ export function imageHooks(uploads: KnownUploads | undefined): Hooks {
 async function usersOf(image: Image, world: World): Promise<string[]> {
   const users: string[] = [];
   for await (const instance of world.scan(instanceKind, image.metadata.project)) {
-    if (instance.spec.image === image.metadata.name) users.push(instance.metadata.name);
-    if (users.length > namesInMessage) break;
+    if (instance.spec.image === image.metadata.name) users.push(`instance "${instance.metadata.name}"`);
+    if (users.length > usersInMessage) break;
   }
   return users;
 }

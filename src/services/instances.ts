@@ -1,26 +1,30 @@
 import { type FieldError, StrataError } from "../core/errors.ts";
-import { newUid, type Uid } from "../core/ids.ts";
-import { closest } from "../core/spelling.ts";
+import { newUid } from "../core/ids.ts";
+import { type Json, jsonEquals } from "../core/json.ts";
+import { addressKind } from "../kinds/address.ts";
 import { imageKind } from "../kinds/image.ts";
 import type { Instance, InstanceSpec, InstanceStatus } from "../kinds/instance.ts";
 import { keyPairKind } from "../kinds/key-pair.ts";
-import type { Kind } from "../kinds/kind.ts";
-import { type Network, networkKind } from "../kinds/network.ts";
-import { projectKind } from "../kinds/project.ts";
+import { type Ref, resourceKey } from "../kinds/keys.ts";
+import type { Kind, Resource } from "../kinds/kind.ts";
+import { networkInterfaceKind } from "../kinds/network-interface.ts";
+import { type Project, projectKind } from "../kinds/project.ts";
+import { publishedPortKind } from "../kinds/published-port.ts";
+import { toStored } from "../kinds/stored.ts";
 import { rootVolumeNames, type Volume, volumeKind } from "../kinds/volume.ts";
+import type { Write } from "../store/store.ts";
 import type { Addresses } from "./addresses.ts";
 import type { Capacity } from "./capacity.ts";
+import { findGroups, findPlace, releaseAddresses, takeAddresses } from "./cards.ts";
 import type { Admission, KindHooks, World } from "./hooks.ts";
-import { invalid } from "./parse.ts";
 import { releaseQuota, takeQuota } from "./quota.ts";
-import { someNames } from "./world.ts";
-
-/** Names offered when one is wrong. */
-const namesInMessage = 50;
+import { closeReferences, References, wasNamed } from "./references.ts";
 
 /**
- * An instance is admitted with all it owns for life: its address and its root volume are part of the commit that
- * creates it, and the address is freed in the commit that removes it.
+ * An instance is admitted with all it owns for life: its addresses and its root volume are part of the commit that
+ * creates it, and the addresses are freed in the commit that removes it. The commit that marks it for deletion also
+ * unplugs its further network interfaces, frees its floating addresses and deletes its published ports: none of them
+ * may lead to an instance of the same name that comes later.
  */
 export function instanceHooks(
   addresses: Addresses,
@@ -30,10 +34,13 @@ export function instanceHooks(
     // A stack file says how an instance should be, not how often somebody restarted it.
     keptByApply: ["restarts"],
     admit: (instance, world, action) => admitInstance({ addresses, capacity }, instance, world, action),
+    admitUpdate: (next, previous, world, action) => admitChange(capacity, next, previous, world, action),
     validateStatus(next, previous) {
-      if (previous.nic === undefined || JSON.stringify(next.nic) === JSON.stringify(previous.nic)) return [];
+      const { nic } = previous;
+      if (nic === undefined || jsonEquals(next.nic as Json | undefined, nic as Json)) return [];
       return [{ path: "status.nic", message: "cannot change: it is the instance's for life" }];
     },
+    closing: closeReferences,
     async checkDelete(instance, _world, mode) {
       if (!instance.spec.protected || mode.withProject) return;
       const { name } = instance.metadata;
@@ -47,13 +54,17 @@ export function instanceHooks(
     idleFinalizers: (instance) => (instance.status.host === undefined ? ["agent"] : []),
     async dependants(instance, world) {
       const volume = await rootVolumeOf(instance, world);
-      return volume ? [volume] : [];
+      const ports = (await wasNamed(instance, world))
+        ? await usersOf(publishedPortKind, instance, world)
+        : [];
+      return [...(volume ? [volume] : []), ...ports];
     },
+    deletion: unplug,
     async removal(instance, world) {
       const { nic } = instance.status;
-      const networkUid = nic === undefined ? undefined : await networkUidOf(instance, nic.network, world);
+      const { project = "" } = instance.metadata;
       return [
-        ...(nic && networkUid !== undefined ? [addresses.release(networkUid, nic.ipAddress)] : []),
+        ...(nic ? await releaseAddresses(addresses, nic, project, world) : []),
         await releaseQuota(world, instance),
       ];
     },
@@ -70,80 +81,109 @@ async function admitInstance(
   world: World,
   action: string,
 ): Promise<Admission<InstanceStatus>> {
-  const { project = "", name, uid } = instance.metadata;
-  const network = await checkReferences(instance, world, action);
-  await parts.capacity.check(world, instance.spec, action);
-  const home = await world.find(projectKind, { name: project });
-  if (!home) throw new StrataError("NotFound", `cannot ${action}: project "${project}" is gone`);
-  const quota = await takeQuota(world, home, instance.spec, action);
-  const { cidr } = network.status;
-  if (cidr === undefined) {
-    throw new StrataError("Internal", `network "${network.metadata.name}" has no range`);
-  }
-  const owner = { uid: network.metadata.uid, name: network.metadata.name, cidr };
-  const taken = await parts.addresses.take(owner, { project, instance: name, uid });
-  const nic = {
-    network: network.metadata.name,
-    macAddress: taken.macAddress,
-    ipAddress: taken.ipAddress,
-  };
-  return {
-    status: { ...instance.status, nic },
-    dependants: [await newRootVolume(instance, world)],
-    writes: [taken.write, quota],
-  };
-}
-
-/** What spec names must exist in the project. @throws Invalid with the names that do. */
-async function checkReferences(instance: Instance, world: World, action: string): Promise<Network> {
   const { project = "" } = instance.metadata;
   const { spec } = instance;
-  const [image, network, ...keyPairs] = await Promise.all([
-    world.find(imageKind, { project, name: spec.image }),
-    world.find(networkKind, { project, name: spec.network }),
-    ...spec.keyPairs.map((name) => world.find(keyPairKind, { project, name })),
-  ]);
-  const errors: FieldError[] = [];
-  const check = async (kind: Kind<never, never>, found: Found, path: string, name: string) => {
-    if (found === undefined) errors.push(await missing(world, kind, project, path, name));
-    else if (found.metadata.deletedAt !== undefined) {
-      errors.push({ path, message: `names "${name}", which is being deleted` });
-    }
-  };
-  await check(imageKind as Kind<never, never>, image, "spec.image", spec.image);
-  await check(networkKind as Kind<never, never>, network, "spec.network", spec.network);
+  const references = new References(world, project);
+  await findImage(spec, references);
+  const place = await findPlace(spec, references, world);
+  await findGroups(spec.securityGroups, references);
   for (const [index, name] of spec.keyPairs.entries()) {
-    await check(keyPairKind as Kind<never, never>, keyPairs[index], `spec.keyPairs[${index}]`, name);
+    await references.peek(keyPairKind, name, `spec.keyPairs[${index}]`);
   }
-  if (image?.status.state === "ready" && !image.status.types.includes(spec.type)) {
-    errors.push({
-      path: "spec.type",
-      message: `is "${spec.type}", which image "${spec.image}" cannot start as`,
-      allowed: image.status.types.join(", "),
-    });
-  }
-  if (errors.length > 0 || !network) throw invalid(action, errors);
-  return network;
+  references.errors.push(...checkDriver(spec));
+  references.check(action);
+  await parts.capacity.check(world, spec, action);
+  const home = await requireProject(project, world, action);
+  const quota = await takeQuota(world, home, { next: spec }, action);
+  const { writes, ...taken } = await takeAddresses(parts.addresses, instance, spec, place, action);
+  return {
+    status: { ...instance.status, nic: { network: spec.network, ...taken } },
+    dependants: [await newRootVolume(instance, world)],
+    writes: [...writes, quota, ...references.writes()],
+  };
 }
 
-type Found = { metadata: { deletedAt?: string | undefined } } | undefined;
-
-async function missing(
+/** @throws Invalid, QuotaExceeded, CapacityExceeded */
+async function admitChange(
+  capacity: Capacity,
+  next: Instance,
+  previous: Instance,
   world: World,
-  kind: Kind<never, never>,
-  project: string,
-  path: string,
-  name: string,
-): Promise<FieldError> {
-  const names = await someNames(world, kind, project, namesInMessage);
-  const near = closest(name, names);
-  const hint = near === undefined ? "" : `; did you mean "${near}"?`;
-  const kindName = kind.plural.replace(/-/g, " ");
-  return {
-    path,
-    message: `names "${name}", which is not among the ${kindName} of project "${project}"${hint}`,
-    allowed: names.length > 0 ? names.join(", ") : `none: the project has no ${kindName} yet`,
-  };
+  action: string,
+): Promise<Write[]> {
+  const writes: Write[] = [];
+  const { spec } = next;
+  if (spec.securityGroups.join() !== previous.spec.securityGroups.join()) {
+    const references = new References(world, next.metadata.project ?? "");
+    await findGroups(spec.securityGroups, references);
+    references.check(action);
+    writes.push(...references.writes());
+  }
+  if (spec.cpus !== previous.spec.cpus || spec.memoryMib !== previous.spec.memoryMib) {
+    writes.push(...(await capacity.checkResize(world, next, previous, action)));
+    const home = await requireProject(next.metadata.project ?? "", world, action);
+    writes.push(await takeQuota(world, home, { next: spec, previous: previous.spec }, action));
+  }
+  return writes;
+}
+
+async function requireProject(name: string, world: World, action: string): Promise<Project> {
+  const home = await world.find(projectKind, { name });
+  if (!home) throw new StrataError("NotFound", `cannot ${action}: project "${name}" is gone`);
+  return home;
+}
+
+async function findImage(spec: InstanceSpec, references: References): Promise<void> {
+  const image = await references.find(imageKind, spec.image, "spec.image");
+  if (image?.status.state !== "ready" || image.status.types.includes(spec.type)) return;
+  references.errors.push({
+    path: "spec.type",
+    message: `is "${spec.type}", which image "${spec.image}" cannot start as`,
+    allowed: image.status.types.join(", "),
+  });
+}
+
+/** Rules between fields that concern one driver only. */
+function checkDriver({ application, driver, type }: InstanceSpec): FieldError[] {
+  const errors: FieldError[] = [];
+  if (application && driver !== "docker") {
+    const found = driver === undefined ? "it is left out" : `it is "${driver}"`;
+    const message = `must be docker for an instance with spec.application, but ${found}`;
+    errors.push({ path: "spec.driver", message, allowed: "docker" });
+  }
+  if (driver === "docker" && type !== "container") {
+    const message = `is "${type}", which the driver docker cannot run`;
+    errors.push({ path: "spec.type", message, allowed: "container" });
+  }
+  return errors;
+}
+
+/** Takes the instance out of the specs that name it and go on without it. */
+async function unplug(instance: Instance, world: World): Promise<Write[]> {
+  if (!(await wasNamed(instance, world))) return [];
+  const cards = await usersOf(networkInterfaceKind, instance, world);
+  const floating = await usersOf(addressKind, instance, world);
+  return [...cards, ...floating].map((user): Write => {
+    const { instance: _gone, ...spec } = user.spec;
+    const { metadata } = user;
+    const key = resourceKey(
+      user.kind === addressKind.name ? addressKind : networkInterfaceKind,
+      metadata as Ref,
+    );
+    const next = { ...user, spec, metadata: { ...metadata, generation: metadata.generation + 1 } };
+    return { put: key, value: toStored(next), ifRevision: metadata.revision };
+  });
+}
+
+async function usersOf<S extends { instance?: string | undefined }, T>(
+  kind: Kind<S, T>,
+  instance: Instance,
+  world: World,
+): Promise<Resource<S, T>[]> {
+  const { name, project } = instance.metadata;
+  const users: Resource<S, T>[] = [];
+  for await (const user of world.scan(kind, project)) if (user.spec.instance === name) users.push(user);
+  return users;
 }
 
 async function newRootVolume(instance: Instance, world: World): Promise<Volume> {
@@ -177,10 +217,4 @@ async function rootVolumeOf(instance: Instance, world: World): Promise<Volume | 
     if (volume?.metadata.owner?.uid === uid) return volume;
   }
   return undefined;
-}
-
-/** A network stays as long as addresses of it are taken, so the name still means the same network. */
-async function networkUidOf(instance: Instance, network: string, world: World): Promise<Uid | undefined> {
-  const { project = "" } = instance.metadata;
-  return (await world.find(networkKind, { project, name: network }))?.metadata.uid;
 }

@@ -112,7 +112,7 @@ test("images and networks stay while instances use them", async () => {
   });
 });
 
-test("networks get a range, gateway and domain for life; ranges never overlap and come back", async () => {
+test("networks get ranges and a domain for life; those with a host route never overlap, and come back", async () => {
   const { services } = await testServices({ networkPool: "10.50.0.0/22" });
   const create = (name: string, cidr?: string) =>
     services.resources.create(system, networkKind, {
@@ -123,14 +123,23 @@ test("networks get a range, gateway and domain for life; ranges never overlap an
   const lan = await create("lan");
   expect(lan.status).toMatchObject({
     cidr: "10.50.1.0/24",
-    gateway: "10.50.1.1",
-    domain: "default.internal",
+    ipv6Cidr: expect.stringMatching(/^fd[0-9a-f:]+::\/48$/),
+    hostRoute: true,
+    domain: "lan.default.internal",
   });
   await expect(create("bad", "10.50.0.7/24")).rejects.toMatchObject({
     fields: [{ path: "spec.cidr", allowed: "10.50.0.0/24" }],
   });
-  await expect(create("over", "10.50.0.0/20")).rejects.toMatchObject({ code: "Conflict" });
-  await create("own", "192.168.0.0/24");
+  const routed = { cidr: "10.50.0.0/20", hostRoute: true };
+  await expect(
+    services.resources.create(system, networkKind, { project: "default", name: "over", spec: routed }),
+  ).rejects.toMatchObject({ code: "Conflict", fields: [{ path: "spec.cidr" }] });
+  for (const name of ["own", "same"]) {
+    expect((await create(name, "10.50.0.0/20")).status).toMatchObject({
+      cidr: "10.50.0.0/20",
+      hostRoute: false,
+    });
+  }
   const ref = { project: "default", name: "lan" };
   const { uid } = lan.metadata;
   await expect(

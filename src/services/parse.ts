@@ -9,6 +9,8 @@ import { closest } from "../core/spelling.ts";
 
 /** At most this many errors are told at once. */
 const maxFieldErrors = 20;
+/** Of a value that a message repeats. */
+const shownValueLength = 64;
 
 type Issue = z.core.$ZodIssue;
 type Schema = z.core.$ZodType;
@@ -25,15 +27,27 @@ export function parseWith<T>(schema: z.ZodType<T>, value: unknown, path: string,
 
 /** Invalid with all fields; the message tells the first. */
 export function invalid(action: string, fields: readonly FieldError[]): StrataError {
+  return refusal("Invalid", action, fields);
+}
+
+/** The same for what would be right by itself, but not beside what there is. */
+export function conflict(action: string, field: FieldError): StrataError {
+  return refusal("Conflict", action, [field]);
+}
+
+function refusal(code: "Invalid" | "Conflict", action: string, fields: readonly FieldError[]): StrataError {
   const [first] = fields;
   const more = fields.length > 1 ? ` (and ${fields.length - 1} more)` : "";
   const where = first ? `: ${first.path} ${first.message}` : "";
-  return new StrataError("Invalid", `cannot ${action}${where}${more}`, { fields });
+  return new StrataError(code, `cannot ${action}${where}${more}`, { fields });
 }
 
 function fieldErrors(issues: readonly Issue[], schema: Schema, value: unknown, prefix: string): FieldError[] {
   const errors: FieldError[] = [];
-  for (const issue of issues.slice(0, maxFieldErrors)) {
+  // What is wrong within a list that is too long is not worth telling.
+  const tooLong = issues.filter((issue) => issue.code === "too_big" && issue.origin === "array");
+  const told = issues.filter((issue) => !tooLong.some(({ path }) => isBelow(issue.path, path)));
+  for (const issue of told.slice(0, maxFieldErrors)) {
     if (issue.code === "unrecognized_keys") errors.push(...unknownKeys(issue, schema, value, prefix));
     else errors.push(fieldError(issue, valueAt(value, issue.path), prefix));
   }
@@ -45,13 +59,21 @@ function fieldError(issue: Issue, value: unknown, prefix: string): FieldError {
   const allowed = allowedBy(issue);
   const names = allowedNames(issue);
   const near = typeof value === "string" && names.length > 0 ? closest(value, names) : undefined;
-  const message = messageOf(issue) + (near === undefined ? "" : `; did you mean "${near}"?`);
+  const message = messageOf(issue, value) + (near === undefined ? "" : `; did you mean "${near}"?`);
   return allowed === undefined ? { path, message } : { path, message, allowed };
 }
 
-function messageOf(issue: Issue): string {
+function messageOf(issue: Issue, value: unknown): string {
   if (issue.code === "invalid_key") return `has a key that ${issue.issues[0]?.message ?? "is not allowed"}`;
-  return issue.message;
+  const { message } = issue;
+  // A schema's own rule does not know the value; long texts (user data, keys) are not repeated.
+  const short = typeof value === "number" || (typeof value === "string" && value.length <= shownValueLength);
+  const isRule = issue.code === "custom" && short && message.startsWith("must ");
+  return isRule ? `is ${describeValue(value)}, but ${message}` : message;
+}
+
+function isBelow(path: readonly PropertyKey[], list: readonly PropertyKey[]): boolean {
+  return path.length > list.length && list.every((part, index) => part === path[index]);
 }
 
 function unknownKeys(
@@ -132,6 +154,7 @@ function allowedBy(issue: Issue): string | undefined {
   if (names.length > 0) return names.join(", ");
   if (issue.code === "too_small") return `>= ${issue.minimum}`;
   if (issue.code === "too_big") return `<= ${issue.maximum}`;
+  if (issue.code === "custom" && typeof issue.params?.allowed === "string") return issue.params.allowed;
   return undefined;
 }
 

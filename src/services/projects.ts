@@ -7,21 +7,22 @@ import type { Kind } from "../kinds/kind.ts";
 import { type Network, networkKind } from "../kinds/network.ts";
 import type { Project } from "../kinds/project.ts";
 import { kinds } from "../kinds/registry.ts";
+import { defaultSecurityGroup, type SecurityGroup, securityGroupKind } from "../kinds/security-group.ts";
 import { type Token, tokenKind } from "../kinds/token.ts";
 import type { Write } from "../store/store.ts";
 import type { KindHooks, Verbs, World } from "./hooks.ts";
 import type { ListQuery } from "./listing.ts";
-import { admitNetwork } from "./networks.ts";
+import { admitNetwork, defaultNetworkName } from "./networks.ts";
 import { systemPrincipal } from "./principal.ts";
 import { quotaRemoval, quotaWrites } from "./quota.ts";
 import type { Ranges } from "./ranges.ts";
+import { defaultGroupSpec, groupsGuardKey } from "./security-groups.ts";
 
-/** The project that exists from the start, and the network that every project comes with. */
+/** The project that exists from the start. */
 export const defaultProject = "default";
-const defaultNetwork = "default";
 
 /**
- * A project is born with its network `default`. From the commit that marks it for deletion, a tombstone bars every
+ * A project is born with its network and its security group `default`. From the commit that marks it for deletion, a tombstone bars every
  * creation in it, also one that read the project just before; it stays until the name is used again.
  */
 export function projectHooks(ranges: Ranges): KindHooks<Project["spec"], Project["status"]> {
@@ -29,9 +30,14 @@ export function projectHooks(ranges: Ranges): KindHooks<Project["spec"], Project
     async admit(project, world, action) {
       const { name } = project.metadata;
       const network = newDefaultNetwork(project, world);
-      const admission = await admitNetwork(ranges, network, action);
+      const admission = await admitNetwork(ranges, network, world, action);
+      const { createdAt } = project.metadata;
       return {
-        dependants: [{ ...network, status: admission.status }],
+        dependants: [
+          { ...network, status: admission.status },
+          ...admission.dependants,
+          newDefaultGroup(name, createdAt, world),
+        ],
         writes: [
           ...admission.writes,
           ...quotaWrites(name, project.spec.quota, {}),
@@ -55,7 +61,7 @@ export function projectHooks(ranges: Ranges): KindHooks<Project["spec"], Project
         );
       }
     },
-    deletion: (project) => [{ put: tombstoneKey(project.metadata.name), value: {} }],
+    deletion: async (project) => [{ put: tombstoneKey(project.metadata.name), value: {} }],
     afterDelete: deleteContents,
     async removal(project, world) {
       const { name } = project.metadata;
@@ -68,7 +74,7 @@ export function projectHooks(ranges: Ranges): KindHooks<Project["spec"], Project
           `project "${name}" cannot go yet: it still has ${kind.plural.replace(/-/g, " ")}; try again later`,
         );
       }
-      return [quotaRemoval(name)];
+      return [quotaRemoval(name), { delete: groupsGuardKey(name) }];
     },
   };
 }
@@ -125,7 +131,7 @@ function newDefaultNetwork(project: Project, world: World): Network {
   return {
     kind: networkKind.name,
     metadata: {
-      name: defaultNetwork,
+      name: defaultNetworkName,
       project: project.metadata.name,
       uid: newUid(world.random),
       revision: 0,
@@ -134,8 +140,27 @@ function newDefaultNetwork(project: Project, world: World): Network {
       createdAt: project.metadata.createdAt,
       finalizers: [...networkKind.finalizers],
     },
-    spec: {},
+    spec: networkKind.spec.parse({}),
     status: networkKind.initialStatus(),
+  };
+}
+
+/** The security group that every project comes with. */
+export function newDefaultGroup(project: string, createdAt: string, world: World): SecurityGroup {
+  return {
+    kind: securityGroupKind.name,
+    metadata: {
+      name: defaultSecurityGroup,
+      project,
+      uid: newUid(world.random),
+      revision: 0,
+      generation: 1,
+      labels: {},
+      createdAt,
+      finalizers: [],
+    },
+    spec: defaultGroupSpec(),
+    status: {},
   };
 }
 

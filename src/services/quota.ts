@@ -32,13 +32,13 @@ export function quotaRemoval(project: string): Write {
 }
 
 /**
- * Joins the commit that creates an instance.
- * @throws QuotaExceeded saying which bound, how much is used and how much was asked for.
+ * Joins the commit that creates an instance, or that changes one from `previous`.
+ * @throws QuotaExceeded saying which bound, how much is used and how much more was asked for.
  */
 export async function takeQuota(
   world: World,
   project: Project,
-  spec: InstanceSpec,
+  change: { next: InstanceSpec; previous?: InstanceSpec },
   action: string,
 ): Promise<Write> {
   const key = keyOf(project.metadata.name);
@@ -46,9 +46,10 @@ export async function takeQuota(
   if (!entry) return { delete: key, ifRevision: 0 };
   const usage = entry.value as unknown as Usage;
   const used = "counting" in usage ? await count(world, project.metadata.name) : usage;
-  const wanted = add(used, amountsOf(spec), 1);
-  checkQuota(project, used, spec, action);
-  return { put: key, value: wanted, ifRevision: entry.revision };
+  const { next, previous } = change;
+  const asked = previous ? add(amountsOf(next), amountsOf(previous), -1) : amountsOf(next);
+  checkQuota(project, used, asked, action);
+  return { put: key, value: add(used, asked, 1), ifRevision: entry.revision };
 }
 
 /** Joins the commit that takes an instance out of the store. */
@@ -61,12 +62,11 @@ export async function releaseQuota(world: World, instance: Instance): Promise<Wr
   return { put: key, value, ifRevision: entry.revision };
 }
 
-function checkQuota(project: Project, used: Amounts, spec: InstanceSpec, action: string): void {
+function checkQuota(project: Project, used: Amounts, asked: Amounts, action: string): void {
   const { quota } = project.spec;
-  const asked = amountsOf(spec);
   for (const name of ["instances", "cpus", "memoryMib", "diskMib"] as const) {
     const limit = quota[name];
-    if (limit === undefined || used[name] + asked[name] <= limit) continue;
+    if (limit === undefined || asked[name] <= 0 || used[name] + asked[name] <= limit) continue;
     throw new StrataError(
       "QuotaExceeded",
       `cannot ${action}: project "${project.metadata.name}" may use ${show(name, limit)}, uses ` +

@@ -1,10 +1,20 @@
-import { type FieldError, StrataError } from "../core/errors.ts";
+import { StrataError } from "../core/errors.ts";
+import {
+  formatRange,
+  type IpFamily,
+  type IpRange,
+  lastOf,
+  overlaps,
+  parseRange,
+  widthOf,
+} from "../core/ip-range.ts";
 import { type Revision, type Store, storeLimits, type Write } from "../store/store.ts";
-import { addressKey, formatCidr, lastOf, overlaps, parseCidr, type Range, sizeOf } from "./ipv4.ts";
+import { addressKey, parseAddressKey } from "./free-addresses.ts";
 
 /**
- * Which ranges belong to networks: one key each, `/allocations/cidrs/START-LENGTH`, and no two of them overlap. Every
- * allocation also rewrites `/allocations/cidrs`, so that of two that looked at the same state only one commits.
+ * Which ranges the host's own routing leads to: one key each, `/allocations/cidrs/START-LENGTH`, and no two of them
+ * overlap. Every claim also rewrites `/allocations/cidrs`, so that of two that looked at the same state only one
+ * commits. Networks that the host has no route to may have any range and claim none.
  */
 
 const defaultNetworkPool = "10.77.0.0/16";
@@ -14,14 +24,6 @@ const allocatedPrefixLength = 24;
 const guardKey = "/allocations/cidrs";
 const prefix = `${guardKey}/`;
 
-/** Ranges that mean something else everywhere (RFC 6890); a network there would never work. */
-const unusable = ["0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4"];
-
-export interface Claim {
-  cidr: string;
-  writes: Write[];
-}
-
 export interface RangeOwner {
   project: string;
   network: string;
@@ -30,12 +32,12 @@ export interface RangeOwner {
 
 export class Ranges {
   readonly #store: Store;
-  readonly #pool: Range;
+  readonly #pool: IpRange;
 
   /** @throws Invalid when the pool is no range or smaller than a /24. */
   constructor(store: Store, pool: string = defaultNetworkPool) {
-    const parsed = parseCidr(pool);
-    if (!parsed?.exact || parsed.range.prefixLength > allocatedPrefixLength) {
+    const parsed = parseRange(pool);
+    if (!parsed?.exact || parsed.range.family !== 4 || parsed.range.prefixLength > allocatedPrefixLength) {
       throw new StrataError(
         "Invalid",
         `the network pool ${pool} is not a range of at least /24, such as 10.77.0.0/16`,
@@ -46,26 +48,40 @@ export class Ranges {
   }
 
   /**
-   * The wanted range, or a free one of the pool. It is the owner's once the writes are committed.
-   * @throws Conflict when the wanted range overlaps another; CapacityExceeded when the pool is used up.
+   * The wanted ranges, with a free one of the pool in place of a missing IPv4 range. They are the owner's once the
+   * writes are committed.
+   * @throws Conflict when a wanted range overlaps another; CapacityExceeded when the pool is used up.
    */
-  async claim(wanted: string | undefined, owner: RangeOwner): Promise<Claim> {
+  async claim(
+    wanted: { cidr?: string | undefined; ipv6Cidr?: string | undefined },
+    owner: RangeOwner,
+  ): Promise<{ cidr: string; writes: Write[] }> {
     const guard = await this.#store.get(guardKey);
     const taken = await this.#list();
-    const range = wanted === undefined ? this.#pick(taken) : checkFree(wanted, taken);
+    const range = wanted.cidr === undefined ? this.#pick(taken) : checkFree(wanted.cidr, "cidr", taken);
+    const cidr = formatRange(range);
+    const claimed =
+      wanted.ipv6Cidr === undefined ? [range] : [range, checkFree(wanted.ipv6Cidr, "ipv6Cidr", taken)];
     return {
-      cidr: formatCidr(range),
+      cidr,
       writes: [
-        { put: keyOf(range), value: { ...owner }, ifRevision: 0 },
-        { put: guardKey, value: { latest: formatCidr(range) }, ifRevision: guard?.revision ?? 0 },
+        ...claimed.map((one): Write => ({ put: keyOf(one), value: { ...owner }, ifRevision: 0 })),
+        { put: guardKey, value: { latest: cidr }, ifRevision: guard?.revision ?? 0 },
       ],
     };
   }
 
-  /** Frees the range, in the commit that removes its network. */
-  release(cidr: string): Write {
-    const parsed = parseCidr(cidr);
-    return { delete: parsed ? keyOf(parsed.range) : `${prefix}none` };
+  /** Frees what of these the owner has claimed, in the commit that removes it. */
+  async release(owner: { uid: string }, ...cidrs: readonly (string | undefined)[]): Promise<Write[]> {
+    const writes: Write[] = [];
+    for (const cidr of cidrs) {
+      const parsed = parseRange(cidr ?? "");
+      const entry = parsed && (await this.#store.get(keyOf(parsed.range)));
+      if (entry && (entry.value as unknown as RangeOwner).uid === owner.uid) {
+        writes.push({ delete: entry.key, ifRevision: entry.revision });
+      }
+    }
+    return writes;
   }
 
   async #list(): Promise<TakenRange[]> {
@@ -80,7 +96,8 @@ export class Ranges {
       });
       for (const { key, value } of page.entries) {
         const [start = "", length = ""] = key.slice(prefix.length).split("-");
-        const range = { first: Number.parseInt(start, 16), prefixLength: Number(length) };
+        const family: IpFamily = start.length === widthOf(4) / 4 ? 4 : 6;
+        const range = { family, base: parseAddressKey(start), prefixLength: Number(length) };
         taken.push({ range, owner: value as unknown as RangeOwner });
       }
       at = page.revision;
@@ -89,66 +106,46 @@ export class Ranges {
     return taken;
   }
 
-  #pick(taken: readonly TakenRange[]): Range {
-    const size = sizeOf({ first: 0, prefixLength: allocatedPrefixLength });
-    let first = this.#pool.first;
-    // Sorted by first address and free of overlaps, so one pass finds the lowest gap.
+  #pick(taken: readonly TakenRange[]): IpRange {
+    const { family } = this.#pool;
+    const size = 1n << BigInt(widthOf(family) - allocatedPrefixLength);
+    let base = this.#pool.base;
+    // Of one family sorted by first address and free of overlaps, so one pass finds the lowest gap.
     for (const { range } of taken) {
-      const candidate = { first, prefixLength: allocatedPrefixLength };
-      if (lastOf(range) < first || !overlaps(range, candidate)) continue;
-      first = Math.ceil((lastOf(range) + 1) / size) * size;
+      if (!overlaps(range, { family, base, prefixLength: allocatedPrefixLength })) continue;
+      base = ((lastOf(range) + size) / size) * size;
     }
-    if (first > lastOf(this.#pool)) {
-      throw new StrataError(
-        "CapacityExceeded",
-        `all ranges of the network pool ${formatCidr(this.#pool)} are taken; ` +
-          "delete networks, or name a free range in spec.cidr",
-      );
-    }
-    return { first, prefixLength: allocatedPrefixLength };
+    if (base <= lastOf(this.#pool)) return { family, base, prefixLength: allocatedPrefixLength };
+    throw new StrataError(
+      "CapacityExceeded",
+      `all ranges of the network pool ${formatRange(this.#pool)} are taken; ` +
+        "delete networks, or name a range in spec.cidr",
+    );
   }
 }
 
 interface TakenRange {
-  range: Range;
+  range: IpRange;
   owner: RangeOwner;
 }
 
-/** What is wrong with a range that a user names; undefined when nothing is. */
-export function cidrError(cidr: string): FieldError | undefined {
-  const parsed = parseCidr(cidr);
-  const path = "spec.cidr";
-  if (!parsed)
-    return { path, message: `is "${cidr}", which is no IPv4 range`, allowed: "10.20.0.0/24 and the like" };
-  if (!parsed.exact) {
-    const allowed = formatCidr(parsed.range);
-    return { path, message: `is "${cidr}", but that range starts at another address`, allowed };
-  }
-  const reserved = unusable.find((other) => {
-    const range = parseCidr(other)?.range;
-    return range !== undefined && overlaps(range, parsed.range);
-  });
-  if (reserved === undefined) return undefined;
-  return {
-    path,
-    message: `is "${cidr}", but ${reserved} is reserved for other uses`,
-    allowed: "a part of 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16",
-  };
-}
-
-function checkFree(cidr: string, taken: readonly TakenRange[]): Range {
-  const range = parseCidr(cidr)?.range;
+function checkFree(cidr: string, field: string, taken: readonly TakenRange[]): IpRange {
+  const range = parseRange(cidr)?.range;
   if (!range) throw new StrataError("Internal", `the range ${cidr} was not checked before it was claimed`);
   const other = taken.find((candidate) => overlaps(candidate.range, range));
   if (!other) return range;
+  const path = `spec.${field}`;
+  const problem = `is ${cidr}, which overlaps ${formatRange(other.range)} of another network that the host has a route to`;
   throw new StrataError(
     "Conflict",
-    `the range ${cidr} overlaps ${formatCidr(other.range)} of another network; ` +
-      "choose another range, or leave spec.cidr out and get a free one",
-    { detail: `taken by ${other.owner.project}/${other.owner.network}` },
+    `${path} ${problem}; choose another range, leave it out and get a free one, or set spec.hostRoute to false`,
+    {
+      detail: `taken by ${other.owner.project}/${other.owner.network}`,
+      fields: [{ path, message: problem, allowed: "a range of its own, or spec.hostRoute: false" }],
+    },
   );
 }
 
-function keyOf(range: Range): string {
-  return `${prefix}${addressKey(range.first)}-${range.prefixLength}`;
+function keyOf({ family, base, prefixLength }: IpRange): string {
+  return `${prefix}${addressKey(family, base)}-${prefixLength}`;
 }

@@ -54,7 +54,7 @@ test("50 instances created at once get an address each, in a commit that takes n
   );
   const addresses = created.map((instance) => instance.status.nic?.ipAddress);
   expect(new Set(addresses).size).toBe(50);
-  expect((await store.list("/addresses/", { limit: 100 })).entries).toHaveLength(50);
+  expect((await store.list("/allocations/cards/", { limit: 200 })).entries).toHaveLength(100);
   expect((await store.list("/volumes/", { limit: 100 })).entries).toHaveLength(50);
 });
 
@@ -190,7 +190,7 @@ test("delete waits for finalizers, is repeatable, bars changes, and frees everyt
   expect(await resources.get(system, instanceKind, web)).toBeDefined();
   await resources.removeFinalizer(system, instanceKind, web, uid, "agent");
   expect(await resources.get(system, instanceKind, web)).toBeUndefined();
-  expect((await store.list("/addresses/", { limit: 10 })).entries).toEqual([]);
+  expect((await store.list("/allocations/cards/", { limit: 10 })).entries).toEqual([]);
   await resources.removeFinalizer(system, instanceKind, web, uid, "agent");
   await expect(resources.delete(system, instanceKind, web)).rejects.toMatchObject({ code: "NotFound" });
 });
@@ -198,7 +198,7 @@ test("delete waits for finalizers, is repeatable, bars changes, and frees everyt
 test("what was never placed is gone at once, and its name and address are free", async () => {
   const { resources, store } = await withInstance();
   expect(await resources.delete(system, instanceKind, web)).toBeUndefined();
-  for (const prefix of ["/instances/", "/volumes/", "/addresses/"]) {
+  for (const prefix of ["/instances/", "/volumes/", "/allocations/cards/"]) {
     expect((await store.list(prefix, { limit: 10 })).entries).toEqual([]);
   }
   const anew = await resources.create(system, instanceKind, { ...web, spec: webSpec });

@@ -228,13 +228,14 @@ export class Resources {
       const current = await this.#current(principal, kind, ref);
       checkRevision(action, current, options);
       if (current.metadata.deletedAt !== undefined) return unchanged<Resource<S, T> | undefined>(current);
+      const writes = [...((await hooks.closing?.(current, this.#world)) ?? [])];
       await hooks.checkDelete?.(current, this.#world, options);
       const marked = this.#marked(kind, current);
-      const writes = [...(await this.#writeOrRemove(kind, marked)), ...(hooks.deletion?.(current) ?? [])];
+      writes.push(...(await this.#writeOrRemove(kind, marked)));
+      writes.push(...((await hooks.deletion?.(current, this.#world)) ?? []));
       for (const dependant of (await hooks.dependants?.(current, this.#world)) ?? []) {
-        const dependantKind = kindOf(dependant);
-        if (dependant.metadata.deletedAt !== undefined) continue;
-        writes.push(...(await this.#writeOrRemove(dependantKind, this.#marked(dependantKind, dependant))));
+        if (dependant.metadata.deletedAt === undefined)
+          writes.push(...(await this.#markDependant(dependant)));
       }
       const gone = marked.metadata.finalizers.length === 0;
       return { writes, result: (revision) => (gone ? undefined : withRevision(marked, revision)) };
@@ -322,7 +323,8 @@ export class Resources {
       metadata: { ...current.metadata, labels: next.labels, generation },
       spec: next.spec,
     };
-    const extra = sameSpec ? [] : await this.#hooksOf(kind).admitUpdate?.(updated, current, this.#world);
+    const hooks = this.#hooksOf(kind);
+    const extra = sameSpec ? [] : await hooks.admitUpdate?.(updated, current, this.#world, action);
     return this.#replacement(kind, current, updated, extra);
   }
 
@@ -351,6 +353,12 @@ export class Resources {
         finalizers: metadata.finalizers.filter((finalizer) => !idle.includes(finalizer)),
       },
     };
+  }
+
+  async #markDependant(dependant: Resource): Promise<Write[]> {
+    const kind = kindOf(dependant);
+    const closing = (await this.#hooksOf(kind).closing?.(dependant, this.#world)) ?? [];
+    return [...closing, ...(await this.#writeOrRemove(kind, this.#marked(kind, dependant)))];
   }
 
   /** Writes the resource, or takes it out when it is marked and waits for nobody. */

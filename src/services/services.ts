@@ -7,29 +7,44 @@ import type { Clock } from "../core/clock.ts";
 import { hasCode } from "../core/errors.ts";
 import type { Logger } from "../core/logger.ts";
 import type { Random } from "../core/random.ts";
+import { addressKind } from "../kinds/address.ts";
 import { hostKind } from "../kinds/host.ts";
 import { imageKind } from "../kinds/image.ts";
 import { instanceKind } from "../kinds/instance.ts";
 import type { Kind } from "../kinds/kind.ts";
 import { networkKind } from "../kinds/network.ts";
+import { networkInterfaceKind } from "../kinds/network-interface.ts";
+import { peeringKind } from "../kinds/peering.ts";
 import { projectKind } from "../kinds/project.ts";
+import { publishedPortKind } from "../kinds/published-port.ts";
+import { routeTableKind } from "../kinds/route-table.ts";
+import { defaultSecurityGroup, securityGroupKind } from "../kinds/security-group.ts";
+import { subnetKind } from "../kinds/subnet.ts";
 import { tokenKind } from "../kinds/token.ts";
 import { volumeKind } from "../kinds/volume.ts";
 import type { Store } from "../store/store.ts";
 import { Addresses } from "./addresses.ts";
 import { Capacity } from "./capacity.ts";
 import { createRecordEvent, type RecordEvent } from "./events.ts";
-import type { KindHooks } from "./hooks.ts";
+import { floatingAddressHooks } from "./floating-addresses.ts";
+import type { KindHooks, World } from "./hooks.ts";
 import { hostHooks } from "./hosts.ts";
 import { pruneIdempotencyKeys } from "./idempotency.ts";
 import { imageHooks } from "./images.ts";
 import { instanceHooks, volumeHooks } from "./instances.ts";
 import { KeyedLock } from "./keyed-lock.ts";
+import { networkInterfaceHooks } from "./network-interfaces.ts";
 import { networkHooks } from "./networks.ts";
+import { peeringHooks } from "./peerings.ts";
 import { systemPrincipal } from "./principal.ts";
 import { defaultProject, projectHooks } from "./projects.ts";
+import { publishedPortHooks } from "./published-ports.ts";
 import { Ranges } from "./ranges.ts";
+import { pruneClosed } from "./references.ts";
 import { Resources } from "./resources.ts";
+import { routeTableHooks } from "./route-tables.ts";
+import { defaultGroupSpec, securityGroupHooks } from "./security-groups.ts";
+import { subnetHooks } from "./subnets.ts";
 import { Tokens, tokenHooks } from "./tokens.ts";
 import type { Uploads } from "./uploads.ts";
 import { createWorld } from "./world.ts";
@@ -41,6 +56,10 @@ export interface ServicesOptions {
   logger: Logger;
   /** Where networks without a range of their own get one: a /24 each. Default: defaultNetworkPool. */
   networkPool?: string;
+  /** Where floating addresses come from. Default: defaultAddressPool. */
+  addressPool?: string;
+  /** TCP ports of the host that Strata itself listens on: they cannot be published. Asked anew every time. */
+  reservedPorts?: () => readonly number[];
   /** Absent: no uploads are taken, and images may name any. */
   uploads?: Uploads;
 }
@@ -50,7 +69,7 @@ export interface Services {
   readonly tokens: Tokens;
   readonly uploads: Uploads | undefined;
   readonly recordEvent: RecordEvent;
-  /** Makes the project `default` unless it is there, and goes on with deletions that a stop cut short. Idempotent. */
+  /** Makes the project `default` and the projects' security groups `default` unless they are there, and goes on with deletions that a stop cut short. Idempotent. */
   ensureDefaults(): Promise<void>;
   /** Forgets what has lapsed: idempotency keys, uploads. To be called every few minutes. */
   prune(): Promise<void>;
@@ -72,15 +91,30 @@ export function createServices(options: ServicesOptions): Services {
         if (!hasCode(error, "AlreadyExists")) throw error;
       }
       for await (const project of world.scan(projectKind, undefined)) {
-        if (project.metadata.deletedAt === undefined) continue;
+        if (project.metadata.deletedAt === undefined) {
+          await ensureDefaultGroup(resources, world, project.metadata.name);
+          continue;
+        }
         await resources.delete(systemPrincipal, projectKind, { name: project.metadata.name });
       }
     },
     async prune() {
       await pruneIdempotencyKeys(store, clock);
+      await pruneClosed(store, clock.now());
       await options.uploads?.prune(() => world.scan(imageKind, undefined));
     },
   };
+}
+
+/** For projects from before there were security groups. */
+async function ensureDefaultGroup(resources: Resources, world: World, project: string): Promise<void> {
+  const ref = { project, name: defaultSecurityGroup };
+  if (await world.find(securityGroupKind, ref)) return;
+  try {
+    await resources.create(systemPrincipal, securityGroupKind, { ...ref, spec: defaultGroupSpec() });
+  } catch (error) {
+    if (!hasCode(error, "AlreadyExists")) throw error;
+  }
 }
 
 function hooksOf(options: ServicesOptions): ReadonlyMap<string, KindHooks> {
@@ -91,6 +125,13 @@ function hooksOf(options: ServicesOptions): ReadonlyMap<string, KindHooks> {
   const hooks: [Pick<Kind, "name">, KindHooks][] = [
     [projectKind, projectHooks(ranges) as KindHooks],
     [networkKind, networkHooks(ranges, addresses) as KindHooks],
+    [subnetKind, subnetHooks as KindHooks],
+    [routeTableKind, routeTableHooks as KindHooks],
+    [peeringKind, peeringHooks as KindHooks],
+    [securityGroupKind, securityGroupHooks as KindHooks],
+    [networkInterfaceKind, networkInterfaceHooks(addresses) as KindHooks],
+    [addressKind, floatingAddressHooks(store, options.addressPool) as KindHooks],
+    [publishedPortKind, publishedPortHooks(options.reservedPorts ?? (() => [])) as KindHooks],
     [imageKind, imageHooks(options.uploads) as KindHooks],
     [instanceKind, instanceHooks(addresses, capacity) as KindHooks],
     [volumeKind, volumeHooks as KindHooks],
