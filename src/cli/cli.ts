@@ -24,7 +24,7 @@ export async function runCli(argv: readonly string[], context: CliContext): Prom
   const program = buildProgram(
     commands,
     async (spec, args, options) => {
-      status = await runCommand(spec, args, options, context);
+      status = await runCommand(spec, args, options, context, restOf(spec, argv, args));
     },
     { out: (text) => stdout.write(text), err: (text) => stderr.write(text) },
   );
@@ -42,11 +42,18 @@ export async function runCli(argv: readonly string[], context: CliContext): Prom
   }
 }
 
+/** The arguments behind the first `--`, which commander does not tell from the others. */
+function restOf(spec: CommandSpec, argv: readonly string[], args: readonly string[]): readonly string[] {
+  const separator = argv.indexOf("--");
+  return separator < 0 || spec.passThrough ? [] : args.slice(args.length - (argv.length - separator - 1));
+}
+
 async function runCommand(
   spec: CommandSpec,
   args: readonly string[],
   options: OptionValues,
   context: CliContext,
+  rest: readonly string[],
 ): Promise<number> {
   const abort = new AbortController();
   const session = new CommandSession(context, options, abort.signal, await targetOf(context, options));
@@ -57,7 +64,7 @@ async function runCommand(
     abort.abort(new Interrupted(session.interruptMessage));
   });
   try {
-    const output = await spec.run({ args, options, session });
+    const output = await spec.run({ args, rest, options, session });
     printer.output(output);
     return output.type === "done" ? (output.status ?? 0) : 0;
   } catch (error) {

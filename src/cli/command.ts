@@ -17,19 +17,33 @@ export interface OptionSpec {
   default?: string;
 }
 
+/** Kinds whose names completion offers, by plural. */
+export type CompletedKind =
+  | "instances"
+  | "images"
+  | "projects"
+  | "hosts"
+  | "networks"
+  | "subnets"
+  | "route-tables"
+  | "peerings"
+  | "security-groups"
+  | "network-interfaces"
+  | "addresses";
+
 export interface ArgumentSpec {
   /** `<name>`, `[name]` or `[name...]`. */
   name: string;
   summary: string;
   choices?: readonly string[];
   /** What completion offers: names of resources of this kind, or files. */
-  completes?: "instances" | "images" | "projects" | "hosts" | "files";
+  completes?: CompletedKind | "files";
 }
 
 export interface CommandSpec {
   /** Words of the command, such as `image build`. */
   path: string;
-  group: "Stacks" | "Instances" | "Images and keys" | "Administration" | "Strata itself";
+  group: "Stacks" | "Instances" | "Networks" | "Images and keys" | "Administration" | "Strata itself";
   summary: string;
   arguments?: readonly ArgumentSpec[];
   options?: readonly OptionSpec[];
@@ -53,7 +67,10 @@ export interface Target {
 
 /** A running command: what was typed and what it may use. */
 export interface Call {
+  /** All arguments, also those after `--`. */
   args: readonly string[];
+  /** What followed `--`; empty without it. */
+  rest: readonly string[];
   options: OptionValues;
   session: Session;
 }

@@ -1,11 +1,7 @@
 /** Completion for shells: three small scripts that ask `strata __complete`, which knows the commands and the daemon. */
 import type { HttpClient } from "../client/http-client.ts";
-import { hostKind } from "../kinds/host.ts";
-import { imageKind } from "../kinds/image.ts";
-import { instanceKind } from "../kinds/instance.ts";
-import type { Kind } from "../kinds/kind.ts";
-import { projectKind } from "../kinds/project.ts";
-import type { ArgumentSpec, CommandSpec, OptionSpec } from "./command.ts";
+import { findKind } from "../kinds/registry.ts";
+import type { CommandSpec, OptionSpec } from "./command.ts";
 
 export const shells = ["bash", "zsh", "fish"] as const;
 export type Shell = (typeof shells)[number];
@@ -51,13 +47,6 @@ export function completionScript(shell: Shell): string {
   return scripts[shell];
 }
 
-const namedKinds: Record<Exclude<ArgumentSpec["completes"], undefined | "files">, Kind> = {
-  instances: instanceKind as Kind,
-  images: imageKind as Kind,
-  projects: projectKind as Kind,
-  hosts: hostKind as Kind,
-};
-
 /** What may stand for the last of `words`. Names are asked of the daemon; one that does not answer offers none. */
 export async function complete(
   specs: readonly CommandSpec[],
@@ -89,7 +78,8 @@ export async function complete(
   if (argument?.choices) return fitting(argument.choices);
   if (argument?.completes === undefined) return [];
   if (argument.completes === "files") return [filesMark];
-  const kind = namedKinds[argument.completes];
+  const kind = findKind(argument.completes);
+  if (!kind) return [];
   try {
     const { items } = await (await client()).list(kind, kind.scope === "project" ? { project } : {});
     return fitting(items.map((item) => item.metadata.name));

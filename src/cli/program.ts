@@ -101,7 +101,12 @@ const groupSummaries: Record<string, string> = {
   "key-pair": "public SSH keys that instances accept",
   project: "tenants with their own instances, images and quota",
   host: "the machines that run instances",
-  network: "virtual networks",
+  network: "virtual networks: ranges of your own, seen as a drawing, traced packet by packet",
+  subnet: "parts of a network's range",
+  "route-table": "where packets of a subnet may go",
+  "security-group": "who may talk to whom",
+  address: "floating addresses, moved between instances",
+  interface: "further network cards of instances",
   token: "secrets that open the HTTPS interface",
   daemon: "the background process of this machine",
 };

@@ -9,9 +9,9 @@ import type { Image } from "../kinds/image.ts";
 import type { Instance } from "../kinds/instance.ts";
 import type { KeyPair } from "../kinds/key-pair.ts";
 import type { Condition, Resource } from "../kinds/kind.ts";
-import type { Network } from "../kinds/network.ts";
 import type { Project } from "../kinds/project.ts";
 import type { Token } from "../kinds/token.ts";
+import type { Reach } from "./networks/reach.ts";
 import type { Branch, Cell, Tone } from "./output.ts";
 
 /** The columns of a kind and how a resource fills them. */
@@ -24,29 +24,36 @@ const tones: Record<string, Tone> = {
   running: "good",
   ready: "good",
   active: "good",
+  bound: "good",
+  attached: "good",
+  available: "dim",
+  free: "dim",
   failed: "bad",
   backoff: "bad",
   "not-ready": "bad",
   stopped: "dim",
 };
 
-function stateCell(resource: { metadata: { deletedAt?: string | undefined } }, state: string): Cell {
+export function stateCell(resource: { metadata: { deletedAt?: string | undefined } }, state: string): Cell {
   const shown = resource.metadata.deletedAt ? "deleting" : state;
   return { text: shown, tone: tones[shown] ?? "busy" };
 }
 
-export const instanceForm: TableForm<Instance> = {
-  columns: ["NAME", "TYPE", "STATE", "ADDRESS", "URL", "IMAGE", "ID"],
-  row: (instance) => [
-    instance.metadata.name,
-    instance.spec.type,
-    instanceState(instance),
-    instance.status.nic?.ipAddress ?? "",
-    instanceUrls(instance)[0] ?? "",
-    shortDigest(instance.status.imageDigest) || instance.spec.image,
-    shortId(instance.metadata.uid),
-  ],
-};
+/** `reach`: where a person finds what an instance serves. */
+export function instanceForm(reach: Reach): TableForm<Instance> {
+  return {
+    columns: ["NAME", "TYPE", "STATE", "ADDRESS", "URL", "IMAGE", "ID"],
+    row: (instance) => [
+      instance.metadata.name,
+      instance.spec.type,
+      instanceState(instance),
+      reach.address(instance),
+      reach.urls(instance)[0] ?? { text: reach.hint(instance), tone: "dim" },
+      shortDigest(instance.status.imageDigest) || instance.spec.image,
+      shortId(instance.metadata.uid),
+    ],
+  };
+}
 
 export function instanceState(instance: Instance): Cell {
   if (instance.status.state === "running" && !instance.metadata.deletedAt) {
@@ -54,18 +61,6 @@ export function instanceState(instance: Instance): Cell {
     if (ready && ready.status !== "true") return { text: "running (not ready)", tone: "busy" };
   }
   return stateCell(instance, instance.status.state);
-}
-
-/** Addresses of the services that speak HTTP. */
-export function instanceUrls(instance: Instance): string[] {
-  const address = instance.status.nic?.ipAddress;
-  if (!address) return [];
-  return instance.spec.services
-    .filter((service) => service.protocol !== "tcp")
-    .map(({ protocol, port, path }) => {
-      const usual = (protocol === "http" && port === 80) || (protocol === "https" && port === 443);
-      return `${protocol}://${address}${usual ? "" : `:${port}`}${path}`;
-    });
 }
 
 export const imageForm: TableForm<Image> = {
@@ -108,17 +103,6 @@ export const hostForm: TableForm<Host> = {
       .filter(([, driver]) => driver.available)
       .map(([name]) => name)
       .join(", "),
-  ],
-};
-
-export const networkForm: TableForm<Network> = {
-  columns: ["NAME", "STATE", "RANGE", "GATEWAY", "DOMAIN"],
-  row: (network) => [
-    network.metadata.name,
-    stateCell(network, network.status.state),
-    network.status.cidr ?? "",
-    network.status.gateway ?? "",
-    network.status.domain ?? "",
   ],
 };
 

@@ -12,7 +12,7 @@ import type { Output } from "../output.ts";
 import { resolve } from "../resolve.ts";
 import { asJson, eventLine, hostForm, projectForm } from "../show.ts";
 import { follow, patience } from "../watching.ts";
-import { deleteResources, listOptions, listResources, showResource } from "./listings.ts";
+import { deleteResources, listResources, showResource } from "./listings.ts";
 
 const group = "Administration";
 const quotaOptions = [
@@ -209,14 +209,6 @@ async function createToken(call: Call): Promise<Output> {
 }
 
 const eventCommands: readonly CommandSpec[] = [
-  {
-    path: "network list",
-    group,
-    summary: "List virtual networks",
-    options: listOptions,
-    examples: ["strata network list -p campus"],
-    run: (call) => listResources(call, "networks"),
-  },
   {
     path: "events",
     group,

@@ -8,6 +8,7 @@ import { randomInt } from "../../core/random.ts";
 import { imageKind } from "../../kinds/image.ts";
 import { type Instance, instanceKind, instanceLimits } from "../../kinds/instance.ts";
 import type { Call, CommandSpec, Session } from "../command.ts";
+import { readReach } from "../networks/reach.ts";
 import type { Output } from "../output.ts";
 import { resolve } from "../resolve.ts";
 import { asJson, instanceForm } from "../show.ts";
@@ -29,6 +30,7 @@ export const instanceCommands: readonly CommandSpec[] = [
     arguments: [
       { name: "<image>", summary: "name of an image of the project", completes: "images" },
       { name: "[name]", summary: "its name; left out, one is made up" },
+      { name: "[command...]", summary: "after --: what runs in an application container (driver docker)" },
     ],
     options: [
       {
@@ -40,6 +42,14 @@ export const instanceCommands: readonly CommandSpec[] = [
       { flags: "--memory <size>", summary: "such as 512MiB" },
       { flags: "--disk <size>", summary: "such as 8GiB" },
       { flags: "--network <name>", summary: "network of the project" },
+      { flags: "--subnet <name>", summary: "its subnet, where the network has several" },
+      { flags: "--ip <address>", summary: "its address (default: a free one)" },
+      { flags: "--ipv6 <address>", summary: "its IPv6 address (default: a free one)" },
+      {
+        flags: "--security-group <name>",
+        summary: "who may talk to it, and to whom it may talk (default: default)",
+        repeatable: true,
+      },
       { flags: "--key-pair <name>", summary: "SSH key that it accepts", repeatable: true },
       { flags: "--user-data <file>", summary: "cloud-init user data" },
       {
@@ -53,13 +63,16 @@ export const instanceCommands: readonly CommandSpec[] = [
         choices: ["always", "on-failure", "never"],
       },
       { flags: "--protected", summary: "refuse deletion" },
-      { flags: "--driver <name>", summary: "a driver of the host" },
+      { flags: "--driver <name>", summary: "a driver of the host, such as docker" },
+      { flags: "-e, --env <name=value>", summary: "variable of the command after --", repeatable: true },
       { flags: "--label <key=value>", summary: "label", repeatable: true },
       { flags: "--stopped", summary: "do not start it" },
     ],
     examples: [
       "strata launch debian12 web --type vm --memory 1GiB --key-pair me",
       "strata launch debian12 --user-data cloud-config.yaml --service web:80/http",
+      "strata launch debian12 db --network shop --subnet inner --ip 10.0.2.10 --security-group db",
+      "strata launch debian12 api --driver docker --env PORT=80 -- python3 -m http.server 80",
     ],
     run: launch,
   },
@@ -88,6 +101,18 @@ export const instanceCommands: readonly CommandSpec[] = [
     run: restart,
   },
   {
+    path: "resize",
+    group: "Instances",
+    summary: "Give an instance more or fewer CPUs and memory, while it runs where its driver can",
+    arguments: [instanceArgument],
+    options: [
+      { flags: "--cpus <number>", summary: "virtual CPUs" },
+      { flags: "--memory <size>", summary: "such as 2GiB" },
+    ],
+    examples: ["strata resize lms --cpus 4 --memory 2GiB"],
+    run: resize,
+  },
+  {
     path: "delete",
     group: "Instances",
     summary: "Delete instances with their disks",
@@ -102,7 +127,7 @@ async function launch(call: Call): Promise<Output> {
   const client = await session.startedClient();
   const image = await resolve(client, imageKind, session.project, args[0] ?? "", session.signal);
   const spec = await launchSpec(call, image.metadata.name);
-  const name = args[1];
+  const name = args.slice(0, args.length - call.rest.length)[1];
   const labels = Object.fromEntries(options.texts("label").map(parseLabel));
   const created = await createNamed(client, session, { name, image: image.metadata.name, spec, labels });
   session.onInterrupt(
@@ -114,13 +139,19 @@ async function launch(call: Call): Promise<Output> {
 async function launchSpec(call: Call, image: string): Promise<JsonObject> {
   const { options, session } = call;
   const userDataFile = options.text("user-data");
-  const given = {
+  const wanted = {
     cpus: options.count("cpus"),
     memoryMib: options.mib("memory"),
     diskMib: options.mib("disk"),
     network: options.text("network"),
+    subnet: options.text("subnet"),
+    ipAddress: options.text("ip"),
+    ipv6Address: options.text("ipv6"),
+    securityGroups: given(options.texts("security-group")),
+    application: applicationOf(call),
     restartPolicy: options.text("restart-policy"),
-    driver: options.text("driver"),
+    // Only that driver runs a command instead of the image's init.
+    driver: options.text("driver") ?? (call.rest.length > 0 ? "docker" : undefined),
     userData:
       userDataFile === undefined ? undefined : await readUserData(resolvePath(session.cwd, userDataFile)),
   };
@@ -132,8 +163,26 @@ async function launchSpec(call: Call, image: string): Promise<JsonObject> {
     protected: options.flag("protected"),
     power: options.flag("stopped") ? "stopped" : "running",
   };
-  for (const [key, value] of Object.entries(given)) if (value !== undefined) spec[key] = value;
+  for (const [key, value] of Object.entries(wanted)) if (value !== undefined) spec[key] = value;
   return spec;
+}
+
+function given(texts: readonly string[]): string[] | undefined {
+  return texts.length === 0 ? undefined : [...texts];
+}
+
+function applicationOf({ args, rest, options }: Call): JsonObject | undefined {
+  const variables = options.texts("env");
+  if (rest.length > 0)
+    return { command: [...rest], environment: Object.fromEntries(variables.map(parseVariable)) };
+  const [, , stray] = args;
+  if (stray !== undefined) {
+    throw new StrataError("Invalid", `"${stray}" is one argument too many: put -- before a command`);
+  }
+  if (variables.length > 0) {
+    throw new StrataError("Invalid", "--env is for the command of an application container: add -- COMMAND");
+  }
+  return undefined;
 }
 
 async function readUserData(path: string): Promise<string> {
@@ -155,6 +204,12 @@ function parseService(text: string): JsonObject {
     throw new StrataError("Invalid", `--service must be NAME:PORT or NAME:PORT/PROTOCOL, not "${text}"`);
   }
   return { name, port: Number(port), ...(protocol ? { protocol } : {}) };
+}
+
+function parseVariable(text: string): [string, string] {
+  const index = text.indexOf("=");
+  if (index < 1) throw new StrataError("Invalid", `--env must be NAME=VALUE, not "${text}"`);
+  return [text.slice(0, index), text.slice(index + 1)];
 }
 
 function parseLabel(text: string): [string, string] {
@@ -187,10 +242,12 @@ async function settled(client: Client, session: Session, instances: readonly Ins
   const shown = session.wait
     ? await awaitInstances(client, session.project, names, patience(session), session.printer)
     : instances;
+  const { project, target, signal } = session;
+  const form = instanceForm(await readReach(client, { project }, target, signal));
   return {
     type: "table",
-    columns: instanceForm.columns,
-    rows: shown.map((instance) => instanceForm.row(instance)),
+    columns: form.columns,
+    rows: shown.map((instance) => form.row(instance)),
     empty: "no instances",
     json: asJson(shown),
   };
@@ -228,6 +285,26 @@ function setPower(call: Call, power: "running" | "stopped"): Promise<Output> {
 
 function restart(call: Call): Promise<Output> {
   return patchEach(call, (instance) => ({ restarts: instance.spec.restarts + 1, power: "running" }));
+}
+
+async function resize(call: Call): Promise<Output> {
+  const cpus = call.options.count("cpus");
+  const memoryMib = call.options.mib("memory");
+  if (cpus === undefined && memoryMib === undefined) {
+    throw new StrataError("Invalid", "say what it shall have: --cpus NUMBER, --memory SIZE or both");
+  }
+  const spec = { ...(cpus === undefined ? {} : { cpus }), ...(memoryMib === undefined ? {} : { memoryMib }) };
+  const output = await patchEach(call, () => spec);
+  const instances = (output.type === "table" ? output.json : []) as unknown as Instance[];
+  for (const instance of instances) {
+    const { name } = instance.metadata;
+    const waiting = instance.status.conditions.find(
+      ({ type, status }) => type === "RestartNeeded" && status === "true",
+    );
+    if (waiting)
+      call.session.printer.note(`${name}: ${waiting.message || "takes effect with its next start"}`);
+  }
+  return output;
 }
 
 async function deleteInstances(call: Call): Promise<Output> {

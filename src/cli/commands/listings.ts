@@ -1,16 +1,26 @@
 /** `list`, `info` and what the groups of other kinds make of them. */
 import { StrataError } from "../../core/errors.ts";
 import { didYouMean } from "../../core/spelling.ts";
+import { addressKind } from "../../kinds/address.ts";
 import { hostKind } from "../../kinds/host.ts";
 import { imageKind } from "../../kinds/image.ts";
-import { instanceKind } from "../../kinds/instance.ts";
+import { type Instance, instanceKind } from "../../kinds/instance.ts";
 import { keyPairKind } from "../../kinds/key-pair.ts";
 import type { Kind, Resource } from "../../kinds/kind.ts";
 import { networkKind } from "../../kinds/network.ts";
+import { networkInterfaceKind } from "../../kinds/network-interface.ts";
+import { peeringKind } from "../../kinds/peering.ts";
 import { projectKind } from "../../kinds/project.ts";
+import { publishedPortKind } from "../../kinds/published-port.ts";
+import { routeTableKind } from "../../kinds/route-table.ts";
+import { securityGroupKind } from "../../kinds/security-group.ts";
+import { subnetKind } from "../../kinds/subnet.ts";
 import { tokenKind } from "../../kinds/token.ts";
 import type { Call, CommandSpec, Session } from "../command.ts";
-import type { Output } from "../output.ts";
+import { cardBranches } from "../networks/cards.ts";
+import { readReach } from "../networks/reach.ts";
+import { readWorld, type Scope } from "../networks/read-world.ts";
+import type { Branch, Output } from "../output.ts";
 import { kindTitle, resolve } from "../resolve.ts";
 import {
   asJson,
@@ -18,16 +28,26 @@ import {
   imageForm,
   instanceForm,
   keyPairForm,
-  networkForm,
   projectForm,
   resourceTree,
   type TableForm,
   tokenForm,
 } from "../show.ts";
+import {
+  addressForm,
+  interfaceForm,
+  networkForm,
+  peeringForm,
+  publishedPortForm,
+  routeTableForm,
+  securityGroupForm,
+  subnetForm,
+} from "../show-networks.ts";
 
 interface Listed {
   kind: Kind;
-  form: TableForm<Resource>;
+  /** Instances: with where they can be found. */
+  form: TableForm<Resource> | ((session: Session, scope: Scope) => Promise<TableForm<Resource>>);
   /** What to do when there is none. */
   hint: string;
 }
@@ -36,19 +56,41 @@ function listed<S, T>(kind: Kind<S, T>, form: TableForm<Resource<S, T>>, hint: s
   return { kind: kind as Kind, form: form as TableForm<Resource>, hint };
 }
 
+const instancesListed: Listed = {
+  kind: instanceKind as Kind,
+  form: async (session, scope) => {
+    const reach = await readReach(await session.client(), scope, session.target, session.signal);
+    return instanceForm(reach) as TableForm<Resource>;
+  },
+  hint: "`strata launch IMAGE` makes one",
+};
+
 const listedKinds: readonly Listed[] = [
-  listed(instanceKind, instanceForm, "`strata launch IMAGE` makes one"),
+  instancesListed,
   listed(imageKind, imageForm, "`strata image build NAME --suite bookworm` makes one"),
   listed(keyPairKind, keyPairForm, "`strata key-pair create NAME` makes one"),
   listed(networkKind, networkForm, "each project gets one with its first instance"),
+  listed(subnetKind, subnetForm, "`strata subnet create NAME --network NETWORK --cidr RANGE` makes one"),
+  listed(routeTableKind, routeTableForm, "without one, subnets have their network's own routes"),
+  listed(peeringKind, peeringForm, "`strata network peer NETWORK NETWORK` makes one"),
+  listed(securityGroupKind, securityGroupForm, "`strata security-group create NAME` makes one"),
+  listed(networkInterfaceKind, interfaceForm, "`strata interface create NAME --network NETWORK` makes one"),
+  listed(addressKind, addressForm, "`strata address allocate` makes one"),
+  listed(publishedPortKind, publishedPortForm, "`strata publish PORT INSTANCE` makes one"),
   listed(projectKind, projectForm, "`strata project create NAME` makes one"),
   listed(hostKind, hostForm, "`strata daemon start` makes this machine one"),
   listed(tokenKind, tokenForm, "`strata token create NAME --role member` makes one"),
 ];
 
+/** As their commands are called. */
+const shortNames: Readonly<Record<string, string>> = {
+  interface: "networkinterface",
+  interfaces: "networkinterfaces",
+};
+
 /** By name, plural or any unambiguous spelling of them: `instances`, `KeyPair`, `key-pair`. */
 export function kindNamed(text: string): Listed {
-  const wanted = text.toLowerCase().replaceAll("-", "");
+  const wanted = shortNames[text.toLowerCase()] ?? text.toLowerCase().replaceAll("-", "");
   const found = listedKinds.find(({ kind }) =>
     [kind.name, kind.plural].some((name) => name.toLowerCase().replaceAll("-", "") === wanted),
   );
@@ -74,12 +116,13 @@ export async function listResources(call: Call, plural: string): Promise<Output>
     !session.projectGiven &&
     (all || (await othersHaveSome(kind, items, session)));
   if (withProject && !all && items.length === 0) return await listResources(everywhere(call), plural);
+  const shown = typeof form === "function" ? await form(session, scope) : form;
   const showProject = all && kind.scope === "project";
   return {
     type: "table",
-    columns: showProject ? ["PROJECT", ...form.columns] : form.columns,
+    columns: showProject ? ["PROJECT", ...shown.columns] : shown.columns,
     rows: items.map((item) => {
-      const row = form.row(item);
+      const row = shown.row(item);
       return showProject ? [item.metadata.project ?? "", ...row] : row;
     }),
     empty: `no ${kind.plural}${"project" in scope ? ` in project ${session.project}` : ""}; ${hint}`,
@@ -116,8 +159,18 @@ function labelFilter(texts: readonly string[]): Record<string, string> | undefin
 export async function showResource(call: Call, plural: string, text: string): Promise<Output> {
   const { session } = call;
   const { kind } = kindNamed(plural);
-  const resource = await resolve(await session.client(), kind, session.project, text, session.signal);
-  return { type: "tree", branches: resourceTree(resource), json: asJson(resource) };
+  const client = await session.client();
+  const resource = await resolve(client, kind, session.project, text, session.signal);
+  const more = kind.name === instanceKind.name ? await instanceBranches(session, resource as Instance) : [];
+  return { type: "tree", branches: [...resourceTree(resource), ...more], json: asJson(resource) };
+}
+
+async function instanceBranches(session: Session, instance: Instance): Promise<Branch[]> {
+  const client = await session.client();
+  const scope = { project: session.project };
+  const world = await readWorld(client, session.project, session.signal);
+  const reach = await readReach(client, scope, session.target, session.signal);
+  return cardBranches(world, instance, reach);
 }
 
 /** Deletes by names or ids, after a yes. What users of it remain, the server says. */

@@ -6,6 +6,7 @@ import type { JsonObject } from "../../core/json.ts";
 import { hostKind } from "../../kinds/host.ts";
 import { type Instance, instanceKind } from "../../kinds/instance.ts";
 import type { ArgumentSpec, Call, CommandSpec, Session } from "../command.ts";
+import { readReach } from "../networks/reach.ts";
 import type { Output } from "../output.ts";
 import { resolve } from "../resolve.ts";
 import { joinTerminal, requireTerminal, terminalSize } from "../terminal-session.ts";
@@ -166,8 +167,10 @@ async function ssh(call: Call): Promise<Output> {
   const { session, options } = call;
   const target = await find(call);
   const { name, uid } = target.metadata;
-  const address = target.status.nic?.ipAddress;
-  if (address === undefined)
+  const client = await session.client();
+  const reach = await readReach(client, { project: session.project }, session.target, session.signal);
+  const place = reach.ssh(target);
+  if (place === undefined)
     throw new StrataError("Conflict", `"${name}" has no address yet: it is ${target.status.state}`);
   const home = session.env.HOME ?? "/root";
   const identity = options.text("identity") ?? knownIdentity(home, target);
@@ -179,7 +182,10 @@ async function ssh(call: Call): Promise<Output> {
     ...["-o", `UserKnownHostsFile=${join(home, ".ssh", "strata_known_hosts")}`],
     ...["-l", options.text("user") ?? "root"],
     ...(identity === undefined ? [] : ["-i", identity, "-o", "IdentitiesOnly=yes"]),
-    ...["--", address, ...command],
+    // The host's own routes lead to one of the networks that have this range; the sender's address says which is meant.
+    ...(place.bind === undefined ? [] : ["-b", place.bind]),
+    ...(place.port === undefined ? [] : ["-p", String(place.port)]),
+    ...["--", place.host, ...command],
   ];
   return { type: "done", status: await session.machine.foreground("ssh", args) };
 }

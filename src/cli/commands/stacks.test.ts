@@ -98,18 +98,18 @@ test("a smaller count deletes the highest numbers, after a yes", async () => {
 });
 
 test("what cannot change in place is named, and replaced only when asked for", async () => {
-  await stack("  web: { type: container, image: base, memory: 512MiB }");
+  await stack("  web: { type: container, image: base, disk: 4GiB }");
   await terminal.run("up", "s.yaml");
   const uid = terminal.client.resources.get("/instances/school/web")?.metadata.uid;
-  await stack("  web: { type: container, image: base, memory: 1GiB }");
+  await stack("  web: { type: container, image: base, disk: 8GiB }");
   const refused = await terminal.run("up", "s.yaml", "--yes");
   expect(refused.status).toBe(4);
-  expect(refused.err).toContain("s.yaml:4:3: instances.web: spec.memoryMib: cannot change in place");
+  expect(refused.err).toContain("s.yaml:4:3: instances.web: spec.diskMib: cannot change in place");
   expect(terminal.client.resources.get("/instances/school/web")?.metadata.uid).toBe(uid);
   expect((await terminal.run("up", "s.yaml", "--yes", "--replace")).status).toBe(0);
   const replaced = terminal.client.resources.get("/instances/school/web");
   expect(replaced?.metadata.uid).not.toBe(uid);
-  expect(replaced?.spec).toMatchObject({ memoryMib: 1024 });
+  expect(replaced?.spec).toMatchObject({ diskMib: 8192 });
 });
 
 test("a restart counter and a changed restart policy are no reason to replace", async () => {

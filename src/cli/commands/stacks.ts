@@ -9,6 +9,7 @@ import { type Instance, instanceKind } from "../../kinds/instance.ts";
 import type { Kind } from "../../kinds/kind.ts";
 import { type Project, projectKind } from "../../kinds/project.ts";
 import type { Call, CommandSpec, Session } from "../command.ts";
+import { readReach } from "../networks/reach.ts";
 import type { Output } from "../output.ts";
 import { kindTitle } from "../resolve.ts";
 import { asJson, instanceForm } from "../show.ts";
@@ -25,6 +26,7 @@ import {
   planStack,
 } from "../stack/plan-stack.ts";
 import { readHosts, readProject } from "../stack/read-stack.ts";
+import { comesByItself } from "../stack/stack-kinds.ts";
 import { patience, retrying } from "../watching.ts";
 
 const file = { name: "<file>", summary: "stack file (YAML)", completes: "files" } as const;
@@ -110,7 +112,7 @@ async function up(call: Call): Promise<Output> {
   if (!session.wait) return await table(client, stack.project, instanceNames, session);
   const wanted = { images: names(imageKind as Kind), instances: instanceNames };
   const instances = await awaitReady(client, stack.project, wanted, limits, printer);
-  return instanceTable(instances);
+  return await instanceTable(client, stack.project, instances, session);
 }
 
 async function table(
@@ -120,14 +122,21 @@ async function table(
   session: Session,
 ): Promise<Output> {
   const { items } = await client.list(instanceKind, { project }, { signal: session.signal });
-  return instanceTable(items.filter((item) => names.includes(item.metadata.name)));
+  const own = items.filter((item) => names.includes(item.metadata.name));
+  return await instanceTable(client, project, own, session);
 }
 
-function instanceTable(instances: readonly Instance[]): Output {
+async function instanceTable(
+  client: Client,
+  project: string,
+  instances: readonly Instance[],
+  { target, signal }: Session,
+): Promise<Output> {
+  const form = instanceForm(await readReach(client, { project }, target, signal));
   return {
     type: "table",
-    columns: instanceForm.columns,
-    rows: instances.map((instance) => instanceForm.row(instance)),
+    columns: form.columns,
+    rows: instances.map((instance) => form.row(instance)),
     empty: "the stack has no instances",
     json: asJson(instances),
   };
@@ -211,7 +220,9 @@ async function down(call: Call): Promise<Output> {
   const existing = (
     await Promise.all(projects.map((project) => readProject(client, project, limits)))
   ).flat();
-  const own = existing.filter(({ resource }) => resource.metadata.labels[stackLabel] === name);
+  const own = existing.filter(
+    ({ resource }) => resource.metadata.labels[stackLabel] === name && resource.metadata.owner === undefined,
+  );
   if (own.length === 0) {
     return { type: "message", text: `${name}: nothing is there`, json: [] };
   }
@@ -247,7 +258,9 @@ function keepSharedProjects(
     const project = item.resource.metadata.name;
     const foreign = existing.find(
       (other) =>
-        other.resource.metadata.project === project && !own.includes(other) && !isDefaultNetwork(other),
+        other.resource.metadata.project === project &&
+        !own.includes(other) &&
+        !comesByItself(other.kind, other.resource),
     );
     if (!foreign) return true;
     session.printer.note(
@@ -255,10 +268,6 @@ function keepSharedProjects(
     );
     return false;
   });
-}
-
-function isDefaultNetwork(item: Existing): boolean {
-  return item.kind.plural === "networks" && item.resource.metadata.name === "default";
 }
 
 /** By a stack file, or by name: the project that was made for it, else all that hold something of it. */

@@ -9,38 +9,76 @@ import type { JsonObject } from "../../core/json.ts";
 import { imageKind } from "../../kinds/image.ts";
 import { instanceKind } from "../../kinds/instance.ts";
 import type { Kind } from "../../kinds/kind.ts";
+import { networkInterfaceKind } from "../../kinds/network-interface.ts";
+import { type SecurityRule, securityGroupKind } from "../../kinds/security-group.ts";
 import { kindTitle } from "../resolve.ts";
 import { follow, type Patience, retrying } from "../watching.ts";
 import type { Desired } from "./expand-stack.ts";
-import { type Existing, keyOf, type Plan, stackKinds } from "./plan-stack.ts";
+import { type Change, type Existing, keyOf, type Plan } from "./plan-stack.ts";
+import { goesLast, stackKinds } from "./stack-kinds.ts";
 
 export interface Reporter {
   progress(key: string, text: string, more?: { percent?: string; settled?: boolean }): void;
 }
 
-/** What goes first, then what is made or changed, in the order of the kinds. */
+/** What goes first, then what is made or changed, in the order of the kinds, then what others referred to until then. */
 export async function applyPlan(
   client: Client,
   plan: Plan,
   limits: Patience,
   reporter: Reporter,
 ): Promise<void> {
-  const gone = plan.changes.flatMap((change) =>
-    change.action === "delete" || change.action === "replace" ? [change.existing] : [],
+  const deletions = plan.changes.flatMap((change) => (change.action === "delete" ? [change.existing] : []));
+  const replaced = plan.changes.flatMap((change) => (change.action === "replace" ? [change.existing] : []));
+  const last = deletions.filter(({ kind }) => goesLast.has(kind));
+  const first = [...deletions.filter(({ kind }) => !goesLast.has(kind)), ...replaced];
+  await deleteAll(client, first, limits, reporter);
+  const wanted = plan.changes.flatMap((change) =>
+    change.action === "delete" || change.action === "unchanged" ? [] : [change],
   );
-  await deleteAll(client, gone, limits, reporter);
-  const wanted = plan.changes.flatMap((change) => (change.action === "delete" ? [] : [change]));
   for (const kind of stackKinds) {
-    const changes = wanted.filter((change) => change.desired.kind === kind && change.action !== "unchanged");
-    await Promise.all(
-      changes.map(async ({ desired: one }) => {
-        reporter.progress(keyOf(kind, one.name), "asked for");
-        await ensure(client, one, limits);
-        // Images and instances take their time; the others are there.
-        if (kind !== imageKind && kind !== instanceKind) settled(reporter, keyOf(kind, one.name), "there");
-      }),
-    );
+    const changes = wanted.filter((change) => change.desired.kind === kind);
+    for (const batch of batchesOf(changes)) {
+      await Promise.all(
+        batch.map(async (one) => {
+          reporter.progress(keyOf(kind, one.name), "asked for");
+          await ensure(client, one, limits);
+          // Images and instances take their time; the others are there.
+          if (kind !== imageKind && kind !== instanceKind) settled(reporter, keyOf(kind, one.name), "there");
+        }),
+      );
+    }
   }
+  await deleteAll(client, last, limits, reporter);
+}
+
+/** What may be written at the same time. Security groups may name one another: first they are made, then complete. */
+function batchesOf(changes: readonly Exclude<Change, { action: "delete" }>[]): Desired[][] {
+  const all = changes.map((change) => change.desired);
+  const created = new Set(
+    changes.flatMap((change) =>
+      change.action === "create" && change.desired.kind.name === securityGroupKind.name
+        ? [change.desired.name]
+        : [],
+    ),
+  );
+  const cut = all.map((one) => {
+    const others = new Set([...created].filter((name) => name !== one.name));
+    return created.size > 0 ? withoutRulesOf(one, others) : one;
+  });
+  const incomplete = all.filter((one, index) => cut[index] !== one);
+  const begun = cut.filter((one, index) => one === all[index] || created.has(one.name));
+  return incomplete.length === 0 ? [all] : [begun, incomplete];
+}
+
+/** The same group when none of its rules name one of `groups`. */
+function withoutRulesOf<G extends { spec: unknown }>(group: G, groups: ReadonlySet<string>): G {
+  const { ingress = [], egress } = group.spec as Partial<Record<"ingress" | "egress", SecurityRule[]>>;
+  const keep = (rules: readonly SecurityRule[]) =>
+    rules.filter((rule) => rule.group === undefined || !groups.has(rule.group));
+  const kept = { ingress: keep(ingress), ...(egress ? { egress: keep(egress) } : {}) };
+  const same = kept.ingress.length === ingress.length && kept.egress?.length === egress?.length;
+  return same ? group : { ...group, spec: { ...(group.spec as object), ...kept } };
 }
 
 function settled(reporter: Reporter, key: string, text: string): void {
@@ -96,8 +134,39 @@ export async function deleteAll(
   for (const kind of [...stackKinds].reverse()) {
     const own = resources.filter((item) => item.kind === kind);
     if (own.length === 0) continue;
+    await release(client, kind, own, limits);
     await Promise.all(own.map((item) => requestDeletion(client, item, limits, reporter)));
     await awaitGone(client, kind, own, limits, reporter);
+  }
+}
+
+/** Takes back what keeps resources from being deleted: rules by which groups name one another, and plugged-in cards. */
+async function release(
+  client: Client,
+  kind: Kind,
+  doomed: readonly Existing[],
+  limits: Patience,
+): Promise<void> {
+  const names = doomed.map(({ resource }) => resource.metadata.name);
+  for (const { resource } of doomed) {
+    const { name, project, deletedAt } = resource.metadata;
+    if (deletedAt !== undefined) continue;
+    let spec: JsonObject | undefined;
+    if (kind.name === securityGroupKind.name) {
+      const others = new Set(names.filter((other) => other !== name));
+      const released = withoutRulesOf(resource, others);
+      if (released !== resource) spec = released.spec as JsonObject;
+    }
+    const { instance } = resource.spec as { instance?: string };
+    if (kind.name === networkInterfaceKind.name && instance !== undefined) spec = { instance: null };
+    if (spec === undefined) continue;
+    const patch = { spec };
+    const ref = { name, ...(project ? { project } : {}) };
+    await retrying(() => client.patch(kind, ref, patch, { signal: limits.signal }), limits).catch(
+      (error: unknown) => {
+        if (!hasCode(error, "NotFound")) throw error;
+      },
+    );
   }
 }
 

@@ -5,10 +5,10 @@ import { imageKind } from "../../kinds/image.ts";
 import { instanceKind } from "../../kinds/instance.ts";
 import { keyPairKind } from "../../kinds/key-pair.ts";
 import { type Kind, labelsSchema, nameSchema } from "../../kinds/kind.ts";
-import { networkKind } from "../../kinds/network.ts";
 import { projectKind } from "../../kinds/project.ts";
 import { type GuestFile, withFiles } from "./cloud-config.ts";
 import { describeIssue, type FieldPath, type Locate } from "./parse-stack.ts";
+import { plainSections } from "./stack-kinds.ts";
 import type { ImageEntry, InstanceEntry, Stack } from "./stack-schema.ts";
 import { stackLimits } from "./stack-schema.ts";
 
@@ -52,9 +52,7 @@ export function expandStack(stack: Stack, files: StackFiles, locate: Locate): De
       expansion.add(keyPairKind, name, { publicKey: publicKeyOf(entry, files) }, at),
     );
   }
-  for (const [name, entry] of Object.entries(stack.networks)) {
-    expansion.add(networkKind, name, withoutUndefined(entry), ["networks", name]);
-  }
+  expansion.addPlain(stack, "before");
   for (const [name, entry] of Object.entries(stack.images)) {
     const at = ["images", name];
     expansion.attempt(at, () => {
@@ -73,6 +71,7 @@ export function expandStack(stack: Stack, files: StackFiles, locate: Locate): De
       }
     });
   }
+  expansion.addPlain(stack, "after");
   return expansion.finish();
 }
 
@@ -129,6 +128,16 @@ class Expansion {
       ...(more.upload ? { upload: more.upload } : {}),
     });
     return true;
+  }
+
+  /** Sections whose entries are specs as the API has them; `order`: of images and instances. */
+  addPlain(stack: Stack, order: "before" | "after"): void {
+    for (const { section, kind, created } of plainSections) {
+      if (created !== order) continue;
+      for (const [name, entry] of Object.entries(stack[section])) {
+        this.add(kind, name, withoutUndefined(entry as object), [section, name]);
+      }
+    }
   }
 
   /** Errors that `action` throws belong to that place in the file. */

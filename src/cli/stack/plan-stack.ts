@@ -6,20 +6,12 @@ import { formatMib } from "../../core/units.ts";
 import type { Host } from "../../kinds/host.ts";
 import { imageKind } from "../../kinds/image.ts";
 import { type InstanceSpec, instanceKind } from "../../kinds/instance.ts";
-import { keyPairKind } from "../../kinds/key-pair.ts";
 import type { Kind, Resource } from "../../kinds/kind.ts";
 import { networkKind } from "../../kinds/network.ts";
 import { projectKind } from "../../kinds/project.ts";
+import { kindTitle } from "../resolve.ts";
 import { type Desired, stackLabel } from "./expand-stack.ts";
-
-/** Kinds that a stack can hold, in the order of their creation. */
-export const stackKinds: readonly Kind[] = [
-  projectKind,
-  keyPairKind,
-  networkKind,
-  imageKind,
-  instanceKind,
-] as readonly Kind[];
+import { referencesOf, settledFields } from "./stack-kinds.ts";
 
 export interface Existing {
   kind: Kind;
@@ -58,6 +50,7 @@ export function planStack(
   const wanted = new Set(stack.desired.map((desired) => keyOf(desired.kind, desired.name)));
   const removed = present
     .filter(({ resource }) => resource.metadata.labels[stackLabel] === stack.name)
+    .filter(({ resource }) => resource.metadata.owner === undefined)
     .filter(({ kind, resource }) => kind !== projectKind && !wanted.has(keyOf(kind, resource.metadata.name)))
     .map((item): Change => ({ action: "delete", existing: item }));
   return { stack: stack.name, project: stack.project, changes: [...changes, ...removed] };
@@ -90,8 +83,8 @@ function adopted(desired: Desired, existing: Resource): Desired {
   const spec = desired.kind.spec.parse(desired.spec) as JsonObject;
   const previous = existing.spec as JsonObject;
   if (desired.kind === instanceKind) spec.restarts = previous.restarts ?? 0;
-  if (desired.kind === networkKind && spec.cidr === undefined && previous.cidr !== undefined) {
-    spec.cidr = previous.cidr;
+  for (const field of settledFields(desired.kind)) {
+    if (spec[field] === undefined && previous[field] !== undefined) spec[field] = previous[field];
   }
   const source = previous.source;
   if (desired.upload && isJsonObject(source) && source.sha256 === desired.upload.sha256) {
@@ -151,35 +144,52 @@ function checkOwnership(
   }
 }
 
-/** Names that instances refer to must be in the stack or in the project. */
+/** What specs refer to must be in the stack or in the project. */
 function checkReferences(desired: readonly Desired[], byName: ReadonlyMap<string, Existing>): void {
   const fields = new Map<string, FieldError>();
-  const names = (kind: Kind) => [
-    ...desired.filter((other) => other.kind === kind).map((other) => other.name),
-    ...[...byName.values()].filter((item) => item.kind === kind).map((item) => item.resource.metadata.name),
-  ];
-  const check = (kind: Kind, title: string, name: string, where: string) => {
-    const known = names(kind);
-    if (known.includes(name)) return;
-    const guess = closest(name, known);
-    fields.set(`${where} ${name}`, {
-      path: where,
-      message: `there is no ${title} "${name}" in the stack or its project${guess ? `; did you mean "${guess}"?` : ""}`,
-      ...(known.length > 0 ? { allowed: [...new Set(known)].join(", ") } : {}),
-    });
-  };
-  for (const instance of desired) {
-    if (instance.kind !== instanceKind) continue;
-    const spec = instanceKind.spec.parse(instance.spec);
-    check(imageKind as Kind, "image", spec.image, instance.where);
-    for (const keyPair of spec.keyPairs) check(keyPairKind as Kind, "key pair", keyPair, instance.where);
-    if (spec.network !== "default") check(networkKind as Kind, "network", spec.network, instance.where);
+  const known = knownNames(desired, byName);
+  for (const one of desired) {
+    for (const { kind, name } of referencesOf(one.kind, one.spec)) {
+      const names = known.get(kind.name) ?? new Set();
+      if (names.has(name)) continue;
+      const guess = closest(name, names);
+      fields.set(`${one.where} ${kind.name} ${name}`, {
+        path: one.where,
+        message: `there is no ${kindTitle(kind)} "${name}" in the stack or its project${guess ? `; did you mean "${guess}"?` : ""}`,
+        ...(names.size > 0 ? { allowed: [...names].join(", ") } : {}),
+      });
+    }
   }
   if (fields.size > 0) {
     throw new StrataError("Invalid", "the stack names what does not exist; nothing was changed", {
       fields: [...fields.values()],
     });
   }
+}
+
+/** By kind. A network that divides itself has a subnet of its own name. */
+function knownNames(
+  desired: readonly Desired[],
+  byName: ReadonlyMap<string, Existing>,
+): Map<string, Set<string>> {
+  const known = new Map<string, Set<string>>();
+  const add = (kind: string, name: string) => {
+    known.set(kind, (known.get(kind) ?? new Set()).add(name));
+  };
+  const all = [
+    ...desired,
+    ...[...byName.values()].map(({ kind, resource }) => ({
+      kind,
+      name: resource.metadata.name,
+      spec: resource.spec,
+    })),
+  ];
+  for (const { kind, name, spec } of all) {
+    add(kind.name, name);
+    const divided = (spec as { subnets?: string }).subnets === "custom";
+    if (kind.name === networkKind.name && !divided) add("Subnet", name);
+  }
+  return known;
 }
 
 /**

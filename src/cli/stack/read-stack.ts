@@ -5,7 +5,8 @@ import { type Host, hostKind } from "../../kinds/host.ts";
 import type { Kind } from "../../kinds/kind.ts";
 import { projectKind } from "../../kinds/project.ts";
 import { follow, type Patience, retrying } from "../watching.ts";
-import { type Existing, stackKinds } from "./plan-stack.ts";
+import type { Existing } from "./plan-stack.ts";
+import { stackKinds } from "./stack-kinds.ts";
 
 /** The project, if there, and all resources of the stack's kinds in it. */
 export async function readProject(client: Client, project: string, limits: Patience): Promise<Existing[]> {

@@ -5,7 +5,16 @@
 import { z } from "zod";
 import { StrataError } from "../../core/errors.ts";
 import { parseMib, sizeRule } from "../../core/units.ts";
+import { addressKind } from "../../kinds/address.ts";
+import { applicationSchema, metadataServiceSchema } from "../../kinds/instance.ts";
 import { nameSchema } from "../../kinds/kind.ts";
+import { networkKind } from "../../kinds/network.ts";
+import { networkInterfaceKind } from "../../kinds/network-interface.ts";
+import { peeringKind } from "../../kinds/peering.ts";
+import { publishedPortKind } from "../../kinds/published-port.ts";
+import { routeTableKind } from "../../kinds/route-table.ts";
+import { securityGroupKind } from "../../kinds/security-group.ts";
+import { subnetKind } from "../../kinds/subnet.ts";
 
 /** Limits of one stack. */
 export const stackLimits = {
@@ -78,6 +87,12 @@ const instanceEntry = z.strictObject({
   disk: size.optional(),
   maxProcesses: z.number().optional(),
   network: z.string().optional(),
+  subnet: z.string().optional(),
+  ipAddress: z.string().optional(),
+  ipv6Address: z.string().optional(),
+  securityGroups: z.array(z.string()).optional(),
+  metadata: metadataServiceSchema.optional(),
+  application: applicationSchema.optional(),
   /** Text, or `{file: PATH}`. */
   userData: z
     .preprocess(
@@ -97,13 +112,30 @@ const instanceEntry = z.strictObject({
 export type InstanceEntry = z.infer<typeof instanceEntry>;
 export type ImageEntry = z.infer<typeof imageEntry>;
 
+/** Resources by name, written as the API has them; `name:` alone takes all defaults. */
+function section<Spec>(spec: z.ZodType<Spec>) {
+  return z
+    .record(
+      z.string(),
+      z.preprocess((value) => value ?? {}, spec),
+    )
+    .default({});
+}
+
 export const stackSchema = z.strictObject({
   stack: nameSchema,
   /** Left out: a project of the stack's name, made and removed with it. */
   project: nameSchema.optional(),
   images: z.record(z.string(), imageEntry).default({}),
   keyPairs: z.record(z.string(), keyPairEntry).default({}),
-  networks: z.record(z.string(), z.strictObject({ cidr: z.string().optional() })).default({}),
+  networks: section(networkKind.spec),
+  peerings: section(peeringKind.spec),
+  routeTables: section(routeTableKind.spec),
+  subnets: section(subnetKind.spec),
+  securityGroups: section(securityGroupKind.spec),
   instances: z.record(z.string(), instanceEntry).default({}),
+  networkInterfaces: section(networkInterfaceKind.spec),
+  addresses: section(addressKind.spec),
+  publishedPorts: section(publishedPortKind.spec),
 });
 export type Stack = z.infer<typeof stackSchema>;
