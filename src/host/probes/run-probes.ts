@@ -7,6 +7,7 @@ import type { Cgroups } from "../cgroups.ts";
 import type { HostConfig } from "../host-config.ts";
 import { readPackages } from "../packages.ts";
 import { cgroupFindings, readCgroups } from "./cgroup-findings.ts";
+import { connectivityFindings, readConnectivity } from "./connectivity.ts";
 import { cpuFindings, readCpu } from "./cpu.ts";
 import { type Finding, type FindingArea, findingAreas } from "./finding.ts";
 import { HostFiles } from "./host-files.ts";
@@ -44,7 +45,10 @@ export async function runProbes(options: ProbeOptions): Promise<Finding[]> {
     kernel: async () => kernelFindings(await readKernel(files)),
     cgroups: async () => cgroupFindings(await readCgroups(options.openCgroups, config.namespace)),
     storage: async () => storageFindings(await readStorage(files, config, signal)),
-    network: async () => networkFindings(await readNetwork(files, config, signal)),
+    network: async () => [
+      ...networkFindings(await readNetwork(files, config, signal)),
+      ...(await connectivity(options, files)),
+    ],
     packages: async () => packageFindings(await readPackageFacts(await readPackages(), signal)),
     security: async () => securityFindings(await readKernel(files)),
     time: async () => timeFindings(await readTime(files)),
@@ -55,6 +59,16 @@ export async function runProbes(options: ProbeOptions): Promise<Finding[]> {
     findings.push(...(await probes[area]().catch((cause) => [failedProbe(area, cause)])));
   }
   return findings;
+}
+
+/** Nothing without root: the parts were not tried either, and that finding says so. */
+async function connectivity({ openCgroups, signal }: ProbeOptions, files: HostFiles): Promise<Finding[]> {
+  if (process.getuid?.() !== 0) return [];
+  try {
+    return connectivityFindings(await readConnectivity(files, openCgroups, signal));
+  } catch (cause) {
+    return [failedProbe("network", cause)];
+  }
 }
 
 function failedProbe(area: FindingArea, cause: unknown): Finding {
