@@ -9,13 +9,36 @@ import { canonicalJson, type Json } from "../src/core/json.ts";
 import { FakeWorld, type FakeWorldOptions } from "../src/drivers/fake/fake-world.ts";
 import type { Disks } from "../src/host/disks/disks.ts";
 import type { ImageStore, StoredImage } from "../src/host/images/image-store.ts";
-import type { Networks, Reservation } from "../src/host/networks/networks.ts";
+import type {
+  CardPolicy,
+  NetworkAttachment,
+  NetworkPolicy,
+  NetworkRequest,
+  Networks,
+} from "../src/host/networks/networks.ts";
 import type { ImageSource } from "../src/kinds/image.ts";
 
 export interface FakeNetwork {
-  cidr: string;
-  reservations: Map<string, Reservation>;
+  request: NetworkRequest;
+  /** What is in force. */
+  policy: NetworkPolicy;
+  hostAddress: string;
 }
+
+export function fakeNetwork(change: Partial<NetworkRequest> = {}): FakeNetwork {
+  const request = {
+    uid: "",
+    cidr: "",
+    domain: "",
+    hostRoute: false,
+    internet: true,
+    subnets: [],
+    peerings: [],
+  };
+  return { request: { ...request, ...change }, policy: emptyPolicy, hostAddress: "" };
+}
+
+const emptyPolicy: NetworkPolicy = { cards: [], groups: [], publishedPorts: [], addresses: [] };
 
 export class FakeHost {
   readonly name: string;
@@ -30,6 +53,9 @@ export class FakeHost {
   /** Sources that cannot be made, by their canonical JSON. */
   readonly badSources = new Map<string, StrataError>();
   builds = 0;
+  /** Called after each policy that comes into force. */
+  onPolicy: (network: string, policy: NetworkPolicy) => void = () => {};
+  #uplinks = 0;
   #networkListeners = new Set<(uid: string) => void>();
 
   constructor(name: string, clock: Clock, options: Omit<FakeWorldOptions, "clock"> = {}) {
@@ -79,18 +105,21 @@ export class FakeHost {
   };
 
   readonly networks: Networks = {
-    ensure: async ({ uid, cidr, gateway }) => {
-      const known = this.bridges.get(uid);
-      if (!known) this.bridges.set(uid, { cidr, reservations: new Map() });
-      return { netns: `/run/netns/${uid}`, bridge: "br0", mtu: 1500, prefixLength: 24, gateway };
+    ensure: async (request) => {
+      const known = this.bridges.get(request.uid);
+      if (known) known.request = request;
+      else {
+        this.#uplinks++;
+        const hostAddress = `100.64.${this.#uplinks >> 7}.${(this.#uplinks << 1) & 255}`;
+        this.bridges.set(request.uid, { request, policy: emptyPolicy, hostAddress });
+      }
+      return attachmentOf(request, this.bridges.get(request.uid)?.hostAddress ?? "");
     },
-    reserve: async (network, reservation) => {
-      const bridge = this.bridges.get(network);
-      if (!bridge) throw new StrataError("NotFound", `there is no network ${network} on host ${this.name}`);
-      bridge.reservations.set(reservation.uid, reservation);
-    },
-    release: async (network, uid) => {
-      this.bridges.get(network)?.reservations.delete(uid);
+    apply: async (uid, policy) => {
+      const network = this.bridges.get(uid);
+      if (!network) throw new StrataError("NotFound", `there is no network ${uid} on host ${this.name}`);
+      network.policy = structuredClone(policy) as NetworkPolicy;
+      this.onPolicy(uid, policy);
     },
     remove: async (uid) => {
       this.bridges.delete(uid);
@@ -98,6 +127,13 @@ export class FakeHost {
     list: async () => [...this.bridges.keys()],
     events: (signal) => this.#networkEvents(signal),
   };
+
+  /** All cards in force, with the uid of the network of each. */
+  cards(): { network: string; card: CardPolicy }[] {
+    return [...this.bridges].flatMap(([network, { policy }]) =>
+      policy.cards.map((card) => ({ network, card })),
+    );
+  }
 
   /** As if somebody deleted the namespace. */
   breakNetwork(uid: string): void {
@@ -130,6 +166,23 @@ export class FakeHost {
       this.#networkListeners.delete(listener);
     }
   }
+}
+
+function attachmentOf(request: NetworkRequest, hostAddress: string): NetworkAttachment {
+  return {
+    netns: `/run/netns/${request.uid}`,
+    mtu: request.mtu ?? 1500,
+    hostAddress,
+    subnets: request.subnets.map((subnet) => ({
+      name: subnet.name,
+      bridge: `br${subnet.index}`,
+      prefixLength: Number(subnet.cidr.split("/")[1]),
+      gateway: subnet.gateway,
+      ...(subnet.ipv6Gateway === undefined
+        ? {}
+        : { ipv6: { prefixLength: 64, gateway: subnet.ipv6Gateway } }),
+    })),
+  };
 }
 
 function imageOf(source: ImageSource): StoredImage {

@@ -21,7 +21,10 @@ export class Invariants {
     this.#services = services;
     this.#hosts = hosts;
     this.#users = users;
-    for (const host of hosts) this.#watchWorld(host);
+    for (const host of hosts) {
+      this.#watchWorld(host);
+      this.#watchPolicies(host);
+    }
   }
 
   /** @throws Error naming what does not hold. */
@@ -29,6 +32,7 @@ export class Invariants {
     const instances = await this.#instances();
     await this.#checkMemory(instances);
     this.#checkAddresses();
+    this.#checkCards(instances);
     for (const { metadata, status } of instances) {
       if (status.handle !== undefined) this.#recorded.add(metadata.uid);
     }
@@ -54,10 +58,12 @@ export class Invariants {
     }
   }
 
-  #watchWorld({ name, machine: { world } }: SimulatedHost): void {
+  #watchWorld(host: SimulatedHost): void {
+    const { name, machine } = host;
+    const { world } = machine;
     const run = world.run.bind(world);
     world.run = (uid) => {
-      if (world.guests.get(uid)?.state !== "running") this.#checkStart(uid, name);
+      if (world.guests.get(uid)?.state !== "running") this.#checkStart(uid, host);
       run(uid);
     };
     const end = world.end.bind(world);
@@ -77,8 +83,52 @@ export class Invariants {
     };
   }
 
-  #checkStart(uid: string, host: string): void {
+  /** An address in force twice in one network would lead to one of two guests. */
+  #watchPolicies({ name, machine }: SimulatedHost): void {
+    machine.onPolicy = (network, { cards }) => {
+      const seen = new Map<string, string>();
+      for (const { uid, ipAddress, ipv6Address = uid, macAddress, port } of cards) {
+        for (const address of [ipAddress, ipv6Address, macAddress, port]) {
+          const other = seen.get(address);
+          if (other !== undefined) {
+            this.#breaches.push(
+              `cards ${uid} and ${other} of network ${network} on ${name} share ${address}`,
+            );
+          }
+          seen.set(address, uid);
+        }
+      }
+    };
+  }
+
+  /** Without its card in force, a guest that starts could say that it is somebody else. */
+  #checkCardsOf(uid: string, { name, machine }: SimulatedHost): void {
+    const inForce = new Set(
+      machine.cards().map(({ network, card }) => cardText(`/run/netns/${network}`, card)),
+    );
+    for (const nic of machine.world.guests.get(uid as never)?.spec.nics ?? []) {
+      const text = cardText(nic.netns, { ...nic, ipv6Address: nic.ipv6?.address });
+      if (!inForce.has(text))
+        this.#breaches.push(`guest ${uid} starts on ${name} before its card is in force`);
+    }
+  }
+
+  /** Once an instance is gone its addresses are the next one's. */
+  #checkCards(instances: readonly Instance[]): void {
+    const known = new Set<string>(instances.map(({ metadata }) => metadata.uid));
+    for (const { name, machine } of this.#hosts) {
+      for (const { card } of machine.cards()) {
+        if (card.hostname !== undefined && !known.has(card.uid)) {
+          this.#breaches.push(`the card of ${card.hostname} (${card.uid}) is left in force on ${name}`);
+        }
+      }
+    }
+  }
+
+  #checkStart(uid: string, simulated: SimulatedHost): void {
+    const host = simulated.name;
     this.starts++;
+    this.#checkCardsOf(uid, simulated);
     const home = this.#homes.get(uid);
     if (home !== undefined && home !== host)
       this.#breaches.push(`guest ${uid} ran on ${home} and starts on ${host}`);
@@ -137,4 +187,11 @@ export class Invariants {
     const page = await this.#services.resources.list(systemPrincipal, instanceKind, { limit: 1000 });
     return page.items as Instance[];
   }
+}
+
+function cardText(
+  netns: string,
+  card: { port: string; macAddress: string; ipAddress: string; ipv6Address?: string | undefined },
+): string {
+  return [netns, card.port, card.macAddress, card.ipAddress, card.ipv6Address].join(" ");
 }

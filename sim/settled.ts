@@ -3,6 +3,7 @@ import { type Image, imageKind } from "../src/kinds/image.ts";
 import { type Instance, instanceKind } from "../src/kinds/instance.ts";
 import type { Kind, Resource } from "../src/kinds/kind.ts";
 import { networkKind } from "../src/kinds/network.ts";
+import { type NetworkInterface, networkInterfaceKind } from "../src/kinds/network-interface.ts";
 import { projectKind } from "../src/kinds/project.ts";
 import { volumeKind } from "../src/kinds/volume.ts";
 import { systemPrincipal } from "../src/services/principal.ts";
@@ -13,12 +14,13 @@ import type { SimulatedHost } from "./simulated-host.ts";
 export async function unsettled(services: Services, hosts: readonly SimulatedHost[]): Promise<string[]> {
   const list = async <R extends Resource>(kind: unknown) =>
     (await services.resources.list(systemPrincipal, kind as Kind, { limit: 1000 })).items as R[];
-  const [instances, images, networks, volumes, projects, machines] = await Promise.all([
+  const [instances, images, networks, volumes, projects, interfaces, machines] = await Promise.all([
     list<Instance>(instanceKind),
     list<Image>(imageKind),
     list(networkKind),
     list(volumeKind),
     list(projectKind),
+    list<NetworkInterface>(networkInterfaceKind),
     list<Resource<unknown, { state: string }>>(hostKind),
   ]);
   const problems: string[] = [];
@@ -35,7 +37,7 @@ export async function unsettled(services: Services, hosts: readonly SimulatedHos
       problems.push(`image ${image.metadata.name} is ${image.status.state}`);
   }
   for (const instance of instances) problems.push(...instanceProblems(instance, hosts));
-  for (const host of hosts) problems.push(...leaks(host, instances, volumes, networks));
+  for (const host of hosts) problems.push(...leaks(host, instances, volumes, networks, interfaces));
   return problems;
 }
 
@@ -55,10 +57,8 @@ function instanceProblems(instance: Instance, hosts: readonly SimulatedHost[]): 
   }
   if (status.state !== "running" || !ready) return [told];
   if (guest?.state !== "running") return [`${told}, and its guest does not run`];
-  const reserved = [...host.machine.bridges.values()].some(({ reservations }) =>
-    reservations.has(metadata.uid),
-  );
-  return reserved ? [] : [`${told}, and its address is not reserved`];
+  const inForce = host.machine.cards().some(({ card }) => card.uid === metadata.uid);
+  return inForce ? [] : [`${told}, and its network card is not in force`];
 }
 
 function leaks(
@@ -66,6 +66,7 @@ function leaks(
   instances: readonly Instance[],
   volumes: readonly Resource[],
   networks: readonly Resource[],
+  interfaces: readonly Resource[],
 ): string[] {
   const here = new Set(
     instances.filter(({ status }) => status.host === name).map(({ metadata }) => metadata.uid as string),
@@ -80,8 +81,10 @@ function leaks(
     ...strangers("guest", machine.world.guests.keys(), here),
     ...strangers("disk", machine.roots.keys(), knownVolumes),
     ...strangers("network", machine.bridges.keys(), knownNetworks),
-    ...[...machine.bridges.values()].flatMap((bridge) =>
-      strangers("reservation", bridge.reservations.keys(), here),
+    ...strangers(
+      "network card",
+      machine.cards().map(({ card }) => card.uid),
+      new Set([...here, ...known(interfaces)]),
     ),
   ];
 }

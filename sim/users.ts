@@ -10,6 +10,7 @@ import { projectKind } from "../src/kinds/project.ts";
 import { systemPrincipal } from "../src/services/principal.ts";
 import type { Services } from "../src/services/services.ts";
 import type { Chance } from "./chance.ts";
+import { fakeNetwork } from "./fake-host.ts";
 import type { SimulatedHost } from "./simulated-host.ts";
 
 interface UsersOptions {
@@ -192,7 +193,7 @@ export class Users {
       spec: { ...guest.spec, nics },
     });
     machine.roots.set(uid, "");
-    machine.bridges.set(uid, { cidr: "", reservations: new Map() });
+    machine.bridges.set(uid, fakeNetwork({ uid }));
     return machine.name;
   }
 

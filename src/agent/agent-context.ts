@@ -6,20 +6,15 @@ import type { GuestDriver } from "../drivers/driver.ts";
 import type { Disks } from "../host/disks/disks.ts";
 import type { ImageStore } from "../host/images/image-store.ts";
 import type { Networks } from "../host/networks/networks.ts";
-import type { Image } from "../kinds/image.ts";
-import type { Instance } from "../kinds/instance.ts";
-import type { KeyPair } from "../kinds/key-pair.ts";
-import type { Resource } from "../kinds/kind.ts";
-import type { Network } from "../kinds/network.ts";
-import type { Volume } from "../kinds/volume.ts";
-import type { CacheIndex } from "../reconcile/cache.ts";
 import type { RunnerHooks } from "../reconcile/runner.ts";
 import type { DriverTable } from "./driver-table.ts";
 import type { EventRecorder } from "./event-recorder.ts";
 import type { Connect } from "./instances/probes.ts";
+import type { GuestCards } from "./interfaces/guest-cards.ts";
 import type { Machine } from "./machine.ts";
-import type { NetworkAttachments } from "./network-attachments.ts";
-import type { ResourceView } from "./resource-view.ts";
+import type { NetworkAttachments } from "./networks/network-attachments.ts";
+import type { NetworkPolicies } from "./networks/network-policies.ts";
+import type { AgentViews } from "./views.ts";
 
 /** What the agent is given: the API and the host. */
 export interface AgentOptions {
@@ -53,25 +48,11 @@ export interface AgentContext
   signal: AbortSignal;
   drivers: DriverTable;
   attachments: NetworkAttachments;
+  policies: NetworkPolicies;
+  guestCards: GuestCards;
   events: EventRecorder;
   views: AgentViews;
   removeUnusedImages: boolean;
   connect: Connect;
   machine: Machine;
 }
-
-/** What the agent knows of the API: instances, images and volumes of this host; all networks and key pairs. */
-export interface AgentViews {
-  instances: ViewFor<Instance>;
-  images: ViewFor<Image>;
-  networks: ViewFor<Network>;
-  volumes: ViewFor<Volume>;
-  keyPairs: ViewFor<KeyPair>;
-  /** Keys of instances by the key of their network, and of their image. */
-  instancesByNetwork: CacheIndex<Instance>;
-  instancesByImage: CacheIndex<Instance>;
-  /** Keys of volumes by the uid of their owner. */
-  volumesByOwner: CacheIndex<Volume>;
-}
-
-type ViewFor<R> = R extends Resource<infer S, infer T> ? ResourceView<S, T> : never;

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { type AgentBench, agentBench } from "../../sim/agent-bench.ts";
+import { fakeNetwork } from "../../sim/fake-host.ts";
 import { StrataError } from "../core/errors.ts";
 import { canonicalJson } from "../core/json.ts";
 import { settle } from "../core/virtual-clock.ts";
@@ -53,8 +54,10 @@ test("an instance comes to run: image, network, disk, guest, and all is recorded
   expect(image.status).toMatchObject({ state: "ready", host: "alpha", os: "Simulated" });
   const network = await bench.client.require(networkKind, { project: "default", name: "default" });
   expect(network.status.state).toBe("ready");
-  const reservations = bench.host.bridges.get(network.metadata.uid)?.reservations;
-  expect(reservations?.get(web.metadata.uid)).toMatchObject({
+  const cards = bench.host.bridges.get(network.metadata.uid)?.policy.cards ?? [];
+  expect(cards).toHaveLength(1);
+  expect(cards[0]).toMatchObject({
+    uid: web.metadata.uid,
     hostname: "web",
     ipAddress: web.status.nic?.ipAddress,
     macAddress: web.status.nic?.macAddress,
@@ -185,7 +188,7 @@ test("deletion takes everything away, addresses and disk included", async () => 
   await bench.waitFor("web is gone", isGone("web"));
   const { host } = bench;
   expect([host.world.guests.size, host.roots.size]).toEqual([0, 0]);
-  expect([...host.bridges.values()].flatMap((bridge) => [...bridge.reservations.keys()])).toEqual([]);
+  expect(host.cards()).toEqual([]);
   const volumes = await bench.client.list(volumeKind, {});
   expect(volumes.items).toEqual([]);
   await bench.clock.advance(600);
@@ -329,13 +332,13 @@ test("where the image store is its own, what an image was made into goes with it
   expect(bench.host.storedImages.size).toBe(0);
 });
 
-test("a network that broke is made again, with the reservations of those in it", async () => {
+test("a network that broke is made again, with the cards of those in it", async () => {
   const web = await runWeb();
   const [uid = ""] = bench.host.bridges.keys();
   bench.host.breakNetwork(uid);
   await bench.waitFor("the network is back", () => bench.host.bridges.has(uid));
-  await bench.waitFor("its reservations too", () =>
-    Boolean(bench.host.bridges.get(uid)?.reservations.has(web.metadata.uid)),
+  await bench.waitFor("its cards too", () =>
+    bench.host.cards().some(({ network, card }) => network === uid && card.uid === web.metadata.uid),
   );
 });
 
@@ -346,7 +349,7 @@ test("what no resource knows is removed, after a grace, and nothing else", async
   const stray = "zzzzzzzzzzzzzzzz" as typeof web.metadata.uid;
   if (guest) host.world.guests.set(stray, { ...structuredClone(guest), state: "running", runId: "stray" });
   host.roots.set("yyyyyyyyyyyyyyyy", "");
-  host.bridges.set("xxxxxxxxxxxxxxxx", { cidr: "", reservations: new Map() });
+  host.bridges.set("xxxxxxxxxxxxxxxx", fakeNetwork());
   await bench.stopAgent();
   bench.startAgent();
   await bench.clock.advance(30_000);

@@ -9,16 +9,9 @@
  */
 import { describeError } from "../core/errors.ts";
 import { hostKind } from "../kinds/host.ts";
-import { imageKind } from "../kinds/image.ts";
-import { instanceKind } from "../kinds/instance.ts";
-import { keyPairKind } from "../kinds/key-pair.ts";
-import { resourceKey } from "../kinds/keys.ts";
-import { networkKind } from "../kinds/network.ts";
-import { volumeKind } from "../kinds/volume.ts";
-import { CacheIndex } from "../reconcile/cache.ts";
 import { type RunnerOptions, runReconciler } from "../reconcile/runner.ts";
 import { untilAborted } from "../reconcile/until-aborted.ts";
-import type { AgentContext, AgentOptions, AgentViews } from "./agent-context.ts";
+import type { AgentContext, AgentOptions } from "./agent-context.ts";
 import { DriverTable } from "./driver-table.ts";
 import { EventRecorder } from "./event-recorder.ts";
 import { createFingerprintReconciler } from "./host/fingerprints.ts";
@@ -26,13 +19,17 @@ import { runHeartbeat } from "./host/heartbeat.ts";
 import { createHostReconciler, registerHost } from "./host/host.ts";
 import { createImageReconciler } from "./images/images.ts";
 import { createInstanceReconciler } from "./instances/instances.ts";
+import { GuestCards } from "./interfaces/guest-cards.ts";
+import { createInterfaceReconciler } from "./interfaces/interfaces.ts";
 import { thisMachine } from "./machine.ts";
-import { NetworkAttachments } from "./network-attachments.ts";
+import { NetworkAttachments } from "./networks/network-attachments.ts";
+import { NetworkPolicies } from "./networks/network-policies.ts";
 import { createNetworkReconciler } from "./networks/networks.ts";
 import { createOrphanReconciler } from "./orphans/orphans.ts";
-import { ResourceView, specChanged } from "./resource-view.ts";
+import { createAddressReconciler, createPortReconciler } from "./publishing/publishing.ts";
 import { runSessions } from "./sessions/sessions.ts";
 import { tcpConnect } from "./tcp-connect.ts";
+import { createViews, feedsOf } from "./views.ts";
 import { createVolumeReconciler } from "./volumes/volumes.ts";
 
 export type { AgentOptions } from "./agent-context.ts";
@@ -56,7 +53,7 @@ async function runAgent(options: AgentOptions, outer: AbortSignal): Promise<void
   const context = createContext(options, abort.signal);
   const { views, images, signal } = context;
   try {
-    const feeds = [views.instances, views.images, views.networks, views.volumes, views.keyPairs];
+    const feeds = feedsOf(views);
     const feeding = feeds.map((view) => view.run(signal));
     await images.recover();
     await Promise.race([Promise.all(feeds.map((view) => view.whenSynced())), untilAborted(signal)]);
@@ -99,6 +96,9 @@ function startRooms(context: AgentContext, options: AgentOptions): Promise<void>
     runReconciler(host, shared, signal),
     runReconciler(fingerprints, shared, signal),
     runReconciler(createNetworkReconciler(context), shared, signal),
+    runReconciler(createInterfaceReconciler(context), shared, signal),
+    runReconciler(createAddressReconciler(context), shared, signal),
+    runReconciler(createPortReconciler(context), shared, signal),
     runReconciler(
       instances,
       { ...shared, backoff: { minMs: 1_000, maxMs: 60_000 }, resyncMs: 5 * 60_000 },
@@ -119,39 +119,21 @@ function startRooms(context: AgentContext, options: AgentOptions): Promise<void>
 function createContext(options: AgentOptions, signal: AbortSignal): AgentContext {
   const { drivers, machine, connect, removeUnusedImages = false, ...rest } = options;
   const logger = options.logger.child({ host: options.hostName });
-  const { client, clock, random } = options;
+  const { client, clock, random, networks } = options;
+  const views = createViews(options);
+  const attachments = new NetworkAttachments(networks);
   return {
     ...rest,
     logger,
     signal,
     drivers: new DriverTable(drivers),
-    attachments: new NetworkAttachments(options.networks),
+    attachments,
+    policies: new NetworkPolicies({ views, networks, attachments, signal }),
+    guestCards: new GuestCards(),
     events: new EventRecorder({ client, clock, random, logger }, signal),
-    views: createViews(options),
+    views,
     removeUnusedImages,
     connect: connect ?? tcpConnect(clock),
     machine: machine ?? thisMachine(),
-  };
-}
-
-function createViews(options: AgentOptions): AgentViews {
-  const { client, clock, logger, hostName } = options;
-  const parts = { client, clock, logger };
-  const mine = { ...parts, filter: { host: hostName }, relevant: specChanged };
-  const instances = new ResourceView({ ...mine, kind: instanceKind });
-  const volumes = new ResourceView({ ...mine, kind: volumeKind });
-  return {
-    instances,
-    images: new ResourceView({ ...mine, kind: imageKind }),
-    networks: new ResourceView({ ...parts, kind: networkKind, relevant: specChanged }),
-    volumes,
-    keyPairs: new ResourceView({ ...parts, kind: keyPairKind, relevant: specChanged }),
-    instancesByNetwork: new CacheIndex(instances, ({ metadata, spec }) =>
-      resourceKey(networkKind, { project: metadata.project ?? "", name: spec.network }),
-    ),
-    instancesByImage: new CacheIndex(instances, ({ metadata, spec }) =>
-      resourceKey(imageKind, { project: metadata.project ?? "", name: spec.image }),
-    ),
-    volumesByOwner: new CacheIndex(volumes, (volume) => volume.metadata.owner?.uid),
   };
 }

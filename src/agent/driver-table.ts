@@ -21,6 +21,10 @@ export class DriverTable {
     return this.#drivers.values();
   }
 
+  find(name: string): GuestDriver | undefined {
+    return this.#drivers.get(name);
+  }
+
   /** @throws Unavailable when this host has no such driver. */
   require(name: string): GuestDriver {
     const driver = this.#drivers.get(name);
@@ -48,7 +52,7 @@ export class DriverTable {
 
   /** For a new guest: the driver that spec names, or the first that can run the type. */
   choose(spec: Pick<InstanceSpec, "type" | "driver">): DriverChoice {
-    const candidates = spec.driver === undefined ? [...this.#drivers.keys()] : [spec.driver];
+    const candidates = spec.driver === undefined ? this.#forAnyone() : [spec.driver];
     const reasons: string[] = [];
     for (const name of candidates) {
       const problem = this.#problem(name, spec.type);
@@ -57,6 +61,11 @@ export class DriverTable {
     }
     const why = reasons.length > 0 ? reasons.join("; ") : "it has no drivers";
     return { missing: `this host cannot run a ${spec.type} (${why})` };
+  }
+
+  /** Names of those that an instance need not name. */
+  #forAnyone(): string[] {
+    return [...this.#drivers.values()].filter(({ root }) => root !== "image").map(({ name }) => name);
   }
 
   #problem(name: string, type: InstanceSpec["type"]): string | undefined {

@@ -2,12 +2,12 @@ import { connect } from "node:net";
 import type { Clock } from "../core/clock.ts";
 import type { Connect } from "./instances/probes.ts";
 
-/** Asks over TCP from the host, which routes into every virtual network. */
+/** Asks over TCP from the host, whose routing follows the address that is connected from. */
 export function tcpConnect(clock: Clock): Connect {
-  return (address, port, timeoutMs, signal) =>
+  return ({ address, port, from }, timeoutMs, signal) =>
     new Promise((resolve, reject) => {
       if (signal.aborted) return reject(signal.reason);
-      const socket = connect({ host: address, port });
+      const socket = connect({ host: address, port, localAddress: from });
       const finish = (settle: () => void) => {
         cancelTimer();
         signal.removeEventListener("abort", onAbort);

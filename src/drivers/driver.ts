@@ -30,6 +30,16 @@ export type GuestRoot =
       format: "qcow2" | "raw";
       /** Direct kernel boot; without it the disk boots by itself (firmware and boot loader). */
       boot?: { kernel: string; initrd?: string; commandLine: string };
+    }
+  | {
+      type: "image";
+      /** Of the image; the same digest is the same content for ever. */
+      digest: string;
+      /** The image's root tree, shared and read-only: the driver makes a root of the guest's own from it. */
+      path: string;
+      /** Owners in the tree are shifted by this; idCount ids follow. */
+      idBase: number;
+      idCount: number;
     };
 
 /** One network card. The port exists nowhere before `start` and goes away with the guest. */
@@ -89,6 +99,8 @@ export interface ObservedGuest<Handle> {
   runId?: string;
   /** The main process on the host, while running. */
   pid?: number;
+  /** While running, of guests that have a health check of the driver's. */
+  health?: "starting" | "healthy" | "unhealthy";
 }
 
 export interface ExecRequest {
@@ -163,6 +175,11 @@ export interface Cards<Handle> {
 export interface GuestDriver<Config = JsonObject, Handle extends JsonObject = JsonObject> {
   readonly name: string;
   readonly config: z.ZodType<Config>;
+  /**
+   * `image`: its guests get a root of that type and keep what they write by themselves; such a driver is used only for
+   * instances that name it. Default: a root of their own, prepared before `create`.
+   */
+  readonly root?: "image";
   /** Written into each handle as `version`; a driver reads its own and the one before. */
   readonly handleVersion: number;
   /** What this host can really do, proven by doing it. */

@@ -160,6 +160,8 @@ export const instanceStatusSchema = z.strictObject({
   driver: z.string().optional(),
   /** The driver's own; recorded before the guest starts. */
   handle: jsonSchema.optional(),
+  /** What the running guest really has: spec's may take effect with the next start only. */
+  size: z.strictObject({ cpus: z.int().min(1), memoryMib: z.int().min(1) }).optional(),
   /** The content the root disk was made from. */
   imageDigest: z.string().optional(),
   observedGeneration: z.int().min(0),
@@ -172,7 +174,10 @@ export const instanceStatusSchema = z.strictObject({
   startedAt: z.string().optional(),
   nextStartAt: z.string().optional(),
   progress: progressSchema.optional(),
-  /** `Ready`: every service of spec accepts connections. */
+  /**
+   * `Ready`: every service of spec accepts connections, and the health check succeeds. `RestartNeeded`, while it is so:
+   * a changed size takes effect with the next start only.
+   */
   conditions: z.array(conditionSchema),
 });
 export type InstanceStatus = z.infer<typeof instanceStatusSchema>;

@@ -37,6 +37,8 @@ export const networkInterfaceKind = defineKind({
     /** Of the instance it is plugged into or has yet to leave. */
     host: z.string().optional(),
     instance: z.string().optional(),
+    /** Which one of that instance's cards it is, while it is plugged in: 1 for `eth1`. The instance's own is 0. */
+    device: z.int().min(1).optional(),
     observedGeneration: z.int().min(0),
   }),
   initialStatus: () => ({ state: "available" as const, message: "", observedGeneration: 0 }),

@@ -3,18 +3,21 @@
  * running beside the next when it fails.
  */
 
-import { StrataError } from "../../core/errors.ts";
-import type { GuestNic, GuestSpec } from "../../drivers/driver.ts";
-import type { NetworkAttachment } from "../../host/networks/networks.ts";
+import { hasCode, StrataError } from "../../core/errors.ts";
+import type { GuestDriver, GuestNic, GuestRoot, GuestSpec } from "../../drivers/driver.ts";
 import { renderSeed } from "../../host/seed.ts";
-import { instanceKind } from "../../kinds/instance.ts";
+import { type Instance, instanceKind } from "../../kinds/instance.ts";
 import type { Ref } from "../../kinds/keys.ts";
+import type { NetworkInterface } from "../../kinds/network-interface.ts";
 import { volumeKind } from "../../kinds/volume.ts";
 import type { AgentContext } from "../agent-context.ts";
+import { furtherNic, joinNetwork, ownNic } from "../interfaces/cards.ts";
+import { domainOf } from "../networks/request.ts";
 import type { InstanceMemory } from "./memory.ts";
 import type { InstanceAction } from "./world.ts";
 
 type Prepare = Extract<InstanceAction, { type: "prepare" }>;
+type Resize = Extract<InstanceAction, { type: "resize" }>;
 type Finalize = Extract<InstanceAction, { type: "finalize" }>;
 
 export async function executeInstanceAction(
@@ -23,21 +26,27 @@ export async function executeInstanceAction(
   action: InstanceAction,
   signal: AbortSignal,
 ): Promise<void> {
-  const { drivers, networks, disks } = context;
+  const { drivers, policies, disks } = context;
   switch (action.type) {
     case "prepare":
       return prepare(context, memory, action, signal);
     case "start":
       memory.attempts.delete(action.uid);
-      await drivers.require(action.driver).start(action.handle, signal);
+      try {
+        await drivers.require(action.driver).start(action.handle, signal);
+      } finally {
+        context.guestCards.endStart(action.uid);
+      }
       memory.attempts.set(action.uid, { stage: "started" });
       return;
+    case "resize":
+      return resize(context, memory, action, signal);
     case "stop":
       return drivers.require(action.driver).stop(action.handle, { graceMs: action.graceMs }, signal);
     case "destroy":
       return drivers.require(action.driver).destroy(action.handle, signal);
     case "release":
-      return networks.release(action.network, action.uid);
+      return policies.releaseInstance(action.instance, signal);
     case "remove-disk":
       return disks.remove(action.volume.metadata.uid, signal);
     case "finalize":
@@ -53,83 +62,107 @@ async function prepare(
   action: Prepare,
   signal: AbortSignal,
 ): Promise<void> {
-  const { instance, volume, imageDigest } = action;
+  const { instance, imageDigest } = action;
   const { uid } = instance.metadata;
-  const disk = {
-    uid: volume.metadata.uid,
-    type: instance.spec.type,
-    sizeMib: volume.spec.sizeMib,
-    imageDigest,
-  };
-  const [attachment, root] = await both(
-    joinNetwork(context, action, signal),
-    context.disks.ensureRoot(disk, signal),
-  );
-  signal.throwIfAborted();
   const driver = context.drivers.require(action.driver);
-  const spec: GuestSpec = {
+  // Read now, not when the round began: from here on nobody adds or takes one until the guest runs.
+  const cards = recordedCards(context, instance);
+  context.guestCards.beginStart(
     uid,
-    title: `${instance.metadata.project ?? ""}/${instance.metadata.name}`,
-    hostname: instance.metadata.name,
-    type: instance.spec.type,
-    cpus: instance.spec.cpus,
-    memoryMib: instance.spec.memoryMib,
-    maxProcesses: instance.spec.maxProcesses,
-    root,
-    nics: [nicOf(action, attachment)],
-    seed: seedOf(action),
-    config: driver.config.parse({}),
-  };
-  const handle = await driver.create(spec, signal);
-  memory.attempts.set(uid, { stage: "prepared", driver: action.driver, handle, imageDigest });
-}
-
-async function joinNetwork(
-  context: AgentContext,
-  action: Prepare,
-  signal: AbortSignal,
-): Promise<NetworkAttachment> {
-  const { instance, network } = action;
-  const attachment = await context.attachments.attach(network, signal);
-  const { macAddress, ipAddress } = addressOf(action);
-  const { uid, name } = instance.metadata;
-  await context.networks.reserve(network.metadata.uid, { uid, hostname: name, macAddress, ipAddress });
-  return attachment;
-}
-
-function nicOf(action: Prepare, attachment: NetworkAttachment): GuestNic {
-  const { macAddress, ipAddress } = addressOf(action);
-  return {
-    name: "eth0",
-    macAddress,
-    ipAddress,
-    prefixLength: attachment.prefixLength,
-    gateway: attachment.gateway,
-    mtu: attachment.mtu,
-    netns: attachment.netns,
-    bridge: attachment.bridge,
-    port: `g-${action.instance.metadata.uid.slice(0, 12)}`,
-  };
-}
-
-function seedOf(action: Prepare): GuestSpec["seed"] {
-  const { instance, network, publicKeys } = action;
-  return renderSeed({
-    uid: instance.metadata.uid,
-    hostname: instance.metadata.name,
-    domain: network.status.domain ?? `${instance.metadata.project ?? "default"}.internal`,
-    publicKeys,
-    userData: instance.spec.userData,
-    nics: [addressOf(action)],
-  });
-}
-
-function addressOf({ instance }: Prepare): { macAddress: string; ipAddress: string } {
-  if (instance.status.nic) return instance.status.nic;
-  throw new StrataError(
-    "Internal",
-    `instance ${instance.metadata.name} has no address, and was planned to start`,
+    cards.map(({ metadata }) => metadata.uid),
   );
+  try {
+    const [nics, root] = await both(
+      joinNetworks(context, instance, cards, signal),
+      rootOf(context, driver, action, signal),
+    );
+    signal.throwIfAborted();
+    const { cpus, memoryMib } = instance.spec;
+    const handle = await driver.create(guestSpec(driver, action, nics, root), signal);
+    const size = { cpus, memoryMib };
+    memory.forgetSize(uid);
+    memory.attempts.set(uid, { stage: "prepared", driver: action.driver, handle, imageDigest, size });
+  } catch (error) {
+    context.guestCards.endStart(uid);
+    throw error;
+  }
+}
+
+function guestSpec(driver: GuestDriver, action: Prepare, nics: GuestNic[], root: GuestRoot): GuestSpec {
+  const { metadata, spec } = action.instance;
+  return {
+    uid: metadata.uid,
+    title: `${metadata.project ?? ""}/${metadata.name}`,
+    hostname: metadata.name,
+    type: spec.type,
+    cpus: spec.cpus,
+    memoryMib: spec.memoryMib,
+    maxProcesses: spec.maxProcesses,
+    root,
+    nics,
+    seed: renderSeed({
+      uid: metadata.uid,
+      hostname: metadata.name,
+      domain: domainOf(action.network),
+      publicKeys: action.publicKeys,
+      userData: spec.userData,
+      nics,
+    }),
+    config: driver.config.parse(spec.application ?? {}),
+  };
+}
+
+/** The further cards that the status of each says are the instance's, in the order of their devices. */
+function recordedCards({ views, hostName }: AgentContext, instance: Instance): NetworkInterface[] {
+  const { name } = instance.metadata;
+  const cards = [...views.interfacesByPlug.keysOf(views.instances.keyOf(instance))].flatMap((key) => {
+    const card = views.interfaces.get(key);
+    return card && card.spec.instance === name && card.status.host === hostName ? [card] : [];
+  });
+  return cards.sort((a, b) => (a.status.device ?? 0) - (b.status.device ?? 0));
+}
+
+/** All its cards, each in force in its network. */
+async function joinNetworks(
+  context: AgentContext,
+  instance: Instance,
+  cards: readonly NetworkInterface[],
+  signal: AbortSignal,
+): Promise<GuestNic[]> {
+  const nics = [ownNic(instance, await joinNetwork(context, instance, signal))];
+  for (const card of cards) nics.push(furtherNic(card, await joinNetwork(context, card, signal)));
+  return nics;
+}
+
+async function rootOf(
+  { disks, images }: AgentContext,
+  driver: GuestDriver,
+  { instance, volume, imageDigest }: Prepare,
+  signal: AbortSignal,
+): Promise<GuestRoot> {
+  if (driver.root === "image") {
+    return { type: "image", digest: imageDigest, ...(await images.containerTree(imageDigest, signal)) };
+  }
+  const { uid } = volume.metadata;
+  const { type } = instance.spec;
+  return disks.ensureRoot({ uid, type, sizeMib: volume.spec.sizeMib, imageDigest }, signal);
+}
+
+/** A size that this guest cannot have while it runs is no failure: it has it with the next start. */
+async function resize(
+  { drivers }: AgentContext,
+  memory: InstanceMemory,
+  { uid, driver, handle, size }: Resize,
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    await drivers.require(driver).resize?.apply(handle, size, signal);
+  } catch (error) {
+    if (!hasCode(error, "Unsupported")) throw error;
+    memory.refuseSize(uid, size, error instanceof StrataError ? error.message : "");
+    return;
+  }
+  memory.resized(uid, size);
 }
 
 /** The volume first: once the instance is gone, nothing leads to it any more. */

@@ -20,15 +20,20 @@ export type Gate =
 export const outsideReasons: ReadonlySet<string> = new Set(["ImageFailed", "ImageUnfit"]);
 
 export function openGate(world: InstanceWorld): Gate {
-  const { instance, network, volume, driver } = world;
+  const { instance, network, subnet, volume, driver } = world;
   if (!instance) return pending("NoInstance", "there is no such instance");
   const image = imageGate(world);
   if (!("imageDigest" in image)) return image;
   const { spec, status } = instance;
   if (!status.nic) return pending("NoAddress", "waiting for an address on its network");
-  if (!network?.status.cidr || !network.status.gateway || network.metadata.deletedAt) {
+  if (!network?.status.cidr || network.metadata.deletedAt) {
     return pending("NetworkNotReady", `waiting for the network "${spec.network}" to have a range`);
   }
+  if (!subnet?.status.gateway) {
+    return pending("SubnetNotReady", `waiting for the subnet "${status.nic.subnet}" to have a range`);
+  }
+  const [card] = world.unclaimedCards;
+  if (card !== undefined) return pending("CardNotReady", `waiting for the network interface "${card}"`);
   if (!volume) return pending("VolumeNotReady", "waiting for its root volume");
   const publicKeys: string[] = [];
   for (const name of spec.keyPairs) {

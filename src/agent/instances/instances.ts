@@ -11,10 +11,11 @@ import { Hints } from "../../reconcile/hints.ts";
 import type { Failure, Reconciler, Watch } from "../../reconcile/reconciler.ts";
 import type { AgentContext } from "../agent-context.ts";
 import { reportStatus } from "../report.ts";
+import { instanceKeyOf, networkKeyOf } from "../views.ts";
 import { executeInstanceAction } from "./execute.ts";
 import { reportFailure } from "./failure.ts";
 import { InstanceMemory } from "./memory.ts";
-import { observeInstance } from "./observe.ts";
+import { blank, observeInstance } from "./observe.ts";
 import { planInstance } from "./plan.ts";
 import { ServiceProbes } from "./probes.ts";
 import type { InstanceAction, InstanceReport, InstanceWorld } from "./world.ts";
@@ -42,6 +43,7 @@ class InstanceReconciler implements Reconciler<InstanceWorld, InstanceAction, In
         connect: context.connect,
         clock: context.clock,
         hint: (key) => this.#related.hint(key),
+        hostAddress: (network) => context.attachments.get(network)?.hostAddress,
       }),
     );
     context.signal.addEventListener("abort", () => this.#memory.probes.stop(), { once: true });
@@ -76,9 +78,12 @@ class InstanceReconciler implements Reconciler<InstanceWorld, InstanceAction, In
   ): Promise<void> {
     const { instance } = world;
     if (!instance) return;
-    const { client, views, events } = this.#context;
+    const { client, views, events, guestCards } = this.#context;
     const { uid, deletedAt } = instance.metadata;
-    if (report.status.state !== "starting") this.#memory.attempts.delete(uid);
+    if (report.status.state !== "starting") {
+      this.#memory.attempts.delete(uid);
+      guestCards.endStart(uid);
+    }
     try {
       const told = await reportStatus(client, instanceKind, views.instances, instance, report.status, signal);
       if (told) for (const event of report.events) events.record(instance, event);
@@ -156,6 +161,15 @@ class InstanceReconciler implements Reconciler<InstanceWorld, InstanceAction, In
     views.networks.onChange((key, next, previous) => {
       if (next?.status.cidr !== previous?.status.cidr) hintAll(views.instancesByNetwork.keysOf(key));
     });
+    views.subnets.onChange((_key, next, previous) => {
+      if (next?.status.gateway === undefined || previous?.status.gateway !== undefined) return;
+      hintAll(views.instancesByNetwork.keysOf(networkKeyOf(next)));
+    });
+    views.interfaces.onChange((_key, next, previous) => {
+      const key = next && instanceKeyOf(next);
+      if (key === undefined || next?.status.instance === previous?.status.instance) return;
+      if (views.instances.get(key)?.status.state !== "running") this.#related.hint(key);
+    });
     views.volumes.onChange((_key, next, previous) => {
       const owner = next?.metadata.owner?.uid;
       if (next && !previous && owner !== undefined && views.instances.byUid(owner)) {
@@ -175,10 +189,9 @@ class InstanceReconciler implements Reconciler<InstanceWorld, InstanceAction, In
 const emptyWorld = {
   image: undefined,
   network: undefined,
+  subnet: undefined,
   volume: undefined,
   publicKeys: new Map<string, string>(),
   driver: { missing: "" },
-  guest: undefined,
-  attempt: undefined,
-  probe: undefined,
+  ...blank,
 };

@@ -13,9 +13,9 @@ export async function observeInstance(
   const { views, hostName } = context;
   const instance = views.instances.get(key);
   const nothing = { key, hostName, instance: undefined, publicKeys: noKeys, driver: noDriver };
-  const absent = { image: undefined, network: undefined, volume: undefined, guest: undefined };
+  const absent = { image: undefined, network: undefined, subnet: undefined, volume: undefined };
   if (!instance || memory.isFinalized(instance.metadata.uid)) {
-    return { ...nothing, ...absent, attempt: undefined, probe: undefined };
+    return { ...nothing, ...absent, ...blank };
   }
   const { spec, metadata } = instance;
   const { uid, project = "" } = metadata;
@@ -23,19 +23,44 @@ export async function observeInstance(
   // A prepared guest was made by this process and not started since: there is nothing to see.
   const justMade = attempt?.stage === "prepared" && metadata.deletedAt === undefined;
   const [volumeKey] = views.volumesByOwner.keysOf(uid);
+  const { nic } = instance.status;
   return {
     key,
     hostName,
     instance,
     image: views.images.find({ project, name: spec.image }),
     network: views.networks.find({ project, name: spec.network }),
+    subnet: nic && views.subnets.find({ project, name: nic.subnet }),
+    unclaimedCards: unclaimedCards(context, key),
     volume: volumeKey === undefined ? undefined : views.volumes.get(volumeKey),
     publicKeys: publicKeysOf(context, instance),
     driver: context.drivers.choose(spec),
     guest: justMade ? undefined : await observeGuest(context, instance),
     attempt,
     probe: memory.probes.state(uid),
+    sizing: { ...memory.sizing(uid), live: liveSizes(context, instance) },
   };
+}
+
+/** Of an instance of which nothing is known. */
+export const blank = {
+  guest: undefined,
+  attempt: undefined,
+  probe: undefined,
+  unclaimedCards: [],
+  sizing: { applied: undefined, live: undefined, refused: undefined },
+} as const satisfies Partial<InstanceWorld>;
+
+function unclaimedCards({ views }: AgentContext, key: string): string[] {
+  return [...views.interfacesByWish.keysOf(key)].flatMap((cardKey) => {
+    const card = views.interfaces.get(cardKey);
+    const comes = card && card.status.instance === undefined && card.metadata.deletedAt === undefined;
+    return comes ? [card.metadata.name] : [];
+  });
+}
+
+function liveSizes({ drivers }: AgentContext, { status }: Instance): InstanceWorld["sizing"]["live"] {
+  return status.driver === undefined ? undefined : drivers.find(status.driver)?.resize?.live;
 }
 
 const noKeys: ReadonlyMap<string, string> = new Map();

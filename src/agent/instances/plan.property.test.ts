@@ -13,7 +13,15 @@ const maybe = <T>(arbitrary: fc.Arbitrary<T>) => fc.option(arbitrary, { nil: und
 const status: fc.Arbitrary<Partial<InstanceStatus>> = fc.record(
   {
     state: fc.constantFrom(...instanceStates),
-    reason: fc.constantFrom("Running", "PoweredOff", "Crashed", "ImageFailed", "StartFailed", "Restarting"),
+    reason: fc.constantFrom(
+      "Running",
+      "PoweredOff",
+      "Crashed",
+      "ImageFailed",
+      "StartFailed",
+      "Restarting",
+      "Unhealthy",
+    ),
     host: fc.constantFrom("alpha", "alpha", "alpha", "beta"),
     handle: fc.constantFrom(handle as InstanceStatus["handle"], undefined),
     imageDigest: fc.constantFrom(digest, undefined),
@@ -52,7 +60,7 @@ const world: fc.Arbitrary<InstanceWorld> = fc
     services: fc.constantFrom([], [{ name: "http", port: 80, protocol: "tcp" as const, path: "/" }]),
     attempt: fc.constantFrom<InstanceWorld["attempt"]>(
       undefined,
-      { stage: "prepared", driver: "fake", handle, imageDigest: digest },
+      { stage: "prepared", driver: "fake", handle, imageDigest: digest, size: { cpus: 1, memoryMib: 512 } },
       { stage: "started" },
     ),
     image: fc.constantFrom(

@@ -272,7 +272,7 @@ describe("deletion", () => {
     {
       name: "without a volume and a network",
       world: worldOf({ instance: instanceOf({ metadata: deleted }), volume: undefined, network: undefined }),
-      actions: ["finalize"],
+      actions: ["release", "finalize"],
       status,
     },
     {

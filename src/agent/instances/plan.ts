@@ -12,6 +12,7 @@ import type { Instance, InstanceStatus } from "../../kinds/instance.ts";
 import type { Plan } from "../../reconcile/reconciler.ts";
 import { idleConditions, probeTarget, runningConditions } from "./conditions.ts";
 import { openGate, outsideReasons } from "./gates.ts";
+import { planSize } from "./size.ts";
 import type { InstanceAction, InstanceEvent, InstanceReport, InstanceWorld, PlacedGuest } from "./world.ts";
 
 export type InstancePlan = Plan<InstanceAction, InstanceReport>;
@@ -58,14 +59,13 @@ function report(instance: Instance, change: Change, events: InstanceEvent[] = []
 }
 
 function planDeletion(world: InstanceWorld, instance: Instance, now: Instant): InstancePlan {
-  const { guest, network, volume } = world;
+  const { guest, volume } = world;
   const { status, metadata } = instance;
   const driver = guest?.driver ?? status.driver;
   const handle = guest?.observed.handle ?? asHandle(status.handle);
   const actions: InstanceAction[] = [];
   if (driver !== undefined && handle) actions.push({ type: "destroy", driver, handle });
-  const networkUid = network?.metadata.uid;
-  if (networkUid !== undefined) actions.push({ type: "release", network: networkUid, uid: metadata.uid });
+  actions.push({ type: "release", instance });
   if (volume) actions.push({ type: "remove-disk", volume });
   if (metadata.finalizers.includes("agent")) actions.push({ type: "finalize", instance, volume });
   const status_ = report(instance, {
@@ -101,6 +101,14 @@ function planRunning(
       actions: [{ type: "stop", driver: guest.driver, handle, graceMs: stopGraceMs }],
     };
   }
+  if (guest.observed.health === "unhealthy" && spec.restartPolicy !== "never") {
+    return planUnhealthy(world, instance, guest, now);
+  }
+  const sizes = planSize(instance, world.sizing, guest.driver);
+  const { driver } = guest;
+  const resize: InstanceAction[] = sizes.apply
+    ? [{ type: "resize", uid: instance.metadata.uid, driver, handle, size: sizes.apply }]
+    : [];
   const justStarted = status.state !== "running" || status.startedAt === undefined;
   const startedAt = justStarted ? toTimestamp(now) : (status.startedAt ?? toTimestamp(now));
   const ranMs = now - (fromTimestamp(startedAt) ?? now);
@@ -111,27 +119,60 @@ function planRunning(
       state: "running",
       reason: "Running",
       message: "",
-      driver: guest.driver,
+      driver,
       handle,
+      size: sizes.has,
       startedAt,
       recentCrashes: recovered ? 0 : status.recentCrashes,
-      conditions: runningConditions(world, now),
+      conditions: runningConditions(world, now, sizes.restartNeeded),
     },
-    justStarted ? [normal("Started", `the guest runs (driver ${guest.driver})`)] : [],
+    justStarted ? [normal("Started", `the guest runs (driver ${driver})`)] : [],
   );
   return {
     status: running,
-    actions: probeActions(world, instance),
+    actions: [...resize, ...probeActions(world, instance)],
     ...(status.recentCrashes > 0 && !recovered ? { recheckAfterMs: recoveredAfterMs - ranMs } : {}),
   };
+}
+
+/** What does not do its work for good has ended, though it runs: it is ended, and the restart policy decides. */
+function planUnhealthy(
+  world: InstanceWorld,
+  instance: Instance,
+  guest: PlacedGuest,
+  now: Instant,
+): InstancePlan {
+  const { handle } = guest.observed;
+  const stopping = report(instance, {
+    state: "stopping",
+    reason: unhealthy,
+    message: "its health check failed for good; it is stopped and started again",
+    driver: guest.driver,
+    handle,
+    conditions: runningConditions(world, now, undefined),
+    ...keepStart(instance.status),
+  });
+  return {
+    status: stopping,
+    actions: [{ type: "stop", driver: guest.driver, handle, graceMs: stopGraceMs }],
+  };
+}
+
+/** Reason of an instance whose guest is stopped because its health check failed. */
+const unhealthy = "Unhealthy";
+
+function wasUnhealthy({ status }: Instance): boolean {
+  return status.state === "stopping" && status.reason === unhealthy;
 }
 
 function probeActions(world: InstanceWorld, instance: Instance): InstanceAction[] {
   const target = probeTarget(world);
   const address = instance.status.nic?.ipAddress;
-  if (target === undefined || address === undefined || world.probe?.target === target) return [];
+  const network = world.network?.metadata.uid;
+  if (target === undefined || address === undefined || network === undefined) return [];
+  if (world.probe?.target === target) return [];
   const services = instance.spec.services.map(({ name, port }) => ({ name, port }));
-  return [{ type: "probe", key: world.key, uid: instance.metadata.uid, target, address, services }];
+  return [{ type: "probe", key: world.key, uid: instance.metadata.uid, target, network, address, services }];
 }
 
 function planStopped(world: InstanceWorld, instance: Instance, now: Instant): InstancePlan {
@@ -180,13 +221,14 @@ function stay(instance: Instance, recheckAfterMs?: number): InstancePlan {
 /** Did the guest end since the last report, without being asked to? */
 function endedByItself(world: InstanceWorld, instance: Instance): boolean {
   const { state } = instance.status;
+  if (wasUnhealthy(instance)) return true;
   return state === "running" || (state === "starting" && world.attempt?.stage === "started");
 }
 
 /** The guest's end as its restart policy wants it; undefined when it is to start again at once. */
 function planEnd(world: InstanceWorld, instance: Instance, now: Instant): InstancePlan | undefined {
   const exit = world.guest?.observed.exit;
-  const reason = exit?.reason ?? "crash";
+  const reason = wasUnhealthy(instance) ? "crash" : (exit?.reason ?? "crash");
   if (reason === "requested") return undefined;
   const { restartPolicy } = instance.spec;
   const conditions = idleConditions(world, now);
@@ -235,14 +277,17 @@ function planBackoff(
   return { status: backoff, actions: [], recheckAfterMs: delayMs };
 }
 
+/** Reasons that pass by themselves at once, and are not worth a report before that. */
+const soonReady: ReadonlySet<string> = new Set(["VolumeNotReady", "CardNotReady"]);
+
 function planStart(world: InstanceWorld, instance: Instance, asked: boolean, now: Instant): InstancePlan {
   const { status, spec, metadata } = instance;
   const gate = openGate(world);
   if (!gate.open) {
     const { state, reason, message } = gate;
     const youngForMs = (fromTimestamp(metadata.createdAt) ?? now) + patienceMs - now;
-    // It was placed together with its volume, whose news are just on their way: not worth a report.
-    if (reason === "VolumeNotReady" && youngForMs > 0) {
+    // Its volume was placed with it, its cards were created with it: their news are just on their way.
+    if (soonReady.has(reason) && youngForMs > 0) {
       return { status: undefined, actions: [], recheckAfterMs: youngForMs };
     }
     const change: Change = { state, reason, message, conditions: idleConditions(world, now) };
@@ -268,7 +313,7 @@ function planStart(world: InstanceWorld, instance: Instance, asked: boolean, now
       reportAfterMs: newsAfterMs,
     };
   }
-  const { driver, handle, imageDigest } = attempt;
+  const { driver, handle, imageDigest, size } = attempt;
   const created = jsonEquals(status.handle, handle)
     ? []
     : [normal("Created", `disk and guest are made (driver ${driver})`)];
@@ -277,6 +322,7 @@ function planStart(world: InstanceWorld, instance: Instance, asked: boolean, now
     message: "the guest is being started",
     driver,
     handle,
+    size,
     imageDigest,
     observedRestarts: spec.restarts,
   };
@@ -291,7 +337,8 @@ function keepStart(status: InstanceStatus): Pick<InstanceStatus, "startedAt"> {
 }
 
 function crashText(world: InstanceWorld): string {
-  const { guest } = world;
+  const { guest, instance } = world;
+  if (instance && wasUnhealthy(instance)) return "the guest was stopped because its health check failed";
   if (!guest) return "the guest has vanished from the host";
   const message = guest.observed.exit?.message;
   return message

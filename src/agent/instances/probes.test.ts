@@ -7,11 +7,14 @@ function bench() {
   const open = new Set<number>();
   const asked: number[] = [];
   const hints: string[] = [];
+  const addresses = new Map([["n", "100.64.0.2"]]);
   const probes = new ServiceProbes({
     clock,
     hint: (key) => hints.push(key),
-    connect: async (_address, port, _timeoutMs, signal) => {
+    hostAddress: (network) => addresses.get(network),
+    connect: async ({ port, from }, _timeoutMs, signal) => {
       signal.throwIfAborted();
+      expect(from).toBe("100.64.0.2");
       asked.push(port);
       return open.has(port);
     },
@@ -22,14 +25,27 @@ function bench() {
       key: "/instances/default/web",
       uid: "u",
       target,
+      network: "n",
       address: "10.0.0.2",
       services: [
         { name: "http", port: 80 },
         { name: "ssh", port: 22 },
       ],
     });
-  return { clock, open, asked, hints, probes, begin };
+  return { clock, open, asked, hints, probes, begin, addresses };
 }
+
+test("while the network is not there, nobody is asked: the address may be somebody else's", async () => {
+  const { clock, open, asked, probes, begin, addresses } = bench();
+  open.add(80).add(22);
+  addresses.clear();
+  begin();
+  await clock.advance(10_000);
+  expect([asked, probes.state("u")?.result]).toEqual([[], "waiting"]);
+  addresses.set("n", "100.64.0.2");
+  await clock.advance(1_000);
+  expect(probes.state("u")?.result).toBe("ready");
+});
 
 test("fast at first, slower later, and at rest once all answer", async () => {
   const { clock, open, asked, hints, probes, begin } = bench();

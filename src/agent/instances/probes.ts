@@ -6,13 +6,15 @@
 import type { Clock } from "../../core/clock.ts";
 import type { InstanceAction, ProbeState } from "./world.ts";
 
+export interface ConnectTarget {
+  address: string;
+  port: number;
+  /** The host's own address to connect from: it decides which of several networks with that address is meant. */
+  from: string;
+}
+
 /** True when something accepted a TCP connection there within `timeoutMs`. Rejects only when aborted. */
-export type Connect = (
-  address: string,
-  port: number,
-  timeoutMs: number,
-  signal: AbortSignal,
-) => Promise<boolean>;
+export type Connect = (target: ConnectTarget, timeoutMs: number, signal: AbortSignal) => Promise<boolean>;
 
 const firstDelayMs = 50;
 const lastDelayMs = 1_000;
@@ -32,9 +34,17 @@ export class ServiceProbes {
   readonly #connect: Connect;
   readonly #clock: Clock;
   readonly #hint: (key: string) => void;
+  readonly #hostAddress: (network: string) => string | undefined;
   readonly #probes = new Map<string, Probe>();
 
-  constructor(options: { connect: Connect; clock: Clock; hint: (key: string) => void }) {
+  /** `hostAddress`: of a network, by uid; undefined while it is not there. */
+  constructor(options: {
+    connect: Connect;
+    clock: Clock;
+    hint: (key: string) => void;
+    hostAddress: (network: string) => string | undefined;
+  }) {
+    this.#hostAddress = options.hostAddress;
     this.#connect = options.connect;
     this.#clock = options.clock;
     this.#hint = options.hint;
@@ -77,9 +87,7 @@ export class ServiceProbes {
     const begun = this.#clock.monotonicMs();
     let missing = [...request.services];
     for (let delayMs = firstDelayMs; ; delayMs = Math.min(lastDelayMs, delayMs * 1.5)) {
-      const answers = await Promise.all(
-        missing.map(({ port }) => this.#connect(request.address, port, connectTimeoutMs, signal)),
-      );
+      const answers = await Promise.all(missing.map(({ port }) => this.#answers(request, port, signal)));
       signal.throwIfAborted();
       missing = missing.filter((_, index) => !answers[index]);
       if (missing.length === 0) return this.#tell(probe, "ready", []);
@@ -87,6 +95,12 @@ export class ServiceProbes {
       if (this.#clock.monotonicMs() - begun >= patienceMs) this.#tell(probe, "waiting", waitingFor);
       await this.#clock.sleep(delayMs, signal);
     }
+  }
+
+  async #answers({ network, address }: ProbeRequest, port: number, signal: AbortSignal): Promise<boolean> {
+    const from = this.#hostAddress(network);
+    if (from === undefined) return false;
+    return this.#connect({ address, port, from }, connectTimeoutMs, signal);
   }
 
   #tell(probe: Probe, result: ProbeState["result"], waitingFor: readonly string[]): void {

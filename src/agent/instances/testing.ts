@@ -4,7 +4,9 @@ import type { ObservedGuest } from "../../drivers/driver.ts";
 import { type Image, imageKind } from "../../kinds/image.ts";
 import { type Instance, type InstanceStatus, instanceKind } from "../../kinds/instance.ts";
 import { type Network, networkKind } from "../../kinds/network.ts";
+import { type Subnet, subnetKind } from "../../kinds/subnet.ts";
 import { type Volume, volumeKind } from "../../kinds/volume.ts";
+import { blank } from "./observe.ts";
 import type { InstanceWorld } from "./world.ts";
 
 /** Worlds for tests of plans: an instance that is placed and has all it needs, and changes to that. */
@@ -27,7 +29,13 @@ export function instanceOf(
     status: {
       ...instanceKind.initialStatus(),
       host: "alpha",
-      nic: { network: "default", macAddress: "02:00:00:00:00:01", ipAddress: "10.0.0.2" },
+      nic: {
+        network: "default",
+        subnet: "default",
+        macAddress: "02:00:00:00:00:01",
+        ipAddress: "10.0.0.2",
+        ipv6Address: "fd00::2",
+      },
       ...change.status,
     },
   };
@@ -40,12 +48,11 @@ export function worldOf(change: Partial<InstanceWorld> = {}): InstanceWorld {
     instance: instanceOf(),
     image: readyImage(),
     network: readyNetwork(),
+    subnet: readySubnet(),
     volume: rootVolume(),
     publicKeys: new Map(),
     driver: { name: "fake" },
-    guest: undefined,
-    attempt: undefined,
-    probe: undefined,
+    ...blank,
     ...change,
   };
 }
@@ -98,8 +105,23 @@ export function readyNetwork(change: Partial<Network["status"]> = {}): Network {
   return {
     kind: "Network",
     metadata: metadata("default", "3".repeat(16)),
-    spec: {},
-    status: { ...networkKind.initialStatus(), cidr: "10.0.0.0/24", gateway: "10.0.0.1", ...change },
+    spec: networkKind.spec.parse({}),
+    status: { ...networkKind.initialStatus(), cidr: "10.0.0.0/24", ...change },
+  };
+}
+
+export function readySubnet(change: Partial<Subnet["status"]> = {}): Subnet {
+  return {
+    kind: "Subnet",
+    metadata: metadata("default", "5".repeat(16)),
+    spec: subnetKind.spec.parse({ network: "default", cidr: "10.0.0.0/24" }),
+    status: {
+      index: 0,
+      gateway: "10.0.0.1",
+      ipv6Cidr: "fd00::/64",
+      ipv6Gateway: "fd00::1",
+      ...change,
+    },
   };
 }
 
@@ -115,7 +137,7 @@ export function rootVolume(): Volume {
   };
 }
 
-function metadata(name: string, uid: string): Instance["metadata"] {
+export function metadata(name: string, uid: string): Instance["metadata"] {
   return {
     name,
     project: "default",

@@ -1,8 +1,9 @@
 import type { JsonObject } from "../../core/json.ts";
-import type { ObservedGuest } from "../../drivers/driver.ts";
+import type { ObservedGuest, Resize } from "../../drivers/driver.ts";
 import type { Image } from "../../kinds/image.ts";
 import type { Instance, InstanceStatus } from "../../kinds/instance.ts";
 import type { Network } from "../../kinds/network.ts";
+import type { Subnet } from "../../kinds/subnet.ts";
 import type { Volume } from "../../kinds/volume.ts";
 
 /** Everything a plan for one instance may look at. */
@@ -13,6 +14,10 @@ export interface InstanceWorld {
   /** The image that spec names, by its name now. */
   image: Image | undefined;
   network: Network | undefined;
+  /** Of its own network card. */
+  subnet: Subnet | undefined;
+  /** Names of further network cards that are on their way to be recorded as its own. */
+  unclaimedCards: readonly string[];
   /** Its root volume. */
   volume: Volume | undefined;
   /** Of spec.keyPairs, those that exist: their public keys by name. */
@@ -21,6 +26,22 @@ export interface InstanceWorld {
   guest: PlacedGuest | undefined;
   attempt: StartAttempt | undefined;
   probe: ProbeState | undefined;
+  sizing: Sizing;
+}
+
+export interface Size {
+  cpus: number;
+  memoryMib: number;
+}
+
+/** What can be done about the size of the running guest. */
+export interface Sizing {
+  /** What this process has given the guest since its start. */
+  applied: Size | undefined;
+  /** What the guest's driver can change while it runs; undefined: nothing. */
+  live: Resize<JsonObject>["live"] | undefined;
+  /** A size that this guest cannot have without a restart, and why. */
+  refused: { size: Size; message: string } | undefined;
 }
 
 /** The driver for the instance here, or why there is none. */
@@ -36,7 +57,7 @@ export interface PlacedGuest {
  * safe because every step may be repeated.
  */
 export type StartAttempt =
-  | { stage: "prepared"; driver: string; handle: JsonObject; imageDigest: string }
+  | { stage: "prepared"; driver: string; handle: JsonObject; imageDigest: string; size: Size }
   | { stage: "started" };
 
 /** What is known of the services of one run of the guest. */
@@ -63,7 +84,7 @@ export interface InstanceEvent {
 
 export type InstanceAction =
   | {
-      /** Network, reservation, disk and guest, ready to start. */
+      /** Networks, cards, disk and guest, ready to start. */
       type: "prepare";
       key: string;
       instance: Instance;
@@ -76,7 +97,9 @@ export type InstanceAction =
   | { type: "start"; uid: string; driver: string; handle: JsonObject }
   | { type: "stop"; driver: string; handle: JsonObject; graceMs: number }
   | { type: "destroy"; driver: string; handle: JsonObject }
-  | { type: "release"; network: string; uid: string }
+  | { type: "resize"; uid: string; driver: string; handle: JsonObject; size: Size }
+  /** Its cards go out of force. */
+  | { type: "release"; instance: Instance }
   | { type: "remove-disk"; volume: Volume }
   | { type: "finalize"; instance: Instance; volume: Volume | undefined }
   | {
@@ -85,6 +108,8 @@ export type InstanceAction =
       key: string;
       uid: string;
       target: string;
+      /** Uid of the network that the address is in. */
+      network: string;
       address: string;
       services: readonly { name: string; port: number }[];
     };

@@ -1,16 +1,19 @@
 /**
- * Keeps the virtual networks of this host: makes them when an instance needs them, mends them when something of them
- * broke, takes them away when they are deleted. The range and the addresses are the API's decision; here they are only
- * carried out.
+ * Keeps the virtual networks of this host: makes them when an instance needs them, changes and mends them, applies what
+ * is wanted of cards, groups and addresses, and takes them away when they are deleted. Ranges and addresses are the
+ * API's decision; here they are only carried out.
  */
 import { toStrataError } from "../../core/errors.ts";
-import { type Ref, resourceKey } from "../../kinds/keys.ts";
-import { type NetworkStatus, networkKind } from "../../kinds/network.ts";
+import type { Ref } from "../../kinds/keys.ts";
+import { type Network, type NetworkStatus, networkKind } from "../../kinds/network.ts";
+import type { Peering } from "../../kinds/peering.ts";
 import { Hints } from "../../reconcile/hints.ts";
 import type { Failure, Reconciler, Watch } from "../../reconcile/reconciler.ts";
 import type { AgentContext } from "../agent-context.ts";
 import { reportStatus } from "../report.ts";
-import { type NetworkAction, type NetworkWorld, planNetwork } from "./plan.ts";
+import { type AgentViews, networkKeyOf, peerKeyOf } from "../views.ts";
+import { membersOf, requestFor } from "./contents.ts";
+import { type NetworkAction, type NetworkUser, type NetworkWorld, planNetwork } from "./plan.ts";
 
 export function createNetworkReconciler(
   context: AgentContext,
@@ -22,28 +25,21 @@ class NetworkReconciler implements Reconciler<NetworkWorld, NetworkAction, Netwo
   readonly name = "networks";
   readonly watches: readonly Watch[];
   readonly #context: AgentContext;
-  /** An instance came to this host or left it. */
-  readonly #related = new Hints();
-  /** By key, the uid of what was made here. */
+  /** By key, the uid of what was made here and not doubted since. */
   readonly #made = new Map<string, string>();
   /** Uids of those whose finalizer is gone; what the view still shows of them is old. */
   readonly #finalized = new Set<string>();
 
   constructor(context: AgentContext) {
     this.#context = context;
-    const { networks, instances } = context.views;
+    const { networks } = context.views;
+    const structure = followStructure(context.views);
     this.watches = [
       { name: "networks", urgent: true, keys: (signal) => networks.watchKeys(signal) },
-      { name: "related", keys: (signal) => this.#related.keys(signal) },
+      { name: "structure", urgent: true, keys: (signal) => structure.keys(signal) },
+      { name: "policies", urgent: true, keys: (signal) => context.policies.hints.keys(signal) },
       { name: "broken networks", keys: (signal) => this.#brokenKeys(signal) },
     ];
-    instances.onChange((_key, next, previous) => {
-      if (next && previous) return;
-      const instance = next ?? previous;
-      if (!instance) return;
-      const { project = "" } = instance.metadata;
-      this.#related.hint(resourceKey(networkKind, { project, name: instance.spec.network }));
-    });
     networks.onChange((_key, next, previous) => {
       if (previous && next?.metadata.uid !== previous.metadata.uid)
         this.#finalized.delete(previous.metadata.uid);
@@ -51,19 +47,24 @@ class NetworkReconciler implements Reconciler<NetworkWorld, NetworkAction, Netwo
   }
 
   async observe(key: string): Promise<NetworkWorld> {
-    const { views } = this.#context;
+    const { views, hostName, attachments, policies } = this.#context;
     const found = views.networks.get(key);
     const network = found && this.#finalized.has(found.metadata.uid) ? undefined : found;
     const madeUid = this.#made.get(key);
-    const users = [...views.instancesByNetwork.keysOf(key)].flatMap(
-      (user) => views.instances.get(user) ?? [],
-    );
+    const uid = network?.metadata.uid;
+    const request = network && requestFor(views, network);
+    const here = uid !== undefined && madeUid === uid;
+    const current = here && request !== undefined && attachments.isMade(request);
     return {
       key,
+      hostName,
       network,
-      users,
-      made: network !== undefined && madeUid === network.metadata.uid,
-      leftBehind: madeUid !== network?.metadata.uid ? madeUid : undefined,
+      request,
+      users: usersOf(this.#context, key),
+      made: current ? "yes" : here ? "changed" : "no",
+      hostAddress: uid === undefined ? undefined : attachments.get(uid)?.hostAddress,
+      inForce: policies.isInForce(key),
+      leftBehind: madeUid !== uid ? madeUid : undefined,
     };
   }
 
@@ -72,17 +73,23 @@ class NetworkReconciler implements Reconciler<NetworkWorld, NetworkAction, Netwo
   }
 
   async execute(action: NetworkAction, signal: AbortSignal): Promise<void> {
+    const { attachments, policies, networks, client } = this.#context;
     switch (action.type) {
       case "ensure":
-        return this.#ensure(action, signal);
+        await attachments.attach(action.request, signal);
+        this.#made.set(action.key, action.request.uid);
+        return;
+      case "apply":
+        return policies.apply(action.key);
       case "remove":
-        this.#context.attachments.doubt(action.uid);
-        await this.#context.networks.remove(action.uid, signal);
+        attachments.doubt(action.uid);
+        await networks.remove(action.uid, signal);
+        attachments.forget(action.uid);
+        policies.forget(action.key);
         if (this.#made.get(action.key) === action.uid) this.#made.delete(action.key);
         return;
       case "finalize": {
         const { metadata } = action.network;
-        const { client } = this.#context;
         await client.removeFinalizer(networkKind, metadata as Ref, metadata.uid, "agent", { signal });
         this.#finalized.add(metadata.uid);
       }
@@ -108,36 +115,78 @@ class NetworkReconciler implements Reconciler<NetworkWorld, NetworkAction, Netwo
     await this.report(key, failure.world ?? (await this.observe(key)), status, signal);
   }
 
-  /** Guests that were there before need their reservations back when the network was made anew; new ones make theirs. */
-  async #ensure(action: Extract<NetworkAction, { type: "ensure" }>, signal: AbortSignal): Promise<void> {
-    const { attachments, networks } = this.#context;
-    const { uid, name, project } = action.network.metadata;
-    await attachments.attach(action.network, signal);
-    for (const { metadata, status } of action.users) {
-      if (!status.nic || status.handle === undefined || metadata.deletedAt !== undefined) continue;
-      signal.throwIfAborted();
-      const { macAddress, ipAddress } = status.nic;
-      await networks.reserve(uid, { uid: metadata.uid, hostname: metadata.name, macAddress, ipAddress });
-    }
-    this.#made.set(resourceKey(networkKind, { project: project ?? "", name }), uid);
-  }
-
   async *#brokenKeys(signal: AbortSignal): AsyncGenerator<string> {
-    const { networks, attachments, views } = this.#context;
+    const { networks, attachments, views, policies } = this.#context;
     const events = networks.events(signal);
+    const doubt = (key: string, uid: string) => {
+      attachments.doubt(uid);
+      policies.doubt(key);
+      this.#made.delete(key);
+    };
     // When it is called again, events may have been missed in between.
     for (const [key, uid] of [...this.#made]) {
-      attachments.doubt(uid);
-      this.#made.delete(key);
+      doubt(key, uid);
       yield key;
     }
     for await (const { uid } of events) {
       attachments.doubt(uid);
       const network = views.networks.byUid(uid);
       if (!network) continue;
-      const key = resourceKey(networkKind, network.metadata as Ref);
-      this.#made.delete(key);
+      const key = views.networks.keyOf(network);
+      doubt(key, uid);
       yield key;
     }
   }
+}
+
+function usersOf({ views, policies }: AgentContext, key: string): NetworkUser[] {
+  const { instances, interfaces } = membersOf(views, key, policies.departed);
+  return [
+    ...instances.map(({ metadata, status }) => ({ name: metadata.name, subnet: status.nic?.subnet })),
+    ...interfaces.map(({ card, instance }) => ({ name: instance.metadata.name, subnet: card.status.subnet })),
+  ];
+}
+
+/** Keys of networks of which a subnet, a route table, a peering or the peer itself changed. */
+function followStructure(views: AgentViews): Hints {
+  const hints = new Hints();
+  views.subnets.onChange((_key, next, previous) => {
+    if (next && previous && next.metadata.generation === previous.metadata.generation) return;
+    const subnet = next ?? previous;
+    if (subnet) hints.hint(networkKeyOf(subnet));
+  });
+  views.routeTables.onChange((_key, next, previous) => {
+    const table = next ?? previous;
+    if (table) hints.hint(networkKeyOf(table));
+  });
+  const bothSides = (peering: Peering) => {
+    hints.hint(networkKeyOf(peering));
+    hints.hint(peerKeyOf(peering));
+  };
+  views.peerings.onChange((_key, next, previous) => {
+    const peering = next ?? previous;
+    if (peering) bothSides(peering);
+  });
+  views.networks.onChange((key, next, previous) => {
+    if (next && previous && samePeer(next, previous)) return;
+    for (const peering of views.peeringsByNetwork.keysOf(key)) hints.hint(otherSide(views, peering, "peer"));
+    for (const peering of views.peeringsByPeer.keysOf(key)) hints.hint(otherSide(views, peering, "own"));
+  });
+  return hints;
+}
+
+function otherSide(views: AgentViews, key: string, side: "own" | "peer"): string {
+  const peering = views.peerings.get(key);
+  if (!peering) return "";
+  return side === "own" ? networkKeyOf(peering) : peerKeyOf(peering);
+}
+
+/** For those it is joined to, nothing of the network differs. */
+function samePeer(a: Network, b: Network): boolean {
+  return (
+    a.metadata.uid === b.metadata.uid &&
+    a.metadata.deletedAt === b.metadata.deletedAt &&
+    a.status.cidr === b.status.cidr &&
+    a.status.ipv6Cidr === b.status.ipv6Cidr
+  );
 }

@@ -118,15 +118,14 @@ async function remove(context: AgentContext, orphan: Found, signal: AbortSignal)
   const { drivers, disks, networks, images, attachments } = context;
   switch (orphan.type) {
     case "guest":
-      await drivers.require(orphan.driver).destroy(orphan.handle, signal);
-      // Which network it was in, nobody knows any more.
-      for (const network of await networks.list()) await networks.release(network, orphan.uid);
-      return;
+      return drivers.require(orphan.driver).destroy(orphan.handle, signal);
     case "disk":
       return disks.remove(orphan.uid, signal);
     case "network":
       attachments.doubt(orphan.uid);
-      return networks.remove(orphan.uid, signal);
+      await networks.remove(orphan.uid, signal);
+      attachments.forget(orphan.uid);
+      return;
     case "image":
       return images.remove(orphan.uid);
   }

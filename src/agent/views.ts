@@ -1,0 +1,140 @@
+import type { Client } from "../client/client.ts";
+import type { Clock } from "../core/clock.ts";
+import type { Logger } from "../core/logger.ts";
+import { type Address, addressKind } from "../kinds/address.ts";
+import { type Image, imageKind } from "../kinds/image.ts";
+import { type Instance, instanceKind } from "../kinds/instance.ts";
+import { type KeyPair, keyPairKind } from "../kinds/key-pair.ts";
+import { resourceKey } from "../kinds/keys.ts";
+import type { Kind, Resource } from "../kinds/kind.ts";
+import { type Network, networkKind } from "../kinds/network.ts";
+import { type NetworkInterface, networkInterfaceKind } from "../kinds/network-interface.ts";
+import { type Peering, peeringKind } from "../kinds/peering.ts";
+import { type PublishedPort, publishedPortKind } from "../kinds/published-port.ts";
+import { type RouteTable, routeTableKind } from "../kinds/route-table.ts";
+import { type SecurityGroup, securityGroupKind } from "../kinds/security-group.ts";
+import { type Subnet, subnetKind } from "../kinds/subnet.ts";
+import { type Volume, volumeKind } from "../kinds/volume.ts";
+import { CacheIndex } from "../reconcile/cache.ts";
+import { ResourceView, specChanged } from "./resource-view.ts";
+
+/** What the agent knows of the API: instances, images and volumes of this host, and all of what networks are made of. */
+export interface AgentViews {
+  instances: ViewFor<Instance>;
+  images: ViewFor<Image>;
+  volumes: ViewFor<Volume>;
+  keyPairs: ViewFor<KeyPair>;
+  networks: ViewFor<Network>;
+  subnets: ViewFor<Subnet>;
+  routeTables: ViewFor<RouteTable>;
+  peerings: ViewFor<Peering>;
+  securityGroups: ViewFor<SecurityGroup>;
+  interfaces: ViewFor<NetworkInterface>;
+  addresses: ViewFor<Address>;
+  publishedPorts: ViewFor<PublishedPort>;
+  /** Keys of instances by the key of the network of their own card, and of their image. */
+  instancesByNetwork: CacheIndex<Instance>;
+  instancesByImage: CacheIndex<Instance>;
+  /** Keys of volumes by the uid of their owner. */
+  volumesByOwner: CacheIndex<Volume>;
+  /** By the key of their network; peerings also by that of the other network. */
+  subnetsByNetwork: CacheIndex<Subnet>;
+  routeTablesByNetwork: CacheIndex<RouteTable>;
+  peeringsByNetwork: CacheIndex<Peering>;
+  peeringsByPeer: CacheIndex<Peering>;
+  interfacesByNetwork: CacheIndex<NetworkInterface>;
+  /** By the key of the instance that they are wanted for, and of the one that they have not left yet. */
+  interfacesByWish: CacheIndex<NetworkInterface>;
+  interfacesByPlug: CacheIndex<NetworkInterface>;
+  addressesByInstance: CacheIndex<Address>;
+  publishedPortsByInstance: CacheIndex<PublishedPort>;
+}
+
+type ViewFor<R> = R extends Resource<infer S, infer T> ? ResourceView<S, T> : never;
+
+export interface ViewOptions {
+  client: Client;
+  clock: Clock;
+  logger: Logger;
+  hostName: string;
+}
+
+export function createViews(options: ViewOptions): AgentViews {
+  const { client, clock, logger, hostName } = options;
+  const parts = { client, clock, logger, relevant: specChanged };
+  const whole = <S, T>(kind: Kind<S, T>) => new ResourceView({ ...parts, kind });
+  const mine = <S, T>(kind: Kind<S, T>) => new ResourceView({ ...parts, kind, filter: { host: hostName } });
+  const instances = mine(instanceKind);
+  const volumes = mine(volumeKind);
+  const subnets = whole(subnetKind);
+  const routeTables = whole(routeTableKind);
+  const peerings = whole(peeringKind);
+  const interfaces = new ResourceView({
+    ...parts,
+    kind: networkInterfaceKind,
+    // One host's agent waits for another's to let go of a card.
+    relevant: (next, previous) =>
+      specChanged(next, previous) || next.status.instance !== previous.status.instance,
+  });
+  const addresses = whole(addressKind);
+  const publishedPorts = whole(publishedPortKind);
+  return {
+    instances,
+    volumes,
+    subnets,
+    routeTables,
+    peerings,
+    interfaces,
+    addresses,
+    publishedPorts,
+    images: mine(imageKind),
+    keyPairs: whole(keyPairKind),
+    networks: whole(networkKind),
+    securityGroups: whole(securityGroupKind),
+    instancesByNetwork: new CacheIndex(instances, networkKeyOf),
+    instancesByImage: new CacheIndex(instances, (one) => siblingKey(imageKind, one, one.spec.image)),
+    volumesByOwner: new CacheIndex(volumes, (volume) => volume.metadata.owner?.uid),
+    subnetsByNetwork: new CacheIndex(subnets, networkKeyOf),
+    routeTablesByNetwork: new CacheIndex(routeTables, networkKeyOf),
+    peeringsByNetwork: new CacheIndex(peerings, networkKeyOf),
+    peeringsByPeer: new CacheIndex(peerings, peerKeyOf),
+    interfacesByNetwork: new CacheIndex(interfaces, networkKeyOf),
+    interfacesByWish: new CacheIndex(interfaces, instanceKeyOf),
+    interfacesByPlug: new CacheIndex(interfaces, (one) =>
+      one.status.instance === undefined ? undefined : siblingKey(instanceKind, one, one.status.instance),
+    ),
+    addressesByInstance: new CacheIndex(addresses, instanceKeyOf),
+    publishedPortsByInstance: new CacheIndex(publishedPorts, instanceKeyOf),
+  };
+}
+
+/** The views themselves, which have to be fed. */
+export function feedsOf(
+  views: AgentViews,
+): readonly Pick<ResourceView<never, never>, "run" | "whenSynced">[] {
+  return Object.values(views).filter((view) => view instanceof ResourceView);
+}
+
+/** The key of a resource of the same project. */
+export function siblingKey(kind: Pick<Kind, "plural" | "scope">, of: Resource, name: string): string {
+  return resourceKey(kind, { project: of.metadata.project ?? "", name });
+}
+
+/** The key of the network that spec names. */
+export function networkKeyOf(resource: Resource<{ network: string }>): string {
+  return siblingKey(networkKind, resource, resource.spec.network);
+}
+
+/** The key of a peering's other network. */
+export function peerKeyOf({ metadata, spec }: Peering): string {
+  return resourceKey(networkKind, {
+    project: spec.peerProject ?? metadata.project ?? "",
+    name: spec.peerNetwork,
+  });
+}
+
+/** The key of the instance that spec names, if it names one. */
+export function instanceKeyOf(resource: Resource<{ instance?: string | undefined }>): string | undefined {
+  const { instance } = resource.spec;
+  return instance === undefined ? undefined : siblingKey(instanceKind, resource, instance);
+}
