@@ -26,6 +26,8 @@ export interface AgentOptions {
   images: ImageStore;
   disks: Disks;
   networks: Networks;
+  /** Guests may ask for metadata, in sessions signed with this key. Default: nobody answers them. */
+  metadata?: { key: Uint8Array };
   /** What this machine has. Default: what the operating system says. */
   machine?: Machine;
   /** Default: TCP. */
@@ -43,7 +45,7 @@ export interface AgentOptions {
 
 /** What the agent's rooms share while it runs. */
 export interface AgentContext
-  extends Omit<AgentOptions, "drivers" | "machine" | "connect" | "removeUnusedImages"> {
+  extends Omit<AgentOptions, "drivers" | "machine" | "metadata" | "connect" | "removeUnusedImages"> {
   /** Aborts when the agent stops. */
   signal: AbortSignal;
   drivers: DriverTable;

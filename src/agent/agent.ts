@@ -22,6 +22,7 @@ import { createInstanceReconciler } from "./instances/instances.ts";
 import { GuestCards } from "./interfaces/guest-cards.ts";
 import { createInterfaceReconciler } from "./interfaces/interfaces.ts";
 import { thisMachine } from "./machine.ts";
+import { serveMetadata } from "./metadata/serve-metadata.ts";
 import { NetworkAttachments } from "./networks/network-attachments.ts";
 import { NetworkPolicies } from "./networks/network-policies.ts";
 import { createNetworkReconciler } from "./networks/networks.ts";
@@ -117,13 +118,17 @@ function startRooms(context: AgentContext, options: AgentOptions): Promise<void>
 }
 
 function createContext(options: AgentOptions, signal: AbortSignal): AgentContext {
-  const { drivers, machine, connect, removeUnusedImages = false, ...rest } = options;
+  const { drivers, machine, metadata, connect, removeUnusedImages = false, ...rest } = options;
   const logger = options.logger.child({ host: options.hostName });
-  const { client, clock, random, networks } = options;
+  const { client, clock, random } = options;
   const views = createViews(options);
+  const networks = metadata
+    ? serveMetadata({ networks: options.networks, views, ...metadata, clock, random, logger }, signal)
+    : options.networks;
   const attachments = new NetworkAttachments(networks);
   return {
     ...rest,
+    networks,
     logger,
     signal,
     drivers: new DriverTable(drivers),

@@ -17,6 +17,7 @@ import { createMemoryStore } from "../store/memory/memory-store.ts";
 import { openSqliteStore } from "../store/sqlite/sqlite-store.ts";
 import type { Store } from "../store/store.ts";
 import { ensureCertificate } from "./certificate.ts";
+import { ensureMetadataKey } from "./metadata-key.ts";
 import type { Settings } from "./settings.ts";
 
 export interface RunningDaemon {
@@ -108,6 +109,7 @@ async function startAgent(settings: Settings, logger: Logger): Promise<() => Pro
   const client = createHttpClient({ socketPath: settings.socketPath, retryForMs: agentRetryMs });
   const agent = createAgent({
     ...host,
+    ...(settings.fake ? {} : { metadata: { key: await ensureMetadataKey(settings.stateDir, systemRandom) } }),
     hostName,
     client,
     clock: systemClock,
