@@ -149,7 +149,8 @@ function furtherCard({ card, instance }: PluggedInterface, uidsOf: UidsOf): Card
 function withoutSharedAddresses(cards: { card: CardPolicy; createdAt: string }[]): CardPolicy[] {
   const holders = new Map<string, CardPolicy>();
   const kept = new Set<CardPolicy>();
-  for (const { card } of cards.sort((a, b) => (a.createdAt < b.createdAt ? 1 : -1))) {
+  const ages = by<{ card: CardPolicy; createdAt: string }>((one) => `${one.createdAt} ${one.card.uid}`);
+  for (const { card } of cards.sort((a, b) => ages(b, a))) {
     const addresses = [card.ipAddress, card.ipv6Address, card.macAddress].filter((one) => one !== undefined);
     if (addresses.some((address) => holders.has(address))) continue;
     for (const address of addresses) holders.set(address, card);
