@@ -16,6 +16,7 @@ import {
 import { dirname, join } from "node:path";
 import { systemClock } from "../src/core/clock.ts";
 import { newUid, type Uid } from "../src/core/ids.ts";
+import type { JsonObject } from "../src/core/json.ts";
 import { silentLogger } from "../src/core/logger.ts";
 import { systemRandom } from "../src/core/random.ts";
 import { until } from "../src/drivers/conformance-bench.ts";
@@ -29,6 +30,8 @@ import { run } from "../src/host/run.ts";
 export const idBase = 1_000_000;
 const idCount = 65_536;
 const subnet = "10.213.77";
+/** Of the other network, whose guests are elsewhere. */
+const farSubnet = "10.213.78";
 const busybox = "/bin/busybox";
 const applets =
   "sh sleep cat echo env false true stty poweroff reboot kill ls id ip ping mount umount dd rm mkdir touch stat hostname seq yes head tty printf nproc ps wc tr";
@@ -52,12 +55,14 @@ export class LxcBench {
   readonly host: HostConfig;
   readonly cgroups: Cgroups;
   readonly netns: string;
+  readonly farNetns: string;
   #guests = 0;
 
   private constructor(dir: string, namespace: string, cgroups: Cgroups) {
     this.dir = dir;
     this.cgroups = cgroups;
     this.netns = namespace;
+    this.farNetns = `${namespace}-far`;
     this.host = {
       namespace,
       stateDir: join(dir, "state"),
@@ -73,12 +78,8 @@ export class LxcBench {
     await chmod(dir, 0o711);
     const bench = new LxcBench(dir, namespace, await openCgroups({ clock: systemClock }));
     await mkdir(bench.host.stateDir, { mode: 0o700 });
-    const ip = (...args: string[]) => run("ip", args);
-    await run("ip", ["netns", "del", namespace], { expected: [0, 1] });
-    await ip("netns", "add", namespace);
-    await ip("-n", namespace, "link", "add", "br0", "type", "bridge");
-    await ip("-n", namespace, "addr", "add", `${subnet}.1/24`, "dev", "br0");
-    await ip("-n", namespace, "link", "set", "br0", "up");
+    await makeNetwork(bench.netns, subnet);
+    await makeNetwork(bench.farNetns, farSubnet);
     return bench;
   }
 
@@ -118,19 +119,73 @@ export class LxcBench {
   }
 
   nic(): GuestNic {
+    return { ...this.card("same"), name: "eth0" };
+  }
+
+  /** A further card, in the guests' network or in the other one. */
+  card(network: "same" | "another"): GuestNic {
     this.#guests = (this.#guests + 1) % 200;
     const number = this.#guests + 10;
+    const [range, netns] = network === "same" ? [subnet, this.netns] : [farSubnet, this.farNetns];
     return {
-      name: "eth0",
+      name: `eth${number}`,
       macAddress: `02:00:00:00:00:${number.toString(16).padStart(2, "0")}`,
-      ipAddress: `${subnet}.${number}`,
+      ipAddress: `${range}.${number}`,
       prefixLength: 24,
-      gateway: `${subnet}.1`,
+      gateway: `${range}.1`,
+      ipv6: { address: ipv6Of(range, number), prefixLength: 64, gateway: ipv6Of(range, 1) },
       mtu: 1450,
-      netns: `/run/netns/${this.netns}`,
+      netns: `/run/netns/${netns}`,
       bridge: "br0",
       port: `p${number}`,
     };
+  }
+
+  async observeCards(uid: Uid): Promise<string[]> {
+    const script = "for card in /sys/class/net/eth*; do cat $card/address; done";
+    return (await this.exec(uid, "sh", "-c", script)).trim().split("\n");
+  }
+
+  /** Do both its addresses answer at once, to the gateway and to somebody beyond it? */
+  async reachesCard(nic: GuestNic): Promise<boolean> {
+    // As every network of Strata's does: the gateway asks nobody who has an address.
+    const addresses = [nic.ipAddress, ...(nic.ipv6 === undefined ? [] : [nic.ipv6.address])];
+    const known = addresses.map(
+      (address) => `neigh replace ${address} lladdr ${nic.macAddress} dev ${nic.bridge} nud permanent\n`,
+    );
+    const inNetwork = (command: string[], input = "") =>
+      run("nsenter", [`--net=${nic.netns}`, ...command], { input, expected: [0, 1] });
+    await inNetwork(["ip", "-batch", "-"], known.join(""));
+    const pings = addresses.flatMap((address) => {
+      const [family, beyond] = address.includes(":") ? ["-6", "2001:db8::1"] : ["-4", "192.0.2.1"];
+      return [[], ["-I", beyond]].map((from) => ["busybox", "ping", family, "-c1", "-W1", ...from, address]);
+    });
+    for (const ping of pings) {
+      const { status } = await inNetwork(ping);
+      if (status !== 0) return false;
+    }
+    return true;
+  }
+
+  /** The limits as a guest finds them: cgroups of its own, which it sees as the top. */
+  async observeSize(uid: Uid): Promise<{ cpus: number; memoryMib: number }> {
+    const pid = await this.pidOf(uid);
+    const read = (hierarchy: string, file: string) =>
+      readFile(join("/sys/fs/cgroup", hierarchy, this.host.namespace, uid, "payload", file), "utf8");
+    await readFile(`/proc/${pid}/cgroup`, "utf8");
+    if (this.cgroups.layout === "v2") {
+      const [quota, period] = (await read("", "cpu.max")).split(" ").map(Number);
+      return {
+        cpus: (quota ?? 0) / (period ?? 1),
+        memoryMib: Number(await read("", "memory.max")) / 1024 ** 2,
+      };
+    }
+    const [quota, period, bytes] = await Promise.all([
+      read("cpu", "cpu.cfs_quota_us"),
+      read("cpu", "cpu.cfs_period_us"),
+      read("memory", "memory.limit_in_bytes"),
+    ]);
+    return { cpus: Number(quota) / Number(period), memoryMib: Number(bytes) / 1024 ** 2 };
   }
 
   async pidOf(uid: Uid): Promise<number> {
@@ -188,11 +243,20 @@ export class LxcBench {
   }
 
   /** Create and start in another process, which is killed `delayMs` after it began. */
-  async crashWhileStarting(spec: GuestSpec, delayMs: number): Promise<void> {
+  crashWhileStarting(spec: GuestSpec, delayMs: number): Promise<void> {
+    return this.#crash({ host: this.host, spec }, delayMs);
+  }
+
+  /** The same with `cards.attach`. */
+  crashWhileAttaching(handle: JsonObject, nic: GuestNic, delayMs: number): Promise<void> {
+    return this.#crash({ host: this.host, handle, nic }, delayMs);
+  }
+
+  async #crash(task: object, delayMs: number): Promise<void> {
     const script = new URL("./lxc-crash-child.ts", import.meta.url).pathname;
     const child = spawn(process.execPath, [script], { stdio: ["pipe", "pipe", "inherit"] });
     const ended = new Promise((resolve) => child.once("exit", resolve));
-    child.stdin.write(`${JSON.stringify({ host: this.host, spec })}\n`);
+    child.stdin.write(`${JSON.stringify(task)}\n`);
     await new Promise((resolve) => child.stdout.once("data", resolve));
     await systemClock.sleep(delayMs);
     child.kill("SIGKILL");
@@ -213,7 +277,9 @@ export class LxcBench {
     const names = async (path: string) => readdir(path).catch((): string[] => []);
     // A recorder whose daemon was killed at once ends when it finds no cgroup to enter.
     await until(() => processesWith(lxcPath).length === 0, 2_000, "").catch(() => {});
-    const links = await run("ip", ["-n", this.netns, "-o", "link"]);
+    const links = await Promise.all(
+      [this.netns, this.farNetns].map((netns) => run("ip", ["-n", netns, "-o", "link"])),
+    );
     const mounts = (await readFile("/proc/mounts", "utf8"))
       .split("\n")
       .filter((line) => line.includes(this.dir));
@@ -221,8 +287,8 @@ export class LxcBench {
       ...processesWith(lxcPath).map((process) => `process ${process}`),
       ...groups.map((group) => `cgroup ${group}`),
       ...mounts.map((mount) => `mount ${mount}`),
-      ...links.stdout
-        .split("\n")
+      ...links
+        .flatMap(({ stdout }) => stdout.split("\n"))
         .filter((line) => line !== "" && !/^\d+: (lo|br0):/.test(line))
         .map((line) => `link ${line}`),
       ...(await names(lxcPath)).filter((name) => name !== ".tools").map((name) => `file ${name}`),
@@ -237,10 +303,41 @@ export class LxcBench {
       await this.cgroups.kill(group);
       await this.cgroups.remove(group);
     }
-    await run("ip", ["netns", "del", this.netns], { expected: [0, 1] });
+    for (const netns of [this.netns, this.farNetns]) {
+      await run("ip", ["netns", "del", netns], { expected: [0, 1] });
+    }
     await rm(join("/run/lxc/lock", this.host.stateDir), { recursive: true, force: true });
     await rm(this.dir, { recursive: true, force: true });
   }
+}
+
+function ipv6Of(range: string, number: number): string {
+  return `fd${range.split(".").join("").slice(2, 4)}:77::${range.split(".")[2]}:${number}`;
+}
+
+/** A network as Strata makes it, as far as a guest's port needs one: a gateway, and somebody beyond it. */
+async function makeNetwork(netns: string, range: string): Promise<void> {
+  await run("ip", ["netns", "del", netns], { expected: [0, 1] });
+  await run("ip", ["netns", "add", netns]);
+  const commands = [
+    "link set lo up",
+    "address add 192.0.2.1/32 dev lo",
+    "address add 2001:db8::1/128 dev lo",
+    "link add br0 type bridge",
+    `address add ${range}.1/24 dev br0`,
+    `address add ${ipv6Of(range, 1)}/64 dev br0 nodad`,
+    "link set br0 up",
+  ];
+  await run("ip", ["-n", netns, "-batch", "-"], { input: `${commands.join("\n")}\n` });
+  const settings = ["ipv4.ip_forward", "ipv4.conf.br0.proxy_arp_pvlan", "ipv6.conf.all.forwarding"];
+  const values = settings.map((name) => `net.${name}=1`);
+  await run("nsenter", [
+    `--net=/run/netns/${netns}`,
+    "sysctl",
+    "-qw",
+    "net.ipv4.conf.all.send_redirects=0",
+    ...values,
+  ]);
 }
 
 function processesWith(text: string): string[] {

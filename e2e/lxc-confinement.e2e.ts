@@ -13,7 +13,7 @@ let bench: LxcBench;
 let driver: GuestDriver;
 
 beforeAll(async () => {
-  bench = await LxcBench.open("e2e-lxc-conf");
+  bench = await LxcBench.open("dv-lxc-conf");
   driver = bench.driver();
 });
 afterEach(async () => {
@@ -41,6 +41,11 @@ const sh = async (uid: Uid, script: string) => {
   const { stdout, stderr } = await bench.tryExec(uid, "sh", "-c", script);
   return stdout + stderr;
 };
+
+async function guestNic(uid: Uid) {
+  const record = await readFile(join(bench.host.stateDir, "lxc", uid, "guest.json"), "utf8");
+  return (JSON.parse(record) as GuestSpec).nics[0];
+}
 
 async function text(stream: AsyncIterable<Buffer> | undefined): Promise<string> {
   let all = "";
@@ -113,6 +118,60 @@ describe("limits", () => {
     expect(output).toContain(String(48 * 1024 ** 2));
     expect(output).toContain("77");
     if (bench.cgroups.layout === "v2") expect(output.trim().split("\n").at(-1)).toBe(String(48 * 1024 ** 2));
+  });
+});
+
+describe("changes while it runs", () => {
+  test("a reboot from inside keeps cards that came and sizes that changed", async () => {
+    const { uid, spec } = await boot();
+    const [near, far] = [bench.card("same"), bench.card("another")];
+    for (const nic of [near, far]) await driver.cards?.attach(handleOf(uid), nic, noSignal);
+    await driver.cards?.detach(handleOf(uid), near, noSignal);
+    await driver.resize?.apply(handleOf(uid), { cpus: 2, memoryMib: 96 }, noSignal);
+    const before = await driver.inspect(uid);
+    await bench.tryExec(uid, "reboot", "-f");
+    const rebooted = async () => {
+      const now = await driver.inspect(uid);
+      return now?.state === "running" && now.pid !== undefined && now.pid !== before?.pid;
+    };
+    await until(rebooted, 20_000, "the guest being back");
+    await bench.untilReady(uid);
+    expect((await driver.inspect(uid))?.runId).toBe(before?.runId);
+    expect((await bench.observeCards(uid)).sort()).toEqual([spec.nics[0]?.macAddress, far.macAddress].sort());
+    expect(await bench.reachesCard(far)).toBe(true);
+    expect(await bench.observeSize(uid)).toEqual({ cpus: 2, memoryMib: 96 });
+  });
+
+  test("less memory than is in use is refused, and nothing happens to the guest", async () => {
+    const { uid } = await boot({ cpus: 2, memoryMib: 96 });
+    await sh(uid, "mkdir -p /big && mount -t tmpfs big /big && head -c 60000000 /dev/zero > /big/file");
+    const before = await driver.inspect(uid);
+    const smaller = { cpus: 1, memoryMib: 32 };
+    await expect(driver.resize?.apply(handleOf(uid), smaller, noSignal)).rejects.toMatchObject({
+      code: "Conflict",
+      message: expect.stringContaining("32 MiB"),
+    });
+    expect(await bench.observeSize(uid)).toEqual({ cpus: 2, memoryMib: 96 });
+    expect(await driver.inspect(uid)).toEqual(before);
+    await sh(uid, "rm /big/file");
+    await driver.resize?.apply(handleOf(uid), smaller, noSignal);
+    expect(await bench.observeSize(uid)).toEqual(smaller);
+    expect(await bench.exec(uid, "echo", "alive")).toBe("alive\n");
+  });
+
+  test("a card takes along all that it brought", async () => {
+    const { uid } = await boot();
+    const look = "ip -o link; ip route show table all; ip rule; ip -6 route show table all; ip -6 rule";
+    const stable = async () => (await sh(uid, look)).replaceAll(/expires \S+|fe80\S*|ff00\S*/g, "");
+    const before = await stable();
+    const card = bench.card("another");
+    await driver.cards?.attach(handleOf(uid), card, noSignal);
+    expect(await stable()).not.toBe(before);
+    await driver.cards?.detach(handleOf(uid), card, noSignal);
+    expect(await stable()).toBe(before);
+    await expect(
+      driver.cards?.detach(handleOf(uid), (await guestNic(uid)) ?? card, noSignal),
+    ).rejects.toMatchObject({ code: "Invalid" });
   });
 });
 
@@ -199,7 +258,7 @@ describe("isolation", () => {
     ["the magic key", "echo b > /proc/sysrq-trigger"],
     ["the clock", "date -s 2001-01-01; test $(date +%Y) = 2001"],
     ["a file system from a device", "mount -t ext4 /dev/vda /mnt"],
-    ["the host's file systems", "ls /proc/1/root/../../../var/tmp/e2e-lxc-conf*"],
+    ["the host's file systems", "ls /proc/1/root/../../../var/tmp/dv-lxc-conf*"],
     ["kernel memory", "cat /dev/mem || cat /proc/kcore"],
   ])("cannot have %s", async (_title, attempt) => {
     const { uid } = await boot();
@@ -216,14 +275,20 @@ describe("isolation", () => {
 });
 
 describe("network", () => {
-  test("reaches its gateway and its neighbour, by the address given, from its start", async () => {
+  test("reaches its gateway and its neighbour, by the addresses given, from its start", async () => {
     const [one, two] = [await boot(), await boot()];
     const address = two.spec.nics[0]?.ipAddress ?? "";
+    for (const { spec } of [one, two])
+      for (const nic of spec.nics) expect(await bench.reachesCard(nic)).toBe(true);
     expect(await bench.exec(one.uid, "ping", "-c1", "-W2", "10.213.77.1")).toContain("1 packets received");
     expect(await bench.exec(one.uid, "ping", "-c1", "-W2", address)).toContain("1 packets received");
+    const neighbour = two.spec.nics[0]?.ipv6?.address ?? "";
+    expect(await bench.exec(one.uid, "ping", "-6", "-c1", "-W2", neighbour)).toContain("1 packets received");
     const shown = await bench.exec(two.uid, "ip", "addr", "show", "dev", "eth0");
     expect(shown).toContain(`inet ${address}/24 brd 10.213.77.255`);
     expect(shown).toContain("mtu 1450");
+    expect(shown).toContain(`inet6 ${neighbour}/128`);
+    expect(shown).not.toMatch(/inet6 fd.*tentative/);
     expect(shown).toContain(two.spec.nics[0]?.macAddress);
     const ports = await run("ip", ["-n", bench.netns, "-o", "link", "show", "master", "br0"]);
     expect(ports.stdout.trim().split("\n")).toHaveLength(2);

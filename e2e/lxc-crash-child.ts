@@ -1,4 +1,4 @@
-/** Creates and starts one container and waits to be killed: see LxcBench.crashWhileStarting. */
+/** Creates and starts one container, or attaches a card, and waits to be killed: see LxcBench.crashWhileStarting. */
 import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { systemClock } from "../src/core/clock.ts";
@@ -9,7 +9,7 @@ import { openCgroups } from "../src/host/kernel-cgroups.ts";
 
 const signal = new AbortController().signal;
 const [line] = await once(createInterface({ input: process.stdin }), "line");
-const { host, spec } = JSON.parse(line);
+const { host, spec, handle, nic } = JSON.parse(line);
 const driver = createLxcDriver({
   host,
   cgroups: await openCgroups({ clock: systemClock }),
@@ -18,5 +18,6 @@ const driver = createLxcDriver({
   logger: silentLogger,
 });
 process.stdout.write("ready\n");
-await driver.start(await driver.create(spec, signal), signal);
+if (nic) await driver.cards?.attach(handle, nic, signal);
+else await driver.start(await driver.create(spec, signal), signal);
 await once(process.stdin, "end");

@@ -2,7 +2,7 @@ import { driverConformance } from "../src/drivers/conformance.ts";
 import { LxcBench, stubbornInit } from "./lxc-bench.ts";
 
 driverConformance("lxc", async () => {
-  const bench = await LxcBench.open("e2e-lxc");
+  const bench = await LxcBench.open("dv-lxc");
   return {
     makeGuest: (overrides) => bench.makeGuest(overrides),
     makeStubbornGuest: () => bench.makeGuest({}, { "sbin/init": stubbornInit }),
@@ -15,6 +15,11 @@ driverConformance("lxc", async () => {
     },
     observeSpec: (uid) => bench.observeSpec(uid),
     crashWhileStarting: (spec, step) => bench.crashWhileStarting(spec, step * 8),
+    makeCard: async (network) => bench.card(network),
+    observeCards: (uid) => bench.observeCards(uid),
+    reachesCard: (_uid, nic) => bench.reachesCard(nic),
+    crashWhileAttaching: (handle, nic, step) => bench.crashWhileAttaching(handle, nic, step * 8),
+    observeSize: (uid) => bench.observeSize(uid),
     forgetGuest: (uid) => bench.forgetGuest(uid),
     reopen: async () => bench.driver(),
     leaks: () => bench.leaks(),

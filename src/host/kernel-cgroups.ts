@@ -216,6 +216,7 @@ class KernelCgroups implements Cgroups {
   async #limitMemory(name: string, memoryMib: number | undefined): Promise<void> {
     if (this.#version("memory") === 2) {
       const bytes = memoryMib === undefined ? "max" : memoryMib * 1024 ** 2;
+      if (bytes !== "max") await this.#makeRoom(name, bytes);
       await this.#write(this.#controllerPath("memory", name, "memory.max"), bytes);
       // Without this a guest would continue beyond its limit on the host's swap.
       const swap = memoryMib === undefined ? "max" : 0;
@@ -228,12 +229,28 @@ class KernelCgroups implements Cgroups {
     try {
       await writeFile(memory, String(bytes), { flag: writeFlags });
     } catch (cause) {
+      if (isErrno(cause, "EBUSY")) throw inUse(name, bytes);
       // The kernel keeps memsw >= memory at every moment: growing starts with memsw, shrinking ends with it.
       if (!isErrno(cause, "EINVAL")) throw unavailable(`cannot set ${memory} to ${bytes}`, cause);
       await this.#writeIfThere(both, bytes);
       await this.#write(memory, bytes);
     }
     await this.#writeIfThere(both, bytes);
+  }
+
+  /** Version 2 kills whoever is above a new limit; version 1 refuses it. Here it is refused as well. */
+  async #makeRoom(name: string, bytes: number): Promise<void> {
+    const used = async () =>
+      Number(await readIfThere(this.#controllerPath("memory", name, "memory.current")));
+    if ((await used()) <= bytes) return;
+    const high = this.#controllerPath("memory", name, "memory.high");
+    // Caches are given up before the write returns.
+    await this.#writeIfThere(high, bytes);
+    try {
+      if ((await used()) > bytes) throw inUse(name, bytes);
+    } finally {
+      await this.#writeIfThere(high, "max");
+    }
   }
 
   async #limitCpu(name: string, cpus: number | undefined): Promise<void> {
@@ -464,6 +481,13 @@ function isMissing(cause: unknown): boolean {
 
 function isErrno(cause: unknown, code: string): boolean {
   return cause instanceof Error && "code" in cause && cause.code === code;
+}
+
+function inUse(name: string, bytes: number): StrataError {
+  return new StrataError(
+    "Conflict",
+    `cgroup ${name} cannot be limited to ${bytes / 1024 ** 2} MiB of memory: more than that is in use; end some of its programs first`,
+  );
 }
 
 function unavailable(message: string, cause: unknown): StrataError {

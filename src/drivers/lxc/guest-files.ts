@@ -3,6 +3,7 @@
  *
  * guest.json   the spec, written by `create`; everything else is derived from it at each start
  * config       LXC's configuration
+ * cards/       the texts that make its network cards (see cards.ts), and the error of the last try
  * seed/        the NoCloud files, seen by the guest
  * console/     log, log.1: what its console printed
  * run/run      id of the latest run, written before its recorder is started
@@ -15,7 +16,8 @@ import { type FSWatcher, watch } from "node:fs";
 import { chmod, chown, mkdir, open, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { isUid, type Uid } from "../../core/ids.ts";
-import type { GuestSpec, Seed } from "../driver.ts";
+import type { GuestNic, GuestSpec, Seed } from "../driver.ts";
+import type { CardTexts } from "./cards.ts";
 import { parseExit, parseInit, type RecordedExit } from "./recorder.ts";
 
 /** Everything on disk that tells what became of a guest. */
@@ -27,15 +29,19 @@ export interface RunFiles {
 }
 
 export class GuestFiles {
+  readonly uid: Uid;
   readonly dir: string;
   readonly runDir: string;
+  readonly cardsDir: string;
   readonly seedDir: string;
   readonly consoleDir: string;
   readonly consoleLog: string;
 
   constructor(lxcPath: string, uid: Uid) {
+    this.uid = uid;
     this.dir = join(lxcPath, uid);
     this.runDir = join(this.dir, "run");
+    this.cardsDir = join(this.dir, "cards");
     this.seedDir = join(this.dir, "seed");
     this.consoleDir = join(this.dir, "console");
     this.consoleLog = join(this.consoleDir, "log");
@@ -92,6 +98,33 @@ export class GuestFiles {
         await share(path, rootGid, 0o640);
       }),
     );
+  }
+
+  /** Forgets all cards: a start writes them anew. */
+  async clearCards(): Promise<void> {
+    await rm(this.cardsDir, { recursive: true, force: true });
+    await mkdir(this.cardsDir, { recursive: true, mode: 0o700 });
+  }
+
+  /** What plug-cards.sh looks for comes last, and whole: a guest may be rebooting from inside. */
+  async writeCard(nic: Pick<GuestNic, "port" | "netns">, texts: CardTexts): Promise<void> {
+    const path = (kind: string) => join(this.cardsDir, `${nic.port}.${kind}`);
+    for (const kind of ["forwarding", "inside", "inside6"] as const) {
+      await writeFile(path(kind), texts[kind], { mode: 0o600 });
+    }
+    await writeFile(path("new"), `#${nic.netns}\n${texts.outside}`, { mode: 0o600 });
+    await rename(path("new"), path("outside"));
+  }
+
+  async removeCard(port: string): Promise<void> {
+    for (const kind of ["outside", "forwarding", "inside", "inside6"]) {
+      await rm(join(this.cardsDir, `${port}.${kind}`), { force: true });
+    }
+  }
+
+  /** Why the cards could not be made at the last start; empty when they could. */
+  async readCardsError(): Promise<string> {
+    return (await readText(join(this.cardsDir, "error")))?.trim().slice(0, 1_000) ?? "";
   }
 
   async writeConfig(text: string): Promise<void> {

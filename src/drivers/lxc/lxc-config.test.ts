@@ -1,7 +1,8 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import type { Uid } from "../../core/ids.ts";
-import type { GuestSpec } from "../driver.ts";
+import type { GuestNic, GuestSpec } from "../driver.ts";
+import { cardTexts } from "./cards.ts";
 import { checkGuest, type LxcPlace, lxcConfig } from "./lxc-config.ts";
 
 const guest: GuestSpec = {
@@ -20,6 +21,7 @@ const guest: GuestSpec = {
       ipAddress: "10.1.2.5",
       prefixLength: 20,
       gateway: "10.1.0.1",
+      ipv6: { address: "fd00:1:2::5", prefixLength: 64, gateway: "fd00:1:2::1" },
       mtu: 1450,
       netns: "/run/netns/strata-abc",
       bridge: "br0",
@@ -35,12 +37,22 @@ const place: LxcPlace = {
   consoleLog: "/state/lxc/0123456789abcdef/console/log",
   guestGroup: "strata/0123456789abcdef",
   monitorGroup: "strata.monitors/0123456789abcdef",
-  joinBridge: "/state/lxc/.tools/join-bridge",
+  plugCards: {
+    script: "/state/lxc/.tools/plug-cards",
+    cardsDir: "/state/lxc/0123456789abcdef/cards",
+    groupDirs: ["/sys/fs/cgroup/strata/0123456789abcdef"],
+  },
   apparmorProfile: "lxc-strata-container",
   lxcfs: true,
   maxOpenFiles: 1_048_576,
   seccompProfile: "/usr/share/lxc/config/common.seccomp",
 };
+
+const hostile = fc.oneof(
+  fc.string({ unit: "binary" }),
+  fc.string().map((text) => `${text}\nlxc.mount.entry = / mnt none bind 0 0`),
+  fc.string().map((text) => `a${text}`),
+);
 
 test("a container with a network card, on a host with AppArmor", () => {
   expect(lxcConfig(guest, place)).toMatchInlineSnapshot(`
@@ -102,47 +114,31 @@ test("a container with a network card, on a host with AppArmor", () => {
     lxc.console.logfile = /state/lxc/0123456789abcdef/console/log
     lxc.console.size = 1048576
     lxc.console.rotate = 1
-    lxc.net.0.type = veth
-    lxc.net.0.name = eth0
+    lxc.net.0.type = empty
     lxc.net.0.flags = up
-    lxc.net.0.hwaddr = 02:ab:cd:00:00:05
-    lxc.net.0.mtu = 1450
-    lxc.net.0.veth.pair = p0123456789
-    lxc.net.0.ipv4.address = 10.1.2.5/20 10.1.15.255
-    lxc.net.0.ipv4.gateway = 10.1.0.1
-    lxc.net.0.script.up = /bin/sh /state/lxc/.tools/join-bridge br0
+    lxc.hook.start-host = /bin/sh /state/lxc/.tools/plug-cards /state/lxc/0123456789abcdef/cards /sys/fs/cgroup/strata/0123456789abcdef
     "
   `);
 });
 
-test("without AppArmor, seccomp list and network cards", () => {
+test("without AppArmor and seccomp list", () => {
   const { seccompProfile: _, ...rest } = place;
-  const text = lxcConfig(
-    { ...guest, nics: [] },
-    { ...rest, apparmorProfile: "unconfined", lxcfs: false, maxOpenFiles: 20_000 },
-  );
+  const text = lxcConfig(guest, {
+    ...rest,
+    apparmorProfile: "unconfined",
+    lxcfs: false,
+    maxOpenFiles: 20_000,
+  });
   expect(text).toContain("lxc.apparmor.profile = unconfined\n");
-  expect(text).toContain("lxc.net.0.type = empty\n");
   expect(text).toContain("lxc.prlimit.nofile = 1024:20000\n");
-  expect(text).not.toMatch(/seccomp|lxcfs|script\.up/);
+  expect(text).not.toMatch(/seccomp|lxcfs/);
 });
 
-test("the gateway belongs to the first card only", () => {
-  const [nic] = guest.nics;
-  if (!nic) return;
-  const text = lxcConfig({ ...guest, nics: [nic, { ...nic, name: "eth1", port: "p2" }] }, place);
-  expect(text.match(/ipv4\.gateway/g)).toHaveLength(1);
-  expect(text).toContain("lxc.net.1.name = eth1\n");
-});
-
-test("virtual machines, disks and cards in two networks are Unsupported", () => {
-  const [nic] = guest.nics;
-  if (!nic) return;
+test("virtual machines and disks are Unsupported", () => {
   const disk = { type: "disk", path: "/x", format: "raw" } as const;
   for (const other of [
     { ...guest, type: "vm" as const },
     { ...guest, root: disk },
-    { ...guest, nics: [nic, { ...nic, netns: "/run/netns/other" }] },
   ]) {
     expect(() => checkGuest(other)).toThrow(expect.objectContaining({ code: "Unsupported" }));
   }
@@ -151,35 +147,14 @@ test("virtual machines, disks and cards in two networks are Unsupported", () => 
 test("no value adds a line or an entry of its own, whatever it holds", () => {
   const lines = (text: string) => text.split("\n").length;
   const normal = lines(lxcConfig(guest, place));
-  const hostile = fc.oneof(
-    fc.string({ unit: "binary" }),
-    fc.string().map((text) => `${text}\nlxc.mount.entry = / mnt none bind 0 0`),
-    fc.string().map((text) => `a${text}`),
-  );
-  const field = fc.constantFrom(
-    "hostname",
-    "path",
-    "name",
-    "macAddress",
-    "ipAddress",
-    "gateway",
-    "netns",
-    "bridge",
-    "port",
-  );
   fc.assert(
-    fc.property(field, hostile, (name, value) => {
-      const [nic] = guest.nics;
-      if (!nic) return;
+    fc.property(fc.constantFrom("hostname", "path"), hostile, (name, value) => {
       const changed: GuestSpec =
         name === "hostname"
           ? { ...guest, hostname: value }
-          : name === "path"
-            ? { ...guest, root: { type: "tree", path: value, idBase: 1_000_000, idCount: 65_536 } }
-            : { ...guest, nics: [{ ...nic, [name]: value }] };
+          : { ...guest, root: { type: "tree", path: value, idBase: 1_000_000, idCount: 65_536 } };
       try {
-        const text = lxcConfig(changed, place);
-        expect(lines(text)).toBe(normal);
+        expect(lines(lxcConfig(changed, place))).toBe(normal);
         expect(value).not.toMatch(/\s/);
       } catch (error) {
         expect(error).toMatchObject({ code: "Invalid" });
@@ -189,12 +164,45 @@ test("no value adds a line or an entry of its own, whatever it holds", () => {
   );
 });
 
+test("no card's value adds a line or a word to a text for ip", () => {
+  const shape = (spec: GuestSpec) => {
+    checkGuest(spec);
+    const nic = spec.nics[0] as GuestNic;
+    const texts = cardTexts(nic, { first: true, mark: "m", guestNetns: "/n" });
+    return Object.values(texts).map((text) => text.split(/\s/).length);
+  };
+  const normal = shape(guest);
+  const field = fc.constantFrom(
+    ...(["name", "macAddress", "ipAddress", "gateway", "netns", "bridge", "port"] as const),
+    ...(["address", "gateway"] as const).map((name) => `ipv6.${name}` as const),
+  );
+  fc.assert(
+    fc.property(field, hostile, (name, value) => {
+      const [nic] = guest.nics;
+      if (!nic?.ipv6) return;
+      const [first, second] = name.split(".");
+      const next = second
+        ? { ...nic, ipv6: { ...nic.ipv6, [second]: value } }
+        : { ...nic, [first ?? ""]: value };
+      try {
+        expect(shape({ ...guest, nics: [next] })).toEqual(normal);
+        expect(value).not.toMatch(/\s/);
+      } catch (error) {
+        expect(error).toMatchObject({ code: "Invalid" });
+      }
+    }),
+    { numRuns: 300 },
+  );
+});
+
 test.each([
   ["uid", { uid: "../../etc" as Uid }],
   ["hostname", { hostname: "-web" }],
   ["cpus", { cpus: Number.NaN }],
   ["memoryMib", { memoryMib: 1.5 }],
   ["maxProcesses", { maxProcesses: 0 }],
+  ["nics' ports", { nics: [...guest.nics, { ...(guest.nics[0] as GuestNic), name: "eth1" }] }],
+  ["nics' names", { nics: [...guest.nics, { ...(guest.nics[0] as GuestNic), port: "p2" }] }],
   ["root.idBase", { root: { type: "tree", path: "/x", idBase: 0, idCount: 65_536 } as const }],
   ["root.idCount", { root: { type: "tree", path: "/x", idBase: 1_000_000, idCount: 10 } as const }],
 ])("says that %s is wrong", (name, change) => {

@@ -6,7 +6,7 @@
  * namespaces, a cgroup below one that holds the limits and that it cannot reach, no devices but the harmless ones,
  * LXC's seccomp list, AppArmor where the host has it, read-only /proc/sys and /sys.
  */
-import { isIPv4 } from "node:net";
+import { isIPv4, isIPv6 } from "node:net";
 import { StrataError } from "../../core/errors.ts";
 import { isUid } from "../../core/ids.ts";
 import type { GuestNic, GuestSpec } from "../driver.ts";
@@ -21,8 +21,8 @@ export interface LxcPlace {
   guestGroup: string;
   /** Group of LXC's own process. */
   monitorGroup: string;
-  /** Script that puts a port into a bridge: `sh PATH BRIDGE … PORT`. */
-  joinBridge: string;
+  /** plug-cards.sh, the directory of the cards' texts, and the guest's group in each hierarchy. */
+  plugCards: { script: string; cardsDir: string; groupDirs: readonly string[] };
   /** AppArmor's profile, or `unconfined` where the host has no AppArmor. */
   apparmorProfile: string;
   /** LXCFS runs: the guest sees its own memory, processors and load in /proc. */
@@ -46,6 +46,7 @@ const pathPattern = /^\/[A-Za-z0-9._/+@=:-]*$/;
 const interfacePattern = /^[A-Za-z0-9][A-Za-z0-9._-]{0,14}$/;
 const hostnamePattern =
   /^(?=.{1,253}$)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$/;
+const ipv6Pattern = /^[0-9a-f:]+$/i;
 const macPattern = /^[0-9a-f]{2}(?::[0-9a-f]{2}){5}$/i;
 
 /** Character devices that do no harm: null, zero, full, random, urandom, tty, console, ptmx, pts. */
@@ -69,22 +70,27 @@ export function checkGuest(guest: GuestSpec): void {
   expectValue("root.idBase", idBase, Number.isSafeInteger(idBase) && idBase > 0);
   expectValue("root.idCount", idCount, Number.isSafeInteger(idCount) && idCount >= 65_536);
   guest.nics.forEach(checkNic);
-  const others = guest.nics.find((nic) => nic.netns !== guest.nics[0]?.netns);
-  if (others) {
-    throw new StrataError(
-      "Unsupported",
-      `the network cards of a container must be in one network; ${others.name} is in another than ${guest.nics[0]?.name}`,
-    );
+  for (const key of ["name", "port"] as const) {
+    const values = guest.nics.map((nic) => nic[key]);
+    expectValue(`nics' ${key}s`, values, new Set(values).size === values.length);
   }
 }
 
-function checkNic(nic: GuestNic, index: number): void {
+/** @throws Invalid for values that no text for `ip` may hold. */
+export function checkNic(nic: GuestNic, index: number): void {
   const at = (name: string) => `nics[${index}].${name}`;
   expectValue(at("name"), nic.name, interfacePattern.test(nic.name));
   expectValue(at("macAddress"), nic.macAddress, macPattern.test(nic.macAddress));
   expectValue(at("ipAddress"), nic.ipAddress, isIPv4(nic.ipAddress));
   expectValue(at("gateway"), nic.gateway, isIPv4(nic.gateway));
   expectValue(at("prefixLength"), nic.prefixLength, isWhole(nic.prefixLength, 1, 31));
+  if (nic.ipv6 !== undefined) {
+    const { address, prefixLength, gateway } = nic.ipv6;
+    // Without a zone, which isIPv6 takes for a part of the address.
+    expectValue(at("ipv6.address"), address, isIPv6(address) && ipv6Pattern.test(address));
+    expectValue(at("ipv6.gateway"), gateway, isIPv6(gateway) && ipv6Pattern.test(gateway));
+    expectValue(at("ipv6.prefixLength"), prefixLength, isWhole(prefixLength, 1, 128));
+  }
   expectValue(at("mtu"), nic.mtu, isWhole(nic.mtu, 576, 65_535));
   expectValue(at("netns"), nic.netns, pathPattern.test(nic.netns));
   expectValue(at("bridge"), nic.bridge, interfacePattern.test(nic.bridge));
@@ -94,7 +100,8 @@ function checkNic(nic: GuestNic, index: number): void {
 /** The configuration of a guest that passed `checkGuest`. */
 export function lxcConfig(guest: GuestSpec, place: LxcPlace): string {
   checkGuest(guest);
-  for (const path of [place.seedDir, place.consoleLog, place.joinBridge]) {
+  const { script, cardsDir, groupDirs } = place.plugCards;
+  for (const path of [place.seedDir, place.consoleLog, script, cardsDir, ...groupDirs]) {
     expectValue("state directory", path, pathPattern.test(path));
   }
   const lines = [
@@ -104,9 +111,8 @@ export function lxcConfig(guest: GuestSpec, place: LxcPlace): string {
     ...limits(guest),
     ...mounts(place),
     ...terminals(place),
-    ...guest.nics.flatMap((nic, index) => network(nic, index, place)),
+    ...network(place),
   ];
-  if (guest.nics.length === 0) lines.push("lxc.net.0.type = empty", "lxc.net.0.flags = up");
   return `${lines.join("\n")}\n`;
 }
 
@@ -189,30 +195,14 @@ function terminals(place: LxcPlace): string[] {
   ];
 }
 
-/**
- * The port is made in the namespace in which LXC runs. `link` cannot be used: LXC looks the bridge up in /sys, which
- * shows the host's interfaces, and takes one that it does not find there for Open vSwitch.
- */
-function network(nic: GuestNic, index: number, place: LxcPlace): string[] {
-  const line = (key: string, value: string | number) => `lxc.net.${index}.${key} = ${value}`;
+/** LXC itself makes loopback only: the cards come from the hook. */
+function network(place: LxcPlace): string[] {
+  const { script, cardsDir, groupDirs } = place.plugCards;
   return [
-    line("type", "veth"),
-    line("name", nic.name),
-    line("flags", "up"),
-    line("hwaddr", nic.macAddress),
-    line("mtu", nic.mtu),
-    line("veth.pair", nic.port),
-    line("ipv4.address", `${nic.ipAddress}/${nic.prefixLength} ${broadcastOf(nic)}`),
-    ...(index === 0 ? [line("ipv4.gateway", nic.gateway)] : []),
-    line("script.up", `/bin/sh ${place.joinBridge} ${nic.bridge}`),
+    "lxc.net.0.type = empty",
+    "lxc.net.0.flags = up",
+    `lxc.hook.start-host = /bin/sh ${[script, cardsDir, ...groupDirs].join(" ")}`,
   ];
-}
-
-function broadcastOf(nic: GuestNic): string {
-  const address = nic.ipAddress.split(".").reduce((value, part) => value * 256 + Number(part), 0);
-  const size = 2 ** (32 - nic.prefixLength);
-  const last = Math.floor(address / size) * size + size - 1;
-  return [24, 16, 8, 0].map((shift) => Math.floor(last / 2 ** shift) % 256).join(".");
 }
 
 function isWhole(value: number, from: number, to: number): boolean {

@@ -6,8 +6,8 @@
  * its monitors' group is populated: process ids are reused, cgroups of uids are not. Nothing of it belongs to the
  * daemon: not the session, not the cgroup, no pipe.
  *
- * LXC runs inside the guest's network namespace, so its port is made there; its command socket is there as well,
- * which is why lxc-attach and lxc-console enter the monitor's namespace first.
+ * LXC's monitor runs in the namespace of the guest's first network, out of the host's; its command socket is there as
+ * well, which is why lxc-attach and lxc-console enter the monitor's namespace first. Cards are made by a hook (cards.ts).
  *
  * A reboot from inside is carried out by LXC's monitor and belongs to the same run, as in a virtual machine.
  */
@@ -15,24 +15,26 @@ import { mkdir, readFile, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { z } from "zod";
 import type { Clock } from "../../core/clock.ts";
-import { describeError, StrataError } from "../../core/errors.ts";
+import { describeError, hasCode, StrataError } from "../../core/errors.ts";
 import { newUid, type Uid } from "../../core/ids.ts";
 import type { JsonObject } from "../../core/json.ts";
 import type { Logger } from "../../core/logger.ts";
 import type { Random } from "../../core/random.ts";
 import type { Cgroups } from "../../host/cgroups.ts";
 import type { HostConfig } from "../../host/host-config.ts";
-import { run } from "../../host/run.ts";
 import type { Fingerprint } from "../../kinds/host.ts";
-import type { Console, Exec, GuestDriver, GuestSpec, ObservedGuest } from "../driver.ts";
+import type { Cards, Console, Exec, GuestDriver, GuestSpec, ObservedGuest, Resize } from "../driver.ts";
 import { HintQueue } from "../hint-queue.ts";
+import { cardTexts, hookNetns } from "./cards.ts";
 import { GuestFiles, listGuests, type RunFiles } from "./guest-files.ts";
 import { shutdownSignal } from "./init-signal.ts";
+import { lxcCards, removePorts } from "./lxc-cards.ts";
 import { checkGuest, lxcConfig } from "./lxc-config.ts";
 import { lxcConsole } from "./lxc-console.ts";
 import { lxcExec } from "./lxc-exec.ts";
 import { fingerprintLxc } from "./lxc-fingerprint.ts";
 import { ensureReachable, type LxcHost, openLxcHost } from "./lxc-host.ts";
+import { lxcResize } from "./lxc-resize.ts";
 import { startRecorder } from "./recorder.ts";
 import { stateOf } from "./run-state.ts";
 
@@ -53,6 +55,7 @@ const startTimeoutMs = 30_000;
 const monitorTimeoutMs = 5_000;
 /** How often an init that handles no signal yet (it is still booting) is looked at again. */
 const signalRetryMs = 50;
+const clearTries = 5;
 /** Look again although no event came. */
 const recheckMs = 1_000;
 
@@ -66,6 +69,8 @@ class LxcDriver implements GuestDriver {
   readonly handleVersion = 1;
   readonly exec: Exec<JsonObject>;
   readonly console: Console<JsonObject>;
+  readonly cards: Cards<JsonObject>;
+  readonly resize: Resize<JsonObject>;
   readonly #options: LxcDriverOptions;
   readonly #cgroups: Cgroups;
   readonly #lxcPath: string;
@@ -86,6 +91,15 @@ class LxcDriver implements GuestDriver {
     };
     this.exec = lxcExec(access);
     this.console = lxcConsole(access);
+    const changes = {
+      files: (handle: JsonObject) => this.#files(uidOf(handle)),
+      isRunning: async (uid: Uid) => (await this.inspect(uid))?.state === "running",
+      group: (uid: Uid) => this.#group(uid),
+      host: () => this.#openHost(),
+      cgroups: options.cgroups,
+    };
+    this.cards = lxcCards(changes);
+    this.resize = lxcResize(changes);
   }
 
   fingerprint(signal: AbortSignal): Promise<Fingerprint> {
@@ -145,10 +159,10 @@ class LxcDriver implements GuestDriver {
       );
     }
     if (last !== undefined && (await this.inspect(uid))?.state === "running") return;
-    await this.#prepareFiles(guest, files, host);
     const runId = newUid(this.#options.random);
+    await this.#prepareFiles(guest, files, host, runId);
     await files.writeRun(runId);
-    if (last !== undefined) await this.#clear(uid, last, guest);
+    if (last !== undefined) await this.#clear(uid, guest);
     await this.#prepareCgroups(guest);
     for (const listener of this.#listeners) listener(uid, "starting");
     await startRecorder({
@@ -179,7 +193,7 @@ class LxcDriver implements GuestDriver {
     const [guest, { run: last }] = await Promise.all([files.readSpec(), files.readRun()]);
     if (last !== undefined) {
       await this.#kill(uid, signal);
-      await this.#clear(uid, last, guest);
+      await this.#clear(uid, guest);
     }
     for (const listener of this.#listeners) listener(uid, "destroyed");
     await rm(join("/run/lxc/lock", this.#lxcPath, `.${uid}`), { force: true });
@@ -222,7 +236,7 @@ class LxcDriver implements GuestDriver {
   }
 
   /** The files of a start. All of them are replaced, so an interrupted start leaves nothing that matters. */
-  async #prepareFiles(guest: GuestSpec, files: GuestFiles, host: LxcHost): Promise<void> {
+  async #prepareFiles(guest: GuestSpec, files: GuestFiles, host: LxcHost, mark: string): Promise<void> {
     if (guest.root.type !== "tree") return;
     const gid = guest.root.idBase;
     const { stateDir } = this.#options.host;
@@ -231,13 +245,21 @@ class LxcDriver implements GuestDriver {
       consoleLog: files.consoleLog,
       guestGroup: this.#group(guest.uid),
       monitorGroup: this.#monitors(guest.uid),
-      joinBridge: host.joinBridge,
+      plugCards: {
+        script: host.plugCards,
+        cardsDir: files.cardsDir,
+        groupDirs: this.#cgroups.procsFiles(this.#group(guest.uid)).map(dirname),
+      },
       apparmorProfile: host.apparmorProfile,
       lxcfs: host.lxcfs,
       maxOpenFiles: host.maxOpenFiles,
       ...(host.seccompProfile === undefined ? {} : { seccompProfile: host.seccompProfile }),
     });
-    await Promise.all([files.writeConfig(config), files.writeSeed(guest.seed, gid)]);
+    await files.clearCards();
+    const cards = guest.nics.map((nic, index) =>
+      files.writeCard(nic, cardTexts(nic, { first: index === 0, mark, guestNetns: hookNetns })),
+    );
+    await Promise.all([files.writeConfig(config), files.writeSeed(guest.seed, gid), ...cards]);
     await Promise.all([
       ensureReachable(files.seedDir, stateDir, gid),
       ensureReachable(dirname(guest.root.path), stateDir, gid),
@@ -280,7 +302,9 @@ class LxcDriver implements GuestDriver {
       );
     }
     const [first, ...others] = seen?.exit?.errors ?? [];
-    throw new StrataError("Unavailable", `the container cannot start: ${first ?? "LXC gave no reason"}`, {
+    const [cardsError] = (await files.readCardsError()).split("\n");
+    const reason = cardsError ? `its network cards cannot be made: ${cardsError}` : first;
+    throw new StrataError("Unavailable", `the container cannot start: ${reason ?? "LXC gave no reason"}`, {
       detail: others.join("; "),
     });
   }
@@ -328,18 +352,21 @@ class LxcDriver implements GuestDriver {
     await this.#cgroups.kill(this.#group(uid));
   }
 
-  /** Takes away what the run `runId` left. */
-  async #clear(uid: Uid, runId: string, guest: GuestSpec | undefined): Promise<void> {
-    await Promise.all([this.#cgroups.kill(this.#group(uid)), this.#cgroups.kill(this.#monitors(uid))]);
-    await Promise.all([this.#cgroups.remove(this.#group(uid)), this.#cgroups.remove(this.#monitors(uid))]);
-    const { exit } = await this.#files(uid).readRun();
-    if (exit?.runId === runId && exit.monitorStatus === 0) return;
-    // The monitor could not remove its ports; the kernel does, but in its own time, and their names are needed again.
-    const host = await this.#openHost();
-    for (const { netns, port } of guest?.nics ?? []) {
-      const args = [`--net=${netns}`, "--", host.ip, "link", "del", "dev", port];
-      await run(host.nsenter, args, { expected: [0, 1, 2] });
+  /** Takes away what the last run left. */
+  async #clear(uid: Uid, guest: GuestSpec | undefined): Promise<void> {
+    const groups = [this.#group(uid), this.#monitors(uid)];
+    for (let left = clearTries; ; left--) {
+      await Promise.all(groups.map((group) => this.#cgroups.kill(group)));
+      try {
+        await Promise.all(groups.map((group) => this.#cgroups.remove(group)));
+        break;
+      } catch (error) {
+        // A recorder that outlived its daemon by a moment has come in; without the group it would have ended.
+        if (left === 0 || !hasCode(error, "Conflict")) throw error;
+      }
     }
+    // The kernel takes them away with the guest's namespace, but in its own time, and their names are needed again.
+    if (guest !== undefined) await removePorts(await this.#openHost(), guest.nics);
   }
 
   /** Waits for a condition, looking when the guest's groups or files change. False when the time is over. */

@@ -37,7 +37,7 @@ export async function fingerprintLxc(options: FingerprintOptions): Promise<Finge
       message: "",
       version: version.stdout.trim().slice(0, 200),
       types: ["container"],
-      abilities: ["exec", "exec-tty", "console"],
+      abilities: ["exec", "exec-tty", "console", "cards", "resize"],
       facts: {
         cgroups: options.cgroups.layout,
         apparmor: host.apparmorProfile === "unconfined" ? "no" : "yes",
@@ -115,7 +115,7 @@ function probeConfig(dir: string, group: string, idBase: number, host: LxcHost):
       consoleLog: join(dir, "console"),
       guestGroup: `${group}/guest`,
       monitorGroup: group,
-      joinBridge: host.joinBridge,
+      plugCards: { script: host.plugCards, cardsDir: dir, groupDirs: [] },
       apparmorProfile: host.apparmorProfile,
       lxcfs: host.lxcfs,
       maxOpenFiles: host.maxOpenFiles,

@@ -1,5 +1,6 @@
 /** What the lxc driver uses of its host: LXC's programs and where they may look for others. */
-import { access, chmod, chown, constants, mkdir, readFile, stat, writeFile } from "node:fs/promises";
+import { readFileSync } from "node:fs";
+import { access, chmod, chown, constants, mkdir, readFile, rename, stat, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { StrataError } from "../../core/errors.ts";
@@ -15,7 +16,7 @@ export interface LxcHost {
   ip: string;
   /** PATH of LXC's monitor. */
   monitorPath: string;
-  joinBridge: string;
+  plugCards: string;
   /** `unconfined` where the host has no AppArmor. */
   apparmorProfile: string;
   lxcfs: boolean;
@@ -26,9 +27,8 @@ export interface LxcHost {
 
 const programDirs = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 const seccompProfile = "/usr/share/lxc/config/common.seccomp";
-const joinBridgeScript = `# BRIDGE, and what LXC adds: NAME net up veth PORT
-PATH=/usr/sbin:/usr/bin:/sbin:/bin exec ip link set dev "$6" master "$1" up
-`;
+/** Copied: a shell reads a script as it goes, and reboots of guests need it while Strata itself is being replaced. */
+const plugCardsScript = readFileSync(new URL("plug-cards.sh", import.meta.url), "utf8");
 
 /**
  * Finds the programs, and makes what the driver needs below its directory. Idempotent.
@@ -47,8 +47,9 @@ export async function openLxcHost(lxcPath: string): Promise<LxcHost> {
   // in /etc/subuid; without it, it writes the id maps itself, as root may.
   const tools = join(lxcPath, ".tools");
   await mkdir(tools, { recursive: true, mode: 0o700 });
-  const joinBridge = join(tools, "join-bridge");
-  await writeFile(joinBridge, joinBridgeScript, { mode: 0o600 });
+  const plugCards = join(tools, "plug-cards");
+  await writeFile(`${plugCards}.new`, plugCardsScript, { mode: 0o600 });
+  await rename(`${plugCards}.new`, plugCards);
   const apparmorProfile = (await hasAppArmor()) ? await loadProfile() : "unconfined";
   const seccomp = (await canAccess(seccompProfile, constants.R_OK)) ? { seccompProfile } : {};
   const lxcfs = await canAccess(join(lxcfsPath, "proc/meminfo"), constants.R_OK);
@@ -61,7 +62,7 @@ export async function openLxcHost(lxcPath: string): Promise<LxcHost> {
     bash,
     ip,
     monitorPath: tools,
-    joinBridge,
+    plugCards,
     apparmorProfile,
     lxcfs,
     maxOpenFiles,
