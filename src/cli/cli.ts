@@ -66,7 +66,7 @@ async function runCommand(
   try {
     const output = await spec.run({ args, rest, options, session });
     printer.output(output);
-    return output.type === "done" ? (output.status ?? 0) : 0;
+    return "status" in output ? (output.status ?? 0) : 0;
   } catch (error) {
     const reason = abort.signal.aborted ? abort.signal.reason : error;
     printer.note(explain(reason, context.env.STRATA_DEBUG !== undefined));

@@ -25,7 +25,8 @@ export type Output =
       empty: string;
       json: Json;
     }
-  | { type: "tree"; branches: readonly Branch[]; json: Json }
+  /** `status`: the exit status, where it says more than success. */
+  | { type: "tree"; branches: readonly Branch[]; json: Json; status?: number }
   | { type: "message"; text: string; json: Json }
   /** Printed already, such as a stream; `status` is the exit status. */
   | { type: "done"; status?: number };

@@ -1,8 +1,12 @@
 import type { CommandSpec } from "../command.ts";
+import { addressCommands } from "./addresses.ts";
 import { administrationCommands } from "./administration.ts";
 import { imageCommands } from "./images.ts";
 import { instanceCommands } from "./instances.ts";
+import { interfaceCommands } from "./interfaces.ts";
 import { listingCommands } from "./listings.ts";
+import { networkCommands } from "./networks.ts";
+import { securityGroupCommands } from "./security-groups.ts";
 import { sessionCommands } from "./sessions.ts";
 import { stackCommands } from "./stacks.ts";
 import { systemCommands } from "./system.ts";
@@ -13,6 +17,10 @@ export const commands: readonly CommandSpec[] = [
   ...instanceCommands,
   ...listingCommands,
   ...sessionCommands,
+  ...networkCommands,
+  ...securityGroupCommands,
+  ...addressCommands,
+  ...interfaceCommands,
   ...imageCommands,
   ...administrationCommands,
   ...systemCommands,

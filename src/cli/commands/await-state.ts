@@ -1,0 +1,45 @@
+/** Waiting for what an agent makes of a change. */
+import type { Client } from "../../client/client.ts";
+import { StrataError } from "../../core/errors.ts";
+import type { Kind, Resource } from "../../kinds/kind.ts";
+import type { Session } from "../command.ts";
+import { kindTitle } from "../resolve.ts";
+import { follow, patience } from "../watching.ts";
+
+interface Settling {
+  state: string;
+  message: string;
+  observedGeneration: number;
+}
+
+/** Until it is in one of `states`, unless --no-wait. @throws Unavailable when it failed; NotFound when it went away. */
+export async function awaitState<S, T extends Settling>(
+  client: Client,
+  session: Session,
+  kind: Kind<S, T>,
+  resource: Resource<S, T>,
+  states: readonly T["state"][],
+): Promise<Resource<S, T>> {
+  const { name, uid, project, generation } = resource.metadata;
+  const title = `${kindTitle(kind)} "${name}"`;
+  let last = resource;
+  if (!session.wait) return last;
+  await follow(
+    client,
+    kind,
+    project === undefined ? {} : { project },
+    patience(session),
+    (seen) => {
+      const found = [...seen.values()].find((one) => one.metadata.uid === uid);
+      if (!found) throw new StrataError("NotFound", `${title} was deleted meanwhile`);
+      last = found;
+      if (found.status.observedGeneration < generation) return false;
+      if (found.status.state === "failed") {
+        throw new StrataError("Unavailable", `${title} is not in force: ${found.status.message}`);
+      }
+      return states.includes(found.status.state);
+    },
+    () => `waiting for ${title} to become ${states.join(" or ")}`,
+  );
+  return last;
+}
