@@ -1,4 +1,4 @@
-import { request } from "node:http";
+import { Agent, request } from "node:http";
 import { connect } from "node:net";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { silentLogger } from "../../core/logger.ts";
@@ -44,12 +44,14 @@ interface Asked {
   method?: string;
   headers?: Record<string, string>;
   body?: string;
+  agent?: Agent;
 }
 
 /** `status` 0: no answer at all. */
-function ask(host: string, path: string, { from = guest, method = "GET", headers = {}, body }: Asked = {}) {
+function ask(host: string, path: string, asked: Asked = {}) {
+  const { from = guest, method = "GET", headers = {}, body, agent = false } = asked;
   return new Promise<{ status: number; text: string; headers: Record<string, unknown> }>((resolve) => {
-    const options = { host, port, path, method, headers, localAddress: from, agent: false };
+    const options = { host, port, path, method, headers, localAddress: from, agent };
     const sent = request(options, (response) => {
       let text = "";
       response.setEncoding("utf8").on("data", (chunk: string) => {
@@ -136,10 +138,15 @@ describe("the metadata service", () => {
 
   it("bounds what one guest asks, to the good of its neighbours", async () => {
     const headers = await sessionOf(red);
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 });
     const statuses: number[] = [];
-    for (let i = 0; i < sourceLimits.burst; i++)
-      statuses.push((await ask(red, "/latest", { headers })).status);
+    for (let i = 0; i < sourceLimits.burst - 2; i++) {
+      statuses.push((await ask(red, "/latest", { headers, agent })).status);
+    }
+    agent.destroy();
     expect(statuses.filter((status) => status !== 200)).toEqual([503]);
+    // Nor does it get new connections.
+    expect((await ask(red, "/latest", { headers })).status).toBe(0);
     expect((await ask(red, "/latest", { from: neighbour })).status).toBe(401);
     await clock.advance(1_000);
     expect((await ask(red, "/latest", { headers })).status).toBe(200);

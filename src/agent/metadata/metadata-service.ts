@@ -92,8 +92,8 @@ function startListening(
   server.maxConnections = limits.connectionsPerNetwork;
   server.on("connection", (socket: Socket) => {
     const source = sourceOf(socket);
-    if (!options.lookup(hostAddress, source) || !sources.connect(source)) socket.resetAndDestroy();
-    else socket.once("close", () => sources.disconnect(source));
+    if (sources.connect(source)) socket.once("close", () => sources.disconnect(source));
+    else socket.resetAndDestroy();
   });
   return new Promise((resolve, reject) => {
     server.once("error", reject);
@@ -120,7 +120,7 @@ interface Asked {
 function respond(request: IncomingMessage, response: ServerResponse, asked: Asked): void {
   const { options, tokens, sources, hostAddress } = asked;
   const source = sourceOf(request.socket);
-  // Looked up again: the address may have passed to another instance while the connection was open.
+  // For each request: the address may pass to another instance while a connection is open.
   const facts = options.lookup(hostAddress, source);
   if (!facts) {
     request.socket.destroy();

@@ -3,7 +3,10 @@ import type { Clock } from "../../core/clock.ts";
 export const sourceLimits = {
   /** Open at once, of one guest. */
   connections: 32,
-  /** Requests a second in the long run, and how many may come at once: cloud-init makes about 70 at boot. */
+  /**
+   * Requests a second in the long run, and how many may come at once; a new connection counts as one. cloud-init makes
+   * about 70 at boot, each on a connection of its own.
+   */
   requestsPerSecond: 100,
   burst: 400,
   /** Sources remembered; beyond that, those without a connection are forgotten. */
@@ -26,11 +29,11 @@ export class SourceLimits {
     this.#clock = clock;
   }
 
-  /** False: one connection too many. Otherwise `disconnect` has to follow. */
+  /** False: one connection too many, or too many of late. Otherwise `disconnect` has to follow. */
   connect(address: string): boolean {
     if (this.#sources.size >= sourceLimits.remembered) this.#forgetIdle();
     const source = this.#source(address);
-    if (source.connections >= sourceLimits.connections) return false;
+    if (source.connections >= sourceLimits.connections || !this.#spend(source)) return false;
     source.connections += 1;
     return true;
   }
@@ -42,7 +45,10 @@ export class SourceLimits {
 
   /** False: one request too many for now. */
   request(address: string): boolean {
-    const source = this.#source(address);
+    return this.#spend(this.#source(address));
+  }
+
+  #spend(source: Source): boolean {
     const now = this.#clock.monotonicMs();
     const earned = ((now - source.at) / 1000) * sourceLimits.requestsPerSecond;
     source.credit = Math.min(sourceLimits.burst, source.credit + earned);
