@@ -297,6 +297,12 @@ function createOperation(kind: Kind, inProject: Json[]): JsonObject {
   });
 }
 
+const deleteSummaries: Readonly<Record<string, string>> = {
+  Instance:
+    "Delete it, with its disk and its published ports. Its network interfaces are detached, and its addresses stay " +
+    "the project's.",
+};
+
 function itemOperations(kind: Kind, named: Json[]): JsonObject {
   const { name } = kind;
   const operations: JsonObject = {
@@ -318,7 +324,7 @@ function itemOperations(kind: Kind, named: Json[]): JsonObject {
     }),
     delete: operation({
       id: `delete${name}`,
-      summary: "Delete it, with what it owns.",
+      summary: deleteSummaries[name] ?? "Delete it, with what it owns.",
       tag: name,
       parameters: [...named, ...parameters("ifMatch", ...(name === "Project" ? ["cascade"] : []))],
       answers: { 202: ref(name), 204: null },

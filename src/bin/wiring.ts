@@ -43,6 +43,7 @@ export async function startParts(
   const close = async () => {
     for (const closer of closers.splice(0).reverse()) await closer();
   };
+  const ownPorts: number[] = [];
   try {
     const services = createServices({
       store,
@@ -51,6 +52,7 @@ export async function startParts(
       logger: logger.child({ part: "services" }),
       networkPool: settings.networkPool,
       addressPool: settings.addressPool,
+      reservedPorts: () => ownPorts,
       uploads: await Uploads.open({
         dir: join(settings.stateDir, "uploads"),
         clock: systemClock,
@@ -68,6 +70,7 @@ export async function startParts(
     closers.push(() => api.close());
     const certificate = await ensureCertificate(settings.stateDir, systemClock);
     const https = await api.listenHttps({ host: "127.0.0.1", port: settings.httpsPort, ...certificate });
+    ownPorts.push(https.port);
     await beforeAnswers(https.port);
     await api.listenUnix(settings.socketPath);
     closers.push(keepTidy(services, systemClock, logger));

@@ -100,6 +100,24 @@ test("a burst fills the host exactly, and the rest waits", async () => {
   }
 });
 
+test("what an instance gives back by becoming smaller, one that waits gets", async () => {
+  await readyHost("alpha", 4_096);
+  await createImage(services);
+  await create("large", 4_096);
+  await settle();
+  await create("waits", 1_024);
+  await settle();
+  expect((await get("waits")).status.reason).toBe("NoHost");
+  await services.resources.patch(
+    me,
+    instanceKind,
+    { project: "default", name: "large" },
+    { spec: { memoryMib: 2_048 } },
+  );
+  await settle();
+  expect((await get("waits")).status.host).toBe("alpha");
+});
+
 test("a host that never renews its lease is not ready in the end, and one that does is", async () => {
   await readyHost("alpha", 4_096);
   const host = () => services.resources.require(me, hostKind, { name: "alpha" });

@@ -1,13 +1,5 @@
 import { StrataError } from "../core/errors.ts";
-import {
-  formatIp,
-  type IpFamily,
-  type IpRange,
-  lastOf,
-  parseIp,
-  parseRange,
-  sizeOf,
-} from "../core/ip-range.ts";
+import { formatIp, type IpRange, lastOf, parseIp, parseRange, sizeOf } from "../core/ip-range.ts";
 import type { Random } from "../core/random.ts";
 import type { Store, Write } from "../store/store.ts";
 import { addressKey, FreeAddresses } from "./free-addresses.ts";
@@ -69,33 +61,25 @@ export class Addresses {
   ): Promise<Taken> {
     const value = fixed.ipAddress === undefined ? await this.#find(source) : numberOf(fixed.ipAddress);
     const macAddress = this.#macAddress(value);
-    const ipv6 =
-      fixed.ipv6Address !== undefined
-        ? numberOf(fixed.ipv6Address)
-        : source.ipv6Cidr && rangeOf(source.ipv6Cidr).base + interfaceId(macAddress);
-    const put = (family: IpFamily, address: bigint): Write => {
-      return { put: keyOf(source.networkUid, family, address), value: { ...holder }, ifRevision: 0 };
-    };
+    const ipv6 = ipv6Of(fixed.ipv6Address, source.ipv6Cidr, macAddress);
+    const ipAddress = formatIp({ family: 4, value });
+    const ipv6Address = ipv6 === undefined ? {} : { ipv6Address: formatIp({ family: 6, value: ipv6 }) };
+    const taken = Object.values({ ipAddress, ...ipv6Address });
     return {
-      ipAddress: formatIp({ family: 4, value }),
-      ...(typeof ipv6 === "bigint" ? { ipv6Address: formatIp({ family: 6, value: ipv6 }) } : {}),
+      ipAddress,
+      ...ipv6Address,
       macAddress,
-      writes: [put(4, value), ...(typeof ipv6 === "bigint" ? [put(6, ipv6)] : [])],
+      writes: taken.map((address) => takenAddress(source.networkUid, address, holder)),
     };
   }
 
   /** Frees them, in the commit that removes their holder. */
   release(networkUid: string, ...addresses: readonly (string | undefined)[]): Write[] {
-    return addresses.flatMap((text) => {
-      const address = parseIp(text ?? "");
-      return address ? [{ delete: keyOf(networkUid, address.family, address.value) }] : [];
-    });
+    return addresses.flatMap((text) => (text === undefined ? [] : [{ delete: keyOf(networkUid, text) }]));
   }
 
   async holderOf(networkUid: string, text: string): Promise<Holder | undefined> {
-    const address = parseIp(text);
-    if (!address) return undefined;
-    const entry = await this.#store.get(keyOf(networkUid, address.family, address.value));
+    const entry = await this.#store.get(keyOf(networkUid, text));
     return entry?.value as unknown as Holder | undefined;
   }
 
@@ -156,8 +140,18 @@ export function unusable(
   return name === undefined ? undefined : { message: `is ${text}, which is ${name}`, allowed };
 }
 
+/** For the commit that makes it the holder's. */
+export function takenAddress(networkUid: string, text: string, holder: Holder): Write {
+  return { put: keyOf(networkUid, text), value: { ...holder }, ifRevision: 0 };
+}
+
+function ipv6Of(fixed: string | undefined, cidr: string | undefined, macAddress: string): bigint | undefined {
+  if (fixed !== undefined) return numberOf(fixed);
+  return cidr === undefined ? undefined : rangeOf(cidr).base + interfaceId(macAddress);
+}
+
 /** Modified EUI-64 (RFC 4291, appendix A): the low 64 bits of an address made of a hardware address. */
-function interfaceId(macAddress: string): bigint {
+export function interfaceId(macAddress: string): bigint {
   const [a = 0, b = 0, c = 0, ...rest] = macAddress.split(":").map((octet) => Number.parseInt(octet, 16));
   return [a ^ 2, b, c, 0xff, 0xfe, ...rest].reduce((value, octet) => (value << 8n) | BigInt(octet), 0n);
 }
@@ -178,6 +172,9 @@ function prefixOf(networkUid: string): string {
   return `/allocations/cards/${networkUid}/`;
 }
 
-function keyOf(networkUid: string, family: IpFamily, value: bigint): string {
+function keyOf(networkUid: string, text: string): string {
+  const address = parseIp(text);
+  if (!address) throw new StrataError("Internal", `the address ${text} was not checked before it was taken`);
+  const { family, value } = address;
   return `${prefixOf(networkUid)}${family}/${addressKey(family, value)}`;
 }

@@ -186,6 +186,52 @@ test("a quota holds under any race, counts what is there, and frees what is remo
   await expect(createInstance(services, "seventh")).rejects.toMatchObject({ code: "QuotaExceeded" });
 });
 
+test("an instance is resized within its project's quota", async () => {
+  const { services } = await testServices();
+  await createImage(services);
+  await createInstance(services, "web", { memoryMib: 1024, cpus: 2 });
+  const quota = { memoryMib: 2048, cpus: 2 };
+  await services.resources.patch(system, projectKind, { name: "default" }, { spec: { quota } });
+  const resize = (spec: { memoryMib?: number; cpus?: number }) =>
+    services.resources.patch(system, instanceKind, web, { spec });
+  await resize({ memoryMib: 2048 });
+  await expect(resize({ memoryMib: 2049 })).rejects.toMatchObject({
+    code: "QuotaExceeded",
+    message: expect.stringContaining(
+      "may use 2 GiB of memory, uses 2 GiB of memory, and this asks for 1 MiB",
+    ),
+  });
+  await expect(resize({ cpus: 3, memoryMib: 512 })).rejects.toMatchObject({ code: "QuotaExceeded" });
+  await resize({ memoryMib: 1024 });
+  await expect(createInstance(services, "more", { memoryMib: 1024 })).rejects.toThrow("may use 2 cpus");
+  await resize({ cpus: 1 });
+  await createInstance(services, "more", { memoryMib: 1024, cpus: 1 });
+});
+
+test("an instance grows within its host, others on it counted, whoever grows at the same time", async () => {
+  const { services } = await testServices();
+  await createImage(services);
+  await createHost(services, "one", 4096);
+  for (const name of ["web", "db", "api"]) {
+    const { metadata } = await createInstance(services, name, { memoryMib: 1024 });
+    const ref = { project: "default", name };
+    await services.resources.patchStatus(system, instanceKind, ref, metadata.uid, { host: "one" });
+  }
+  const grow = (name: string, spec: { memoryMib?: number; cpus?: number }) =>
+    services.resources.patch(system, instanceKind, { project: "default", name }, { spec });
+  await expect(grow("web", { memoryMib: 2049 })).rejects.toMatchObject({
+    code: "CapacityExceeded",
+    message: expect.stringContaining("asks for 1 GiB more memory; its host has 1 GiB left"),
+  });
+  await expect(grow("web", { cpus: 32 })).rejects.toThrow("31 more CPUs; its host has 29 left");
+  const results = await Promise.allSettled([
+    grow("web", { memoryMib: 2048 }),
+    grow("db", { memoryMib: 2048 }),
+    grow("api", { memoryMib: 2048 }),
+  ]);
+  expect(results.filter((result) => result.status === "fulfilled")).toHaveLength(1);
+});
+
 test("removals while a fresh quota is counted are not counted", async () => {
   const { services } = await testServices();
   await createImage(services);

@@ -94,7 +94,7 @@ export async function admitNetwork(
 }
 
 /** A /48 with 40 random bits of its own (RFC 4193, 3.1). */
-function randomLocalRange(world: World): string {
+export function randomLocalRange(world: World): string {
   const id = Buffer.from(world.random.bytes(5)).toString("hex");
   const base = BigInt(`0xfd${id}`) << 80n;
   return formatRange({ family: 6, base, prefixLength: 48 });

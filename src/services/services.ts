@@ -46,6 +46,7 @@ import { routeTableHooks } from "./route-tables.ts";
 import { defaultGroupSpec, securityGroupHooks } from "./security-groups.ts";
 import { subnetHooks } from "./subnets.ts";
 import { Tokens, tokenHooks } from "./tokens.ts";
+import { upgradeNetworks } from "./upgrade.ts";
 import type { Uploads } from "./uploads.ts";
 import { createWorld } from "./world.ts";
 
@@ -69,7 +70,7 @@ export interface Services {
   readonly tokens: Tokens;
   readonly uploads: Uploads | undefined;
   readonly recordEvent: RecordEvent;
-  /** Makes the project `default` and the projects' security groups `default` unless they are there, and goes on with deletions that a stop cut short. Idempotent. */
+  /** Makes the project `default` and the projects' security groups `default` unless they are there, takes over what an older version stored, and goes on with deletions that a stop cut short. Idempotent. */
   ensureDefaults(): Promise<void>;
   /** Forgets what has lapsed: idempotency keys, uploads. To be called every few minutes. */
   prune(): Promise<void>;
@@ -85,6 +86,7 @@ export function createServices(options: ServicesOptions): Services {
     tokens: new Tokens(world, resources),
     recordEvent: createRecordEvent({ resources, clock, random, logger }),
     async ensureDefaults() {
+      await upgradeNetworks(world);
       try {
         await resources.create(systemPrincipal, projectKind, { name: defaultProject });
       } catch (error) {

@@ -1,4 +1,5 @@
 import type { Host } from "../../kinds/host.ts";
+import type { Instance } from "../../kinds/instance.ts";
 import { Usage } from "../../placement/usage.ts";
 import { Hints } from "../../reconcile/hints.ts";
 import type { ControllerCaches } from "../context.ts";
@@ -29,7 +30,7 @@ export function createPlacementState(caches: PlacementState["caches"]): Placemen
       next !== undefined && next.status.host === undefined && next.metadata.deletedAt === undefined;
     if (unplaced) waiting.add(key);
     else waiting.delete(key);
-    if (previous?.status.host !== undefined && !next) lookAgain();
+    if (previous?.status.host !== undefined && (!next || isSmaller(next, previous))) lookAgain();
   });
   caches.images.onChange((key, next, previous) => {
     count(imagesByHost, previous?.status.host, -1);
@@ -42,6 +43,11 @@ export function createPlacementState(caches: PlacementState["caches"]): Placemen
     if (!next || !previous || takesMore(next, previous)) lookAgain();
   });
   return { caches, usage, imagesByHost, waiting, hints };
+}
+
+/** Was it resized to less than before? */
+function isSmaller({ spec: next }: Instance, { spec: previous }: Instance): boolean {
+  return next.cpus < previous.cpus || next.memoryMib < previous.memoryMib;
 }
 
 /** May the host take what it could not take before? */
