@@ -144,7 +144,7 @@ export async function runContained(
 }
 
 /** A user namespace with ids shifted by idBase, alive until disposed or until this process ends. */
-async function holdUserNamespace(idBase: number): Promise<AsyncDisposable & { pid: number }> {
+export async function holdUserNamespace(idBase: number): Promise<AsyncDisposable & { pid: number }> {
   const holder = spawn("unshare", ["--user", "sh", "-c", "echo; exec cat >/dev/null"], {
     env: environment,
     stdio: ["pipe", "pipe", "ignore"],

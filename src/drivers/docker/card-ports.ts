@@ -1,0 +1,195 @@
+/**
+ * A guest's network cards: pairs of interfaces, one end a port of the network's bridge, the other end in the
+ * container's own network namespace. Both namespaces are entered from here; nothing inside the container takes part.
+ *
+ * The container's namespaces are held open as files from before the container is found to be the right one until all is
+ * done, so a process id that is used again meanwhile leads nowhere else.
+ */
+import { constants } from "node:fs";
+import { access, type FileHandle, open, stat } from "node:fs/promises";
+import { StrataError } from "../../core/errors.ts";
+import { run } from "../../host/run.ts";
+import type { GuestNic } from "../driver.ts";
+
+const firstMetric = 256;
+const otherMetric = 1_024;
+
+/** Paths of a container's namespaces, valid until disposed. */
+export interface HeldNamespaces extends AsyncDisposable {
+  net: string;
+  uts: string;
+}
+
+/** @throws Unavailable when the process is gone, Internal when it shares the host's network. */
+export async function holdNamespaces(pid: number): Promise<HeldNamespaces> {
+  const files: FileHandle[] = [];
+  const release = async () => {
+    for (const file of files) await file.close();
+  };
+  try {
+    for (const name of ["net", "uts"]) {
+      files.push(await open(`/proc/${pid}/ns/${name}`, constants.O_RDONLY));
+    }
+    const [net, uts] = files.map((file) => `/proc/${process.pid}/fd/${file.fd}`);
+    if (net === undefined || uts === undefined)
+      throw new StrataError("Internal", "no namespaces were opened");
+    const [guest, host] = await Promise.all([stat(net), stat("/proc/self/ns/net")]);
+    if (guest.ino === host.ino && guest.dev === host.dev) {
+      throw new StrataError("Internal", "the container has no network namespace of its own", {
+        detail: `process ${pid}`,
+      });
+    }
+    return { net, uts, [Symbol.asyncDispose]: release };
+  } catch (cause) {
+    await release();
+    if (cause instanceof StrataError) throw cause;
+    throw new StrataError("Unavailable", "the container has just ended", { cause });
+  }
+}
+
+/**
+ * Docker switches IPv6 off in new namespaces; addresses and routes come from here, so advertisements are not listened
+ * to. The rest is a batch for `ip` on standard input.
+ */
+const insideScript = `for name in all default; do
+  conf=/proc/sys/net/ipv6/conf/$name
+  [ -e $conf/disable_ipv6 ] || continue
+  echo 0 > $conf/accept_ra
+  echo 0 > $conf/disable_ipv6
+done
+exec ip -batch -`;
+
+/**
+ * Makes the card and joins it to its bridge; one with the same port is made anew. The first card of a guest has the
+ * default route.
+ */
+export async function plugCard(
+  nic: GuestNic,
+  guest: HeldNamespaces,
+  { first, signal }: { first: boolean; signal: AbortSignal },
+): Promise<void> {
+  await unplugCard(nic);
+  if (!first) await forgetRules(nic, guest);
+  const peer = `peer name ${nic.name} address ${nic.macAddress} mtu ${nic.mtu} netns ${guest.net}`;
+  try {
+    await inNamespace(nic.netns, `link add name ${nic.port} mtu ${nic.mtu} type veth ${peer}\n`, signal);
+    await run("nsenter", [`--net=${guest.net}`, "--", "sh", "-c", insideScript], {
+      input: `${insideCommands(nic, first).join("\n")}\n`,
+      signal,
+    });
+    await joinBridge(nic, signal);
+  } catch (cause) {
+    await unplugCard(nic);
+    signal.throwIfAborted();
+    throw new StrataError(
+      "Unavailable",
+      `cannot join the guest's network card ${nic.port} to bridge ${nic.bridge}; the network is probably not ready`,
+      { cause },
+    );
+  }
+}
+
+/**
+ * What the guest's side of the card is given. IPv6 neighbours are reached through the gateway, as the network's router
+ * advertisements tell others; so the address does not make its range a local one. What is sent from a further card's
+ * address leaves by that card, whatever the other routes are: a port passes no other addresses than its own.
+ */
+export function insideCommands(nic: GuestNic, first: boolean): string[] {
+  const { name, ipv6, gateway } = nic;
+  const table = tableOf(nic);
+  const metric = first ? firstMetric : otherMetric + (table % 65_536);
+  const commands = [
+    `-4 address add ${nic.ipAddress}/${nic.prefixLength} brd + dev ${name}`,
+    `link set dev ${name} up`,
+    ...(first
+      ? [`-4 route add default via ${gateway} dev ${name} onlink`]
+      : [
+          `-4 route add default via ${gateway} dev ${name} onlink table ${table}`,
+          `-4 rule add from ${nic.ipAddress} lookup ${table}`,
+        ]),
+  ];
+  if (ipv6 === undefined) return commands;
+  const way = `via ${ipv6.gateway} dev ${name} onlink`;
+  const range = rangeOf(ipv6.address, ipv6.prefixLength);
+  return [
+    ...commands,
+    `-6 address add ${ipv6.address}/128 dev ${name} nodad`,
+    `-6 route add ${range} ${way} metric ${metric}`,
+    ...(first
+      ? [`-6 route add default ${way}`]
+      : [`-6 route add default ${way} table ${table}`, `-6 rule add from ${ipv6.address} lookup ${table}`]),
+  ];
+}
+
+/** Routing tables have 32 bits, and so has the address whose traffic a table is for. */
+function tableOf({ ipAddress }: Pick<GuestNic, "ipAddress">): number {
+  return ipAddress.split(".").reduce((number, part) => number * 256 + Number(part), 0);
+}
+
+/** Takes back the rules of a card that a running guest loses; its addresses and routes go with the interface. */
+export async function forgetRules(nic: GuestNic, guest: HeldNamespaces): Promise<void> {
+  const table = tableOf(nic);
+  const commands = [
+    `-4 rule delete from ${nic.ipAddress} lookup ${table}`,
+    ...(nic.ipv6 === undefined ? [] : [`-6 rule delete from ${nic.ipv6.address} lookup ${table}`]),
+  ];
+  // Those that are gone already are no failure.
+  await run("nsenter", [`--net=${guest.net}`, "--", "ip", "-force", "-batch", "-"], {
+    input: `${commands.join("\n")}\n`,
+    expected: [0, 1, 2],
+  });
+}
+
+/** The range that an address is in: `ip` wants the rest of it to be zero. */
+export function rangeOf(address: string, prefixLength: number): string {
+  const [head = "", tail] = address.split("::");
+  const groups = (text: string) => (text === "" ? [] : text.split(":"));
+  const before = groups(head);
+  const after = tail === undefined ? [] : groups(tail);
+  const zeros = Array.from({ length: 8 - before.length - after.length }, () => "0");
+  const all = [...before, ...zeros, ...after].map((group, index) => {
+    const bits = Math.max(0, Math.min(16, prefixLength - index * 16));
+    return (Number.parseInt(group, 16) & (0xffff << (16 - bits))).toString(16);
+  });
+  return `${all.join(":")}/${prefixLength}`;
+}
+
+async function joinBridge(nic: GuestNic, signal: AbortSignal): Promise<void> {
+  await inNamespace(nic.netns, `link set dev ${nic.port} master ${nic.bridge} up\n`, signal);
+}
+
+/** Is the card there, complete, in this very container? Joining the bridge is the last step of making it. */
+export async function isPlugged(
+  nic: Pick<GuestNic, "netns" | "port" | "macAddress" | "bridge">,
+  guest: HeldNamespaces,
+): Promise<boolean> {
+  const inside = await run("nsenter", [`--net=${guest.net}`, "--", "ip", "-o", "link", "show"]);
+  if (!inside.stdout.toLowerCase().includes(` ${nic.macAddress.toLowerCase()} `)) return false;
+  const port = ["ip", "-o", "link", "show", "dev", nic.port];
+  const outside = await run("nsenter", [`--net=${nic.netns}`, "--", ...port], { expected: [0, 1] });
+  return outside.status === 0 && outside.stdout.includes(` master ${nic.bridge} `);
+}
+
+/** Absent is success, and so is an absent namespace. */
+export async function unplugCard({ netns, port }: Pick<GuestNic, "netns" | "port">): Promise<void> {
+  const namespaceExists = await access(netns).then(
+    () => true,
+    () => false,
+  );
+  if (!namespaceExists) return;
+  const args = [`--net=${netns}`, "--", "ip", "link", "delete", "dev", port];
+  const { stderr, status } = await run("nsenter", args, { expected: [0, 1] });
+  if (status === 0 || /Cannot find device/.test(stderr)) return;
+  throw new StrataError("Internal", `cannot remove the guest's network card ${port}`, {
+    detail: stderr.slice(-500),
+  });
+}
+
+/** The kernel's own name of the machine, which the Engine fixes when it makes a container. */
+export async function setHostname(guest: HeldNamespaces, hostname: string): Promise<void> {
+  await run("nsenter", [`--uts=${guest.uts}`, "--", "hostname", hostname]);
+}
+
+async function inNamespace(netns: string, batch: string, signal: AbortSignal): Promise<void> {
+  await run("nsenter", [`--net=${netns}`, "--", "ip", "-batch", "-"], { input: batch, signal });
+}
