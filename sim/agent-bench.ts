@@ -6,6 +6,7 @@ import { startControllers } from "../src/controllers/controllers.ts";
 import { silentLogger } from "../src/core/logger.ts";
 import { seededRandom } from "../src/core/random.ts";
 import { settle, VirtualClock } from "../src/core/virtual-clock.ts";
+import type { GuestDriver } from "../src/drivers/driver.ts";
 import { createFakeDriver } from "../src/drivers/fake/fake-driver.ts";
 import { imageKind } from "../src/kinds/image.ts";
 import { type Instance, instanceKind } from "../src/kinds/instance.ts";
@@ -17,14 +18,16 @@ import { controllerVerbs, createServiceClient, type Link } from "./service-clien
 
 export type AgentBench = Awaited<ReturnType<typeof agentBench>>;
 
-export async function agentBench(overrides: Partial<AgentOptions> & { link?: Link } = {}) {
+export async function agentBench(
+  overrides: Partial<AgentOptions> & { link?: Link; withoutCards?: boolean } = {},
+) {
   const clock = new VirtualClock();
   const store = createMemoryStore();
   const logger = silentLogger;
   const services = createServices({ store, clock, random: seededRandom(1), logger });
   await services.ensureDefaults();
   const host = new FakeHost("alpha", clock);
-  const { link, ...options } = overrides;
+  const { link, withoutCards = false, ...options } = overrides;
   const client: Client = createServiceClient(services, link);
   const me = systemPrincipal;
   const controllersAbort = new AbortController();
@@ -43,7 +46,7 @@ export async function agentBench(overrides: Partial<AgentOptions> & { link?: Lin
     agent = createAgent({
       hostName: host.name,
       client,
-      drivers: [createFakeDriver(host.world)],
+      drivers: [withoutCards ? plainDriver(host) : createFakeDriver(host.world)],
       images: host.images,
       disks: host.disks,
       networks: host.networks,
@@ -136,4 +139,16 @@ export async function agentBench(overrides: Partial<AgentOptions> & { link?: Lin
       await drive(Promise.all([agent, controllers]));
     },
   };
+}
+
+/** A driver that can plug no cards while guests run, nor change their size. */
+function plainDriver(host: FakeHost): GuestDriver {
+  const driver = createFakeDriver(host.world);
+  return new Proxy(driver, {
+    get(target, name) {
+      if (name === "cards" || name === "resize") return undefined;
+      const member = Reflect.get(target, name, target) as unknown;
+      return typeof member === "function" ? member.bind(target) : member;
+    },
+  });
 }

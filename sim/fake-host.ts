@@ -53,6 +53,10 @@ export class FakeHost {
   /** Sources that cannot be made, by their canonical JSON. */
   readonly badSources = new Map<string, StrataError>();
   builds = 0;
+  /** How long a policy takes to come into force. */
+  policyMs = 0;
+  /** How many of the next policies fail. */
+  badPolicies = 0;
   /** Called after each policy that comes into force. */
   onPolicy: (network: string, policy: NetworkPolicy) => void = () => {};
   #uplinks = 0;
@@ -118,6 +122,9 @@ export class FakeHost {
     apply: async (uid, policy) => {
       const network = this.bridges.get(uid);
       if (!network) throw new StrataError("NotFound", `there is no network ${uid} on host ${this.name}`);
+      if (this.badPolicies-- > 0)
+        throw new StrataError("Internal", "the simulated firewall was told to fail");
+      if (this.policyMs > 0) await this.clock.sleep(this.policyMs);
       network.policy = structuredClone(policy) as NetworkPolicy;
       this.onPolicy(uid, policy);
     },
