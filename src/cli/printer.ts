@@ -110,7 +110,8 @@ export class Printer {
   }
 
   #tree(branches: readonly Branch[], indent: string): string {
-    const width = Math.max(0, ...branches.filter((branch) => !branch.children).map((b) => b.label.length));
+    const valued = branches.filter((branch) => branch.value !== undefined && !branch.children);
+    const width = Math.max(0, ...valued.map((branch) => branch.label.length));
     return branches
       .map((branch) => {
         const label = branch.value === undefined ? branch.label : branch.label.padEnd(width);

@@ -16,7 +16,7 @@ import { listVisible, type Scope } from "./read-world.ts";
 type Service = Instance["spec"]["services"][number];
 
 export interface Reach {
-  /** A floating address, else its own; empty without any. */
+  /** Of its own card; empty before it has one. */
   address(instance: Instance): string;
   /** Of the services that speak HTTP and can be reached. */
   urls(instance: Instance): string[];
@@ -61,7 +61,7 @@ export function reachOf(
       return place ? [urlOf(service, place)] : [];
     });
   return {
-    address: (instance) => floating(instance) ?? own(instance) ?? "",
+    address: (instance) => own(instance) ?? "",
     urls,
     hint: (instance) => {
       const [first] = web(instance);
