@@ -10,7 +10,7 @@ export const bodyLimits = {
   bytes: 1024 * 1024,
   depth: 32,
   /** Objects, lists and values in all. */
-  nodes: 50_000,
+  nodes: 80_000,
   /** For the whole of it to arrive. */
   timeoutMs: 30_000,
 } as const;

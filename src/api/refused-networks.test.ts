@@ -193,6 +193,7 @@ const rows: Row[] = [
         protocol: "tcp",
         ports: "99999",
         cidr: "10.0.0.0/8",
+        description: "no",
       })),
     },
     "Invalid spec.ingress | 1000 | <= 1000",

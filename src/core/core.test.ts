@@ -104,6 +104,18 @@ describe("json", () => {
     expect(canonicalJson({ b: 1, a: [{ d: 1, c: 2 }] })).toBe('{"a":[{"c":2,"d":1}],"b":1}');
   });
 
+  it("finds values equal exactly when their canonical texts are", () => {
+    fc.assert(
+      fc.property(json, json, (a, b) => {
+        expect(jsonEquals(a, b)).toBe(canonicalJson(a) === canonicalJson(b));
+      }),
+    );
+    expect(jsonEquals({ a: [1, { b: 2, c: 3 }] }, { a: [1, { c: 3, b: 2 }] })).toBe(true);
+    expect(jsonEquals({ a: 1 }, { a: 1, b: 2 })).toBe(false);
+    expect(jsonEquals([1], { 0: 1 })).toBe(false);
+    expect(jsonEquals(undefined, null)).toBe(false);
+  });
+
   it("is idempotent and changes neither argument", () => {
     fc.assert(
       fc.property(json, json, (target, patch) => {

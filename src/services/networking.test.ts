@@ -201,6 +201,25 @@ test("within a project one peering joins two networks at once, and keeps what ro
   await create(peeringKind, "ba", { network: "b", peerNetwork: "a" });
 });
 
+test("a table leads to a hundred peerings, and none of them goes at the same moment", async () => {
+  const { create, patch, delete: remove } = await start();
+  await create(networkKind, "hub", custom("10.0.0.0/16"));
+  for (let i = 1; i <= 100; i++) {
+    await create(networkKind, `n${i}`, custom(`10.${i}.0.0/16`));
+    await create(peeringKind, `p${i}`, { network: "hub", peerNetwork: `n${i}` });
+  }
+  const routes = Array.from({ length: 100 }, (_, i) => {
+    return { destination: `10.${i + 1}.0.0/16`, target: "peering", via: `p${i + 1}` };
+  });
+  await create(routeTableKind, "all", { network: "hub", routes });
+  await patch(routeTableKind, "all", { routes: routes.slice(1) });
+  const [named, gone] = await Promise.allSettled([
+    patch(routeTableKind, "all", { routes }),
+    remove(peeringKind, "p1"),
+  ]);
+  expect([named.status, gone.status].sort()).toEqual(["fulfilled", "rejected"]);
+});
+
 test("between projects a peering waits for the other side, and neither learns of the other's networks", async () => {
   const { services } = await start();
   for (const name of ["left", "right"]) await services.resources.create(system, projectKind, { name });

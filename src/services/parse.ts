@@ -39,7 +39,9 @@ function refusal(code: "Invalid" | "Conflict", action: string, fields: readonly 
   const [first] = fields;
   const more = fields.length > 1 ? ` (and ${fields.length - 1} more)` : "";
   const where = first ? `: ${first.path} ${first.message}` : "";
-  return new StrataError(code, `cannot ${action}${where}${more}`, { fields });
+  return new StrataError(code, `cannot ${action}${where}${more}`, {
+    fields: fields.slice(0, maxFieldErrors),
+  });
 }
 
 function fieldErrors(issues: readonly Issue[], schema: Schema, value: unknown, prefix: string): FieldError[] {

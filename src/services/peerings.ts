@@ -1,6 +1,6 @@
 import { formatRange, overlaps } from "../core/ip-range.ts";
 import { resourceKey } from "../kinds/keys.ts";
-import type { ResourceOf } from "../kinds/kind.ts";
+import type { Kind, ResourceOf } from "../kinds/kind.ts";
 import { type Network, networkKind } from "../kinds/network.ts";
 import { type Peering, peeringKind } from "../kinds/peering.ts";
 import { routeTableKind } from "../kinds/route-table.ts";
@@ -9,7 +9,7 @@ import type { Write } from "../store/store.ts";
 import type { Admission, KindHooks, World } from "./hooks.ts";
 import { rangesOf } from "./network-ranges.ts";
 import { conflict, invalid } from "./parse.ts";
-import { closeReferences, References, refuseWhileUsed, usersInMessage } from "./references.ts";
+import { References, refuseWhileUsed, rewriteGuard, usersInMessage } from "./references.ts";
 
 /**
  * Two networks joined, where every address means one card seen from either: their ranges do not overlap, nor do those
@@ -28,7 +28,9 @@ const active: Status = { state: "active", message: "" };
 
 export const peeringHooks: Hooks = {
   admit: admitPeering,
-  closing: closeReferences,
+  closing: async ({ metadata: { project = "" } }, world) => [
+    await rewriteGuard(peeringKind as Kind, project, world),
+  ],
   async checkDelete(peering, world, mode) {
     if (mode.withProject) return;
     const { name, project } = peering.metadata;

@@ -5,6 +5,7 @@ import { instanceKind } from "../kinds/instance.ts";
 import { type Ref, resourcePrefix } from "../kinds/keys.ts";
 import type { Kind } from "../kinds/kind.ts";
 import { type Network, networkKind } from "../kinds/network.ts";
+import { peeringKind } from "../kinds/peering.ts";
 import type { Project } from "../kinds/project.ts";
 import { kinds } from "../kinds/registry.ts";
 import { defaultSecurityGroup, type SecurityGroup, securityGroupKind } from "../kinds/security-group.ts";
@@ -16,7 +17,8 @@ import { admitNetwork, defaultNetworkName } from "./networks.ts";
 import { systemPrincipal } from "./principal.ts";
 import { quotaRemoval, quotaWrites } from "./quota.ts";
 import type { Ranges } from "./ranges.ts";
-import { defaultGroupSpec, groupsGuardKey } from "./security-groups.ts";
+import { guardKey } from "./references.ts";
+import { defaultGroupSpec } from "./security-groups.ts";
 
 /** The project that exists from the start. */
 export const defaultProject = "default";
@@ -74,7 +76,8 @@ export function projectHooks(ranges: Ranges): KindHooks<Project["spec"], Project
           `project "${name}" cannot go yet: it still has ${kind.plural.replace(/-/g, " ")}; try again later`,
         );
       }
-      return [quotaRemoval(name), { delete: groupsGuardKey(name) }];
+      const guarded = [securityGroupKind, peeringKind];
+      return [quotaRemoval(name), ...guarded.map((kind) => ({ delete: guardKey(kind, name) }))];
     },
   };
 }

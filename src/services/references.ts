@@ -96,6 +96,20 @@ export async function closeReferences(resource: Resource, world: World): Promise
   ];
 }
 
+/**
+ * For specs that may name more resources of a kind than one commit can compare: one key for all of that kind in a
+ * project, rewritten by whoever begins to name some, before looking them up, and by whoever deletes one.
+ */
+export async function rewriteGuard(kind: Kind, project: string, world: World): Promise<Write> {
+  const key = guardKey(kind, project);
+  const entry = await world.store.get(key);
+  return { put: key, value: {}, ifRevision: entry?.revision ?? 0 };
+}
+
+export function guardKey(kind: Pick<Kind, "plural">, project: string): string {
+  return `/references/${kind.plural}/${project}`;
+}
+
 /** False: nobody ever named it. True: somebody did, and perhaps still does. */
 export async function wasNamed(resource: Resource, world: World): Promise<boolean> {
   return (await world.store.get(referenceKey(resource.metadata.uid))) !== undefined;

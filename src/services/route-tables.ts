@@ -1,5 +1,5 @@
 import { contains, parseRange } from "../core/ip-range.ts";
-import type { ResourceOf } from "../kinds/kind.ts";
+import type { Kind, ResourceOf } from "../kinds/kind.ts";
 import { networkKind } from "../kinds/network.ts";
 import { peeringKind } from "../kinds/peering.ts";
 import type { RouteTable, routeTableKind } from "../kinds/route-table.ts";
@@ -7,7 +7,7 @@ import { subnetKind } from "../kinds/subnet.ts";
 import type { Write } from "../store/store.ts";
 import type { KindHooks, World } from "./hooks.ts";
 import { rangesOf } from "./network-ranges.ts";
-import { closeReferences, References, refuseWhileUsed, usersInMessage } from "./references.ts";
+import { closeReferences, References, refuseWhileUsed, rewriteGuard, usersInMessage } from "./references.ts";
 
 type Hooks =
   ResourceOf<typeof routeTableKind> extends { spec: infer S; status: infer T } ? KindHooks<S, T> : never;
@@ -36,6 +36,8 @@ async function checkRoutes(table: RouteTable, world: World, action: string): Pro
   const references = new References(world, project);
   const network = await references.find(networkKind, name, "spec.network");
   const local = network ? rangesOf(network) : [];
+  const leads = routes.some((route) => route.via !== undefined);
+  const guard = leads ? [await rewriteGuard(peeringKind as Kind, project, world)] : [];
   for (const [index, { destination, via }] of routes.entries()) {
     const path = `spec.routes[${index}]`;
     const range = parseRange(destination)?.range;
@@ -49,13 +51,13 @@ async function checkRoutes(table: RouteTable, world: World, action: string): Pro
       });
     }
     if (via === undefined) continue;
-    const peering = await references.find(peeringKind, via, `${path}.via`);
+    const peering = await references.peek(peeringKind, via, `${path}.via`);
     if (!peering || joins(peering.spec, name, project)) continue;
     const message = `names "${via}", which is not a peering of network "${name}"`;
     references.errors.push({ path: `${path}.via`, message, allowed: `a peering of network "${name}"` });
   }
   references.check(action);
-  return references.writes();
+  return [...references.writes(), ...guard];
 }
 
 /** Within a project a peering belongs to both of its networks. */

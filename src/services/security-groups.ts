@@ -1,25 +1,24 @@
 import { StrataError } from "../core/errors.ts";
 import { instanceKind } from "../kinds/instance.ts";
-import type { ResourceOf } from "../kinds/kind.ts";
+import type { Kind, ResourceOf } from "../kinds/kind.ts";
 import { networkInterfaceKind } from "../kinds/network-interface.ts";
 import { defaultSecurityGroup, type SecurityGroup, securityGroupKind } from "../kinds/security-group.ts";
 import type { Write } from "../store/store.ts";
 import type { KindHooks, World } from "./hooks.ts";
-import { closeReferences, References, refuseWhileUsed, usersInMessage } from "./references.ts";
+import { closeReferences, References, refuseWhileUsed, rewriteGuard, usersInMessage } from "./references.ts";
 
 type Hooks =
   ResourceOf<typeof securityGroupKind> extends { spec: infer S; status: infer T } ? KindHooks<S, T> : never;
 
 /**
- * Groups that rules name must exist. A group may name a thousand others, more than one commit could compare, so what
- * ties rules to groups is one key of the project: `/allocations/security-groups/PROJECT`, rewritten by whoever begins
- * to name groups in rules, and by whoever deletes one.
+ * Groups that rules name must exist. A group may name a thousand others, so what ties rules to groups is one key of the
+ * project.
  */
 export const securityGroupHooks: Hooks = {
   admit: async (group, world, action) => ({ writes: await checkRules(group, world, action) }),
   admitUpdate: (next, _previous, world, action) => checkRules(next, world, action),
   async closing(group, world) {
-    return [...(await closeReferences(group, world)), await rewriteGuard(group, world)];
+    return [...(await closeReferences(group, world)), await groupsGuard(group, world)];
   },
   async checkDelete(group, world, mode) {
     if (mode.withProject) return;
@@ -33,10 +32,6 @@ export const securityGroupHooks: Hooks = {
     refuseWhileUsed(`security group "${name}"`, await usersOf(group, world), "take it off those first");
   },
 };
-
-export function groupsGuardKey(project: string): string {
-  return `/allocations/security-groups/${project}`;
-}
 
 /** The rules of the group that every project comes with: its members may talk to one another, and to everybody. */
 export function defaultGroupSpec(): SecurityGroup["spec"] {
@@ -54,7 +49,7 @@ async function checkRules(group: SecurityGroup, world: World, action: string): P
   );
   const named = rules.filter(({ rule }) => rule.group !== undefined && rule.group !== name);
   if (named.length === 0) return [];
-  const guard = await rewriteGuard(group, world);
+  const guard = await groupsGuard(group, world);
   const references = new References(world, project);
   const known = new Set<string>();
   for (const { rule, path } of named) {
@@ -67,10 +62,8 @@ async function checkRules(group: SecurityGroup, world: World, action: string): P
   return [guard];
 }
 
-async function rewriteGuard({ metadata: { project = "" } }: SecurityGroup, world: World): Promise<Write> {
-  const key = groupsGuardKey(project);
-  const entry = await world.store.get(key);
-  return { put: key, value: {}, ifRevision: entry?.revision ?? 0 };
+function groupsGuard({ metadata: { project = "" } }: SecurityGroup, world: World): Promise<Write> {
+  return rewriteGuard(securityGroupKind as Kind, project, world);
 }
 
 /** What has the group or names it in a rule, a few. */
