@@ -292,7 +292,7 @@ async function makeNetwork({ netns, subnet, prefix }: Network): Promise<void> {
     "link set dev lo up",
     "link add br0 type bridge",
     `address add ${subnet}.1/24 dev br0`,
-    `-6 address add ${prefix}::1/64 dev br0 nodad`,
+    `address add ${prefix}::1/64 dev br0 nodad`,
     "link set br0 up",
   ];
   await run("ip", ["-n", netns, "-batch", "-"], { input: `${commands.join("\n")}\n` });

@@ -3,7 +3,7 @@
  * so that nothing of the host changes and no other Engine is met. Debian's docker.io has it.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { access, mkdir, rm } from "node:fs/promises";
+import { access, mkdir, rm, writeFile } from "node:fs/promises";
 import { request } from "node:http";
 import { join } from "node:path";
 import { StrataError } from "../src/core/errors.ts";
@@ -40,6 +40,7 @@ export class TestEngine {
       });
     });
     await mkdir(dir, { recursive: true, mode: 0o711 });
+    await writeFile(join(dir, "daemon.json"), "{}"); // not the host's
     const engine = new TestEngine(dir, options);
     await engine.restart();
     return engine;
@@ -51,7 +52,7 @@ export class TestEngine {
     const path = (name: string) => join(this.dir, name);
     const args = [
       ...["--data-root", path("data"), "--exec-root", path("exec"), "--pidfile", path("pid")],
-      ...["--host", `unix://${this.socketPath}`, "--config-file", path("none.json")],
+      ...["--host", `unix://${this.socketPath}`, "--config-file", path("daemon.json")],
       ...["--bridge=none", "--iptables=false", "--ip6tables=false", "--log-level=warn"],
       ...this.#options,
     ];

@@ -48,16 +48,24 @@ export async function holdNamespaces(pid: number): Promise<HeldNamespaces> {
 }
 
 /**
- * Docker switches IPv6 off in new namespaces; addresses and routes come from here, so advertisements are not listened
- * to. The rest is a batch for `ip` on standard input.
+ * Arguments: -4 or -6. With several cards in one range, each answers for its own addresses only. Docker switches IPv6
+ * off in new namespaces; addresses and routes come from here, so advertisements are not listened to.
  */
-const insideScript = `for name in all default; do
-  conf=/proc/sys/net/ipv6/conf/$name
-  [ -e $conf/disable_ipv6 ] || continue
-  echo 0 > $conf/accept_ra
-  echo 0 > $conf/disable_ipv6
-done
-exec ip -batch -`;
+const insideScript = `net=/proc/sys/net
+case $1 in
+-4)
+  echo 1 > $net/ipv4/conf/all/arp_ignore
+  echo 2 > $net/ipv4/conf/all/arp_announce
+  ;;
+-6)
+  for name in all default; do
+    [ -e $net/ipv6/conf/$name/disable_ipv6 ] || continue
+    echo 0 > $net/ipv6/conf/$name/accept_ra
+    echo 0 > $net/ipv6/conf/$name/disable_ipv6
+  done
+  ;;
+esac
+exec ip "$1" -batch -`;
 
 /**
  * Makes the card and joins it to its bridge; one with the same port is made anew. The first card of a guest has the
@@ -73,10 +81,9 @@ export async function plugCard(
   const peer = `peer name ${nic.name} address ${nic.macAddress} mtu ${nic.mtu} netns ${guest.net}`;
   try {
     await inNamespace(nic.netns, `link add name ${nic.port} mtu ${nic.mtu} type veth ${peer}\n`, signal);
-    await run("nsenter", [`--net=${guest.net}`, "--", "sh", "-c", insideScript], {
-      input: `${insideCommands(nic, first).join("\n")}\n`,
-      signal,
-    });
+    const { ipv4, ipv6 } = insideCommands(nic, first);
+    await inGuest(guest, "-4", ipv4, signal);
+    if (ipv6.length > 0) await inGuest(guest, "-6", ipv6, signal);
     await joinBridge(nic, signal);
   } catch (cause) {
     await unplugCard(nic);
@@ -90,35 +97,41 @@ export async function plugCard(
 }
 
 /**
- * What the guest's side of the card is given. IPv6 neighbours are reached through the gateway, as the network's router
- * advertisements tell others; so the address does not make its range a local one. What is sent from a further card's
- * address leaves by that card, whatever the other routes are: a port passes no other addresses than its own.
+ * What the guest's side of the card is given, for `ip -4` and `ip -6`. IPv6 neighbours are reached through the gateway,
+ * as the network's router advertisements tell others; so the address does not make its range a local one. What is sent
+ * from a further card's address leaves by that card, whatever the other routes are: a port passes no other addresses
+ * than its own.
  */
-export function insideCommands(nic: GuestNic, first: boolean): string[] {
-  const { name, ipv6, gateway } = nic;
+export function insideCommands(nic: GuestNic, first: boolean): { ipv4: string[]; ipv6: string[] } {
+  const { name, gateway, ipAddress } = nic;
   const table = tableOf(nic);
-  const metric = first ? firstMetric : otherMetric + (table % 65_536);
-  const commands = [
-    `-4 address add ${nic.ipAddress}/${nic.prefixLength} brd + dev ${name}`,
+  const ipv4 = [
+    `address add ${ipAddress}/${nic.prefixLength} brd + dev ${name}`,
     `link set dev ${name} up`,
     ...(first
-      ? [`-4 route add default via ${gateway} dev ${name} onlink`]
+      ? [`route add default via ${gateway} dev ${name} onlink`]
       : [
-          `-4 route add default via ${gateway} dev ${name} onlink table ${table}`,
-          `-4 rule add from ${nic.ipAddress} lookup ${table}`,
+          `route add default via ${gateway} dev ${name} onlink table ${table}`,
+          `rule add from ${ipAddress} lookup ${table}`,
         ]),
   ];
-  if (ipv6 === undefined) return commands;
-  const way = `via ${ipv6.gateway} dev ${name} onlink`;
-  const range = rangeOf(ipv6.address, ipv6.prefixLength);
-  return [
-    ...commands,
-    `-6 address add ${ipv6.address}/128 dev ${name} nodad`,
-    `-6 route add ${range} ${way} metric ${metric}`,
+  if (nic.ipv6 === undefined) return { ipv4, ipv6: [] };
+  const { address, prefixLength, gateway: gateway6 } = nic.ipv6;
+  const metric = first ? firstMetric : otherMetric + (table % 65_536);
+  const onLink = gateway6.toLowerCase().startsWith("fe80:") ? [] : [`route add ${gateway6}/128 dev ${name}`];
+  const ipv6 = [
+    `address add ${address}/128 dev ${name} nodad`,
+    ...onLink.map((command) => `${command} metric ${metric}`),
+    `route add ${rangeOf(address, prefixLength)} via ${gateway6} dev ${name} metric ${metric}`,
     ...(first
-      ? [`-6 route add default ${way}`]
-      : [`-6 route add default ${way} table ${table}`, `-6 rule add from ${ipv6.address} lookup ${table}`]),
+      ? [`route add default via ${gateway6} dev ${name}`]
+      : [
+          ...onLink.map((command) => `${command} table ${table}`),
+          `route add default via ${gateway6} dev ${name} table ${table}`,
+          `rule add from ${address} lookup ${table}`,
+        ]),
   ];
+  return { ipv4, ipv6 };
 }
 
 /** Routing tables have 32 bits, and so has the address whose traffic a table is for. */
@@ -128,16 +141,16 @@ function tableOf({ ipAddress }: Pick<GuestNic, "ipAddress">): number {
 
 /** Takes back the rules of a card that a running guest loses; its addresses and routes go with the interface. */
 export async function forgetRules(nic: GuestNic, guest: HeldNamespaces): Promise<void> {
-  const table = tableOf(nic);
-  const commands = [
-    `-4 rule delete from ${nic.ipAddress} lookup ${table}`,
-    ...(nic.ipv6 === undefined ? [] : [`-6 rule delete from ${nic.ipv6.address} lookup ${table}`]),
+  const sources: [string, string | undefined][] = [
+    ["-4", nic.ipAddress],
+    ["-6", nic.ipv6?.address],
   ];
-  // Those that are gone already are no failure.
-  await run("nsenter", [`--net=${guest.net}`, "--", "ip", "-force", "-batch", "-"], {
-    input: `${commands.join("\n")}\n`,
-    expected: [0, 1, 2],
-  });
+  for (const [family, address] of sources) {
+    if (address === undefined) continue;
+    const rule = ["rule", "delete", "from", address, "lookup", `${tableOf(nic)}`];
+    // One that is gone already is no failure.
+    await run("nsenter", [`--net=${guest.net}`, "--", "ip", family, ...rule], { expected: [0, 1, 2, 255] });
+  }
 }
 
 /** The range that an address is in: `ip` wants the rest of it to be zero. */
@@ -188,6 +201,18 @@ export async function unplugCard({ netns, port }: Pick<GuestNic, "netns" | "port
 /** The kernel's own name of the machine, which the Engine fixes when it makes a container. */
 export async function setHostname(guest: HeldNamespaces, hostname: string): Promise<void> {
   await run("nsenter", [`--uts=${guest.uts}`, "--", "hostname", hostname]);
+}
+
+async function inGuest(
+  { net }: HeldNamespaces,
+  family: "-4" | "-6",
+  commands: readonly string[],
+  signal: AbortSignal,
+): Promise<void> {
+  await run("nsenter", [`--net=${net}`, "--", "sh", "-c", insideScript, "sh", family], {
+    input: `${commands.join("\n")}\n`,
+    signal,
+  });
 }
 
 async function inNamespace(netns: string, batch: string, signal: AbortSignal): Promise<void> {

@@ -62,8 +62,9 @@ const startTimeoutMs = 60_000;
 /** Guests that are looked at side by side. */
 const listConcurrency = 8;
 
-export function createDockerDriver(options: DockerDriverOptions): GuestDriver<DockerConfig> {
-  return new DockerDriver(options);
+export function createDockerDriver(options: DockerDriverOptions): GuestDriver {
+  // What `config` made of JSON comes back to `create`, with no more than JSON in it.
+  return new DockerDriver(options) as GuestDriver<object> as GuestDriver;
 }
 
 class DockerDriver implements GuestDriver<DockerConfig> {
