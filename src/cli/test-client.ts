@@ -35,6 +35,10 @@ export class TestClient {
     return this.#call(`get ${kind.plural} ${ref.name}`, () => this.resources.get(resourceKey(kind, ref)));
   }
 
+  require(kind: Kind, ref: Ref): Promise<Resource> {
+    return this.#call(`get ${kind.plural} ${ref.name}`, () => this.#require(kind, ref));
+  }
+
   list(kind: Kind, options: ListOptions): Promise<ResourcePage<Resource>> {
     return this.#call(`list ${kind.plural}`, () => {
       const prefix = resourcePrefix(kind, options.project);

@@ -25,6 +25,8 @@ export class TestTerminal {
   readonly client = new TestClient();
   env: Record<string, string> = {};
   cwd = "/";
+  /** Programs that were run with the terminal. */
+  readonly foreground: string[][] = [];
   #interrupt: () => void = () => {};
 
   /** Presses Ctrl-C. */
@@ -35,7 +37,14 @@ export class TestTerminal {
   async run(...argv: string[]): Promise<RunOutcome> {
     const stdout = new Collector();
     const stderr = new Collector();
-    const machine = { version: "0.0.0", ensureDaemon: async () => {} } as unknown as Machine;
+    const machine = {
+      version: "0.0.0",
+      ensureDaemon: async () => {},
+      foreground: async (command: string, args: readonly string[]) => {
+        this.foreground.push([command, ...args]);
+        return 0;
+      },
+    } as unknown as Machine;
     const context: CliContext = {
       streams: { stdin: new PassThrough(), stdout, stderr },
       env: this.env,
