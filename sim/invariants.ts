@@ -1,5 +1,6 @@
 import { hostKind } from "../src/kinds/host.ts";
 import { type Instance, instanceKind } from "../src/kinds/instance.ts";
+import { type NetworkInterface, networkInterfaceKind } from "../src/kinds/network-interface.ts";
 import { systemPrincipal } from "../src/services/principal.ts";
 import type { Services } from "../src/services/services.ts";
 import type { SimulatedHost } from "./simulated-host.ts";
@@ -33,6 +34,7 @@ export class Invariants {
     await this.#checkMemory(instances);
     this.#checkAddresses();
     this.#checkCards(instances);
+    await this.#checkInterfaces(instances);
     for (const { metadata, status } of instances) {
       if (status.handle !== undefined) this.#recorded.add(metadata.uid);
     }
@@ -120,6 +122,31 @@ export class Invariants {
       for (const { card } of machine.cards()) {
         if (card.hostname !== undefined && !known.has(card.uid)) {
           this.#breaches.push(`the card of ${card.hostname} (${card.uid}) is left in force on ${name}`);
+        }
+      }
+    }
+  }
+
+  /** An interface whose address may go to somebody else is in no guest any more. */
+  async #checkInterfaces(instances: readonly Instance[]): Promise<void> {
+    const { items } = await this.#services.resources.list(systemPrincipal, networkInterfaceKind, {
+      limit: 1000,
+    });
+    const held = new Set(
+      (items as NetworkInterface[])
+        .filter(({ status }) => status.instance !== undefined)
+        .map(({ metadata }) => `n-${metadata.uid.slice(0, 12)}`),
+    );
+    for (const { name, machine } of this.#hosts) {
+      for (const [uid, { spec, state }] of machine.world.guests) {
+        const instance = instances.find(({ metadata }) => metadata.uid === uid);
+        // With a whole project, its interfaces go first.
+        if (state !== "running" || !instance || instance.metadata.deletedAt !== undefined) continue;
+        for (const { port } of spec.nics) {
+          if (!port.startsWith("n-") || held.has(port)) continue;
+          this.#breaches.push(
+            `guest ${uid} on ${name} has the card ${port}, which is nobody's by its status`,
+          );
         }
       }
     }

@@ -8,6 +8,7 @@ import { projectKind } from "../src/kinds/project.ts";
 import { volumeKind } from "../src/kinds/volume.ts";
 import { systemPrincipal } from "../src/services/principal.ts";
 import type { Services } from "../src/services/services.ts";
+import { unsettledNetworks } from "./settled-networks.ts";
 import type { SimulatedHost } from "./simulated-host.ts";
 
 /** What is not as wanted: empty once the cluster is at rest. */
@@ -37,6 +38,7 @@ export async function unsettled(services: Services, hosts: readonly SimulatedHos
       problems.push(`image ${image.metadata.name} is ${image.status.state}`);
   }
   for (const instance of instances) problems.push(...instanceProblems(instance, hosts));
+  problems.push(...(await unsettledNetworks(services, { instances, hosts })));
   for (const host of hosts) problems.push(...leaks(host, instances, volumes, networks, interfaces));
   return problems;
 }

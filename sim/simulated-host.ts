@@ -33,6 +33,7 @@ export class SimulatedHost {
     this.name = name;
     this.machine = new FakeHost(name, clock, { faults: driverFaults(chance, rates) });
     this.machine.makeMs = 1_500;
+    this.machine.policyMs = 60;
   }
 
   get agentRuns(): boolean {

@@ -11,6 +11,7 @@ import { systemPrincipal } from "../src/services/principal.ts";
 import type { Services } from "../src/services/services.ts";
 import type { Chance } from "./chance.ts";
 import { fakeNetwork } from "./fake-host.ts";
+import { NetworkUsers } from "./network-users.ts";
 import type { SimulatedHost } from "./simulated-host.ts";
 
 interface UsersOptions {
@@ -38,6 +39,9 @@ export class Users {
 
   constructor(options: UsersOptions) {
     this.#options = options;
+    const { client, chance } = options;
+    const newName = (prefix: string) => `${prefix}${++this.#names}`;
+    this.#actions = [...this.#own, ...new NetworkUsers({ client, chance, newName }).actions];
   }
 
   /** One thing, or one mishap. Refusals of the API are part of life. */
@@ -54,7 +58,9 @@ export class Users {
     }
   }
 
-  readonly #actions: readonly (readonly [string, () => Promise<string>])[] = [
+  readonly #actions: readonly (readonly [string, () => Promise<string>])[];
+
+  readonly #own: readonly (readonly [string, () => Promise<string>])[] = [
     ["create", () => this.#create()],
     ["create", () => this.#create()],
     ["create", () => this.#create()],
@@ -87,7 +93,9 @@ export class Users {
     const image = chance.pick(images.items);
     if (!image) return this.#createImage();
     const name = `i${++this.#names}`;
+    const networks = await client.list(networkKind, { project });
     const spec = {
+      network: chance.pick(networks.items)?.metadata.name ?? "default",
       type: chance.happens(0.3) ? "vm" : "container",
       image: image.metadata.name,
       memoryMib: chance.pick([64, 256, 512, 2_048]) ?? 64,

@@ -329,6 +329,21 @@ describe("network interfaces", () => {
     expect(drivers).not.toContain("attach");
   });
 
+  test("taken away while its guest is being made: it stays recorded until the guest has lost it", async () => {
+    await bench.createInstance("web", { power: "stopped" });
+    await create(networkInterfaceKind, "nic", { network: "blue", instance: "web" });
+    await untilCard("nic", "attached");
+    bench.host.world.script({ verb: "create", effect: { type: "delay", delayMs: 2_000 } });
+    await bench.patch("web", { power: "running" });
+    await bench.until("web", ({ status }) => status.state === "starting");
+    await patch(networkInterfaceKind, "nic", { instance: null });
+    await bench.clock.advance(1_000);
+    expect((await untilCard("nic", "detaching")).status.instance).toBe("web");
+    const web = await bench.until("web", isRunning);
+    await untilCard("nic", "available");
+    expect(nicNames(web)).toEqual(["eth0"]);
+  });
+
   test("an agent that restarts takes the cards over as they are", async () => {
     const web = await run("web");
     await create(networkInterfaceKind, "nic", { network: "blue", instance: "web" });
