@@ -118,6 +118,30 @@ test("what an instance gives back by becoming smaller, one that waits gets", asy
   expect((await get("waits")).status.host).toBe("alpha");
 });
 
+test("memory is promised once, whoever grows while another is placed", async () => {
+  await readyHost("alpha", 4_096);
+  await createImage(services);
+  await create("web", 1_024);
+  await settle();
+  const spec = { memoryMib: 2_048 };
+  const grow = () =>
+    services.resources.patch(me, instanceKind, { project: "default", name: "web" }, { spec });
+  const results = await Promise.allSettled([
+    create("a", 1_024),
+    grow(),
+    create("b", 1_024),
+    create("c", 1_024),
+  ]);
+  await settle();
+  await clock.advance(10_000);
+  const page = await services.resources.list(me, instanceKind, { project: "default", host: "alpha" });
+  const promised = page.items.reduce((sum, item) => sum + (item.spec as { memoryMib: number }).memoryMib, 0);
+  expect(promised).toBe(4_096);
+  expect(
+    results.every((result) => result.status === "fulfilled" || result.reason.code === "CapacityExceeded"),
+  );
+});
+
 test("a host that never renews its lease is not ready in the end, and one that does is", async () => {
   await readyHost("alpha", 4_096);
   const host = () => services.resources.require(me, hostKind, { name: "alpha" });

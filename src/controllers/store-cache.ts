@@ -8,7 +8,7 @@ import type { Kind, Resource } from "../kinds/kind.ts";
 import { fromStored, toStored } from "../kinds/stored.ts";
 import { backoffMs } from "../reconcile/backoff.ts";
 import { Cache } from "../reconcile/cache.ts";
-import { type Revision, type Store, storeLimits } from "../store/store.ts";
+import { type Revision, type Store, storeLimits, type Write } from "../store/store.ts";
 
 export interface StoreCacheOptions<S, T> {
   store: Store;
@@ -63,21 +63,22 @@ export class StoreCache<S, T> extends Cache<Resource<S, T>> {
   }
 
   /**
-   * Writes the resource as `next` while the store still has the revision known here, with `others` in the same commit,
-   * and takes it over at once.
+   * Writes the resource as `next` while the store still has the revision known here, with `others` and `writes` in the
+   * same commit, and takes it over at once.
    * @throws Conflict
    */
   async replace(
     current: Resource<S, T>,
     next: Resource<S, T>,
     others: readonly { kind: Kind; current: Resource; next: Resource }[] = [],
+    writes: readonly Write[] = [],
   ): Promise<void> {
     const { store, kind } = this.#options;
-    const writes = [{ kind, current, next }, ...others].map((write) => {
+    const resources = [{ kind, current, next }, ...others].map((write) => {
       const put = resourceKey(write.kind as Kind, write.current.metadata as Ref);
       return { put, value: toStored(write.next), ifRevision: write.current.metadata.revision };
     });
-    const revision = await store.commit(writes);
+    const revision = await store.commit([...resources, ...writes]);
     this.learn(this.keyOf(next), { ...next, metadata: { ...next.metadata, revision } });
   }
 

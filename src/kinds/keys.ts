@@ -23,3 +23,11 @@ export function refOfKey(kind: Pick<Kind, "plural" | "scope">, key: string): Ref
   const [first = "", second = ""] = key.slice(kind.plural.length + 2).split("/");
   return kind.scope === "project" ? { project: first, name: second } : { name: first };
 }
+
+/**
+ * The store's key of what a host has promised: compared and rewritten by every commit that promises an instance room on
+ * it, with `{ to }`, the key of that instance.
+ */
+export function promisesKey(host: string): string {
+  return `/allocations/hosts/${host}`;
+}

@@ -3,6 +3,7 @@ import { StrataError } from "../core/errors.ts";
 import { formatMib } from "../core/units.ts";
 import { type Host, hostKind } from "../kinds/host.ts";
 import { type Instance, type InstanceSpec, instanceKind } from "../kinds/instance.ts";
+import { promisesKey, type Ref, resourceKey } from "../kinds/keys.ts";
 import type { Write } from "../store/store.ts";
 import type { World } from "./hooks.ts";
 
@@ -63,7 +64,7 @@ export class Capacity {
 
   /**
    * May an instance become as large as `next`? One that has a host grows there or not at all. Of two that grow on one
-   * host at once only one commits; placement, which decides at the same time, goes by what it knew a moment ago.
+   * host at once, or one that grows and one that is placed there, only one commits.
    * @throws CapacityExceeded
    */
   async checkResize(world: World, next: Instance, previous: Instance, action: string): Promise<Write[]> {
@@ -77,7 +78,7 @@ export class Capacity {
       memoryMib: next.spec.memoryMib - previous.spec.memoryMib,
     };
     if (more.cpus <= 0 && more.memoryMib <= 0) return [];
-    const key = hostGuardKey(name);
+    const key = promisesKey(name);
     const guard = await world.store.get(key);
     const host = await world.find(hostKind, { name });
     if (!host) return [];
@@ -103,7 +104,8 @@ export class Capacity {
         `cannot ${action}: it ${reasons.join(", and it ")}; ask for less, or make room on the host`,
       );
     }
-    return [{ put: key, value: {}, ifRevision: guard?.revision ?? 0 }];
+    const to = resourceKey(instanceKind, next.metadata as Ref);
+    return [{ put: key, value: { to }, ifRevision: guard?.revision ?? 0 }];
   }
 
   #ready(world: World): Promise<readonly Room[]> {
@@ -117,11 +119,6 @@ export class Capacity {
     });
     return reading;
   }
-}
-
-/** Rewritten whenever an instance grows on the host. */
-export function hostGuardKey(host: string): string {
-  return `/allocations/hosts/${host}`;
 }
 
 async function readRooms(world: World): Promise<readonly Room[]> {

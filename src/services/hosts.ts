@@ -1,7 +1,7 @@
 import { StrataError } from "../core/errors.ts";
 import type { Host } from "../kinds/host.ts";
 import { instanceKind } from "../kinds/instance.ts";
-import { hostGuardKey } from "./capacity.ts";
+import { promisesKey } from "../kinds/keys.ts";
 import type { KindHooks } from "./hooks.ts";
 
 /** `changed` is called after every write of a host in this process. */
@@ -19,7 +19,7 @@ export function hostHooks(changed: () => void): KindHooks<Host["spec"], Host["st
         );
       }
     },
-    removal: async (host) => [{ delete: hostGuardKey(host.metadata.name) }],
+    removal: async (host) => [{ delete: promisesKey(host.metadata.name) }],
     committed: changed,
   };
 }

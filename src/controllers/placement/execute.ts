@@ -1,7 +1,9 @@
+import { StrataError } from "../../core/errors.ts";
 import type { Instance } from "../../kinds/instance.ts";
-import { resourceKey } from "../../kinds/keys.ts";
+import { promisesKey, resourceKey } from "../../kinds/keys.ts";
 import { fromStored } from "../../kinds/stored.ts";
 import { rootVolumeNames, type Volume, volumeKind } from "../../kinds/volume.ts";
+import type { Write } from "../../store/store.ts";
 import type { ControllerContext } from "../context.ts";
 import type { PlacementAction } from "./plan.ts";
 
@@ -49,7 +51,31 @@ async function placeInstance(context: ControllerContext, instance: Instance, hos
         },
       ]
     : [];
-  await context.caches.instances.replace(instance, placed, others);
+  await context.caches.instances.replace(instance, placed, others, [await promise(context, instance, host)]);
+}
+
+/**
+ * An instance that grew on the host took room that the decision may not have known of. Its growth is one commit with
+ * this key, so the cache, which follows the order of commits, knows of it once it has that instance's revision.
+ * @throws Conflict when it does not; the decision is then made anew.
+ */
+async function promise(
+  { caches, store }: ControllerContext,
+  instance: Instance,
+  host: string,
+): Promise<Write> {
+  const put = promisesKey(host);
+  const last = await store.get(put);
+  const { to } = (last?.value ?? {}) as { to?: string };
+  const known = to === undefined ? undefined : caches.instances.get(to);
+  if (last && known && known.metadata.revision < last.revision) {
+    throw new StrataError(
+      "Conflict",
+      `instance "${instance.metadata.name}" was not placed: others on host "${host}" grew meanwhile`,
+    );
+  }
+  const value = { to: caches.instances.keyOf(instance) };
+  return { put, value, ifRevision: last?.revision ?? 0 };
 }
 
 async function rootVolume(context: ControllerContext, instance: Instance): Promise<Volume | undefined> {
