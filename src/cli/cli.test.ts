@@ -3,6 +3,7 @@ import { StrataError } from "../core/errors.ts";
 import { imageKind } from "../kinds/image.ts";
 import { instanceKind } from "../kinds/instance.ts";
 import type { Kind } from "../kinds/kind.ts";
+import { securityGroupKind } from "../kinds/security-group.ts";
 import { commands } from "./commands/commands.ts";
 import { TestTerminal } from "./test-terminal.ts";
 
@@ -107,6 +108,64 @@ test("launch waits until the instance is ready", async () => {
       spec: { memoryMib: 1024, services: [{ name: "web", port: 80, protocol: "http" }] },
     },
   ]);
+});
+
+test.each([
+  [["api", "--", "serve", "--port", "80"], "api", ["serve", "--port", "80"]],
+  [["--", "serve", "x"], undefined, ["serve", "x"]],
+])("launch %j: what follows -- runs in an application container", async (argv, name, command) => {
+  image("web");
+  await terminal.run("launch", "web", "--env", "A=1=2", "--no-wait", ...argv);
+  const [made] = [...terminal.client.resources.values()].filter(({ kind }) => kind === "Instance");
+  expect(made?.metadata.name).toEqual(name ?? expect.stringMatching(/^web-\d{4}$/));
+  expect(made?.spec).toMatchObject({ driver: "docker", application: { command, environment: { A: "1=2" } } });
+});
+
+test("launch takes its place in a network", async () => {
+  image("web");
+  const place = ["--network", "shop", "--subnet", "inner", "--ip", "10.0.2.7", "--ipv6", "fd00::7"];
+  await terminal.run("launch", "web", "db", ...place, "--security-group", "db", "--no-wait");
+  expect(terminal.client.resources.get("/instances/default/db")?.spec).toMatchObject({
+    network: "shop",
+    subnet: "inner",
+    ipAddress: "10.0.2.7",
+    ipv6Address: "fd00::7",
+    securityGroups: ["db"],
+  });
+  const stray = await terminal.run("launch", "web", "db", "serve");
+  expect(stray.err).toContain('"serve" is one argument too many: put -- before a command');
+  expect((await terminal.run("launch", "web", "db", "--env", "A=1")).err).toContain("add -- COMMAND");
+});
+
+test("resize says when the new size comes into force", async () => {
+  const since = "2030-01-01T00:00:00.000Z";
+  const waiting = {
+    type: "RestartNeeded",
+    status: "true",
+    reason: "Memory",
+    message: "1 GiB with the next start",
+  };
+  instance("web", { conditions: [{ ...waiting, since }] });
+  terminal.client.react = (resource) => {
+    const observedGeneration = resource.metadata.generation;
+    return { ...resource, status: { ...(resource.status as object), observedGeneration } };
+  };
+  const { status, err } = await terminal.run("resize", "web", "--cpus", "2", "--memory", "1GiB");
+  expect([status, err.trim().split("\n").at(-1)]).toEqual([0, "web: 1 GiB with the next start"]);
+  expect(terminal.client.resources.get("/instances/default/web")?.spec).toMatchObject({
+    cpus: 2,
+    memoryMib: 1024,
+  });
+  expect((await terminal.run("resize", "web")).status).toBe(2);
+});
+
+test("completion offers names of the kind that is asked for", async () => {
+  terminal.client.seed(securityGroupKind as unknown as Kind, { name: "web", project: "default", spec: {} });
+  instance("lms");
+  const offered = async (...words: string[]) => (await terminal.run("__complete", "--", ...words)).out;
+  expect(await offered("security-group", "allow", "")).toBe("web\n");
+  expect(await offered("address", "assign", "www", "")).toBe("lms\n");
+  expect(await offered("security-group", "al")).toBe("allow\n");
 });
 
 test("waiting ends with --timeout, and not with the work", async () => {
