@@ -5,6 +5,7 @@ import { systemClock } from "../core/clock.ts";
 import { StrataError } from "../core/errors.ts";
 import type { Logger } from "../core/logger.ts";
 import { systemRandom } from "../core/random.ts";
+import { createDockerDriver } from "../drivers/docker/docker-driver.ts";
 import { createLxcDriver } from "../drivers/lxc/lxc-driver.ts";
 import { createQemuDriver } from "../drivers/qemu/qemu-driver.ts";
 import { createDisks } from "../host/disks/create-disks.ts";
@@ -34,6 +35,11 @@ export async function realHostParts(settings: Settings, logger: Logger): Promise
         ...common,
         logger: logger.child({ part: "qemu" }),
         proveKvm: (signal) => proveKvm(settings, signal),
+      }),
+      createDockerDriver({
+        ...common,
+        socketPath: settings.dockerSocket,
+        logger: logger.child({ part: "docker" }),
       }),
     ],
     images,

@@ -11,7 +11,7 @@
  */
 import { join } from "node:path";
 import type { Clock } from "../../core/clock.ts";
-import { describeError, StrataError } from "../../core/errors.ts";
+import { describeError, hasCode, StrataError } from "../../core/errors.ts";
 import { newUid, type Uid } from "../../core/ids.ts";
 import type { JsonObject } from "../../core/json.ts";
 import type { Logger } from "../../core/logger.ts";
@@ -69,6 +69,7 @@ export function createDockerDriver(options: DockerDriverOptions): GuestDriver {
 
 class DockerDriver implements GuestDriver<DockerConfig> {
   readonly name = "docker";
+  readonly root = "image";
   readonly config = dockerConfigSchema;
   readonly handleVersion = 1;
   readonly exec: Exec<JsonObject>;
@@ -120,10 +121,9 @@ class DockerDriver implements GuestDriver<DockerConfig> {
 
   async list(): Promise<ObservedGuest<JsonObject>[]> {
     const label = [`${labels.namespace}=${this.#namespace}`, labels.uid];
-    const [containers, recorded] = await Promise.all([
-      this.#engine.containers({ label }),
-      recordedGuests(this.#stateDir),
-    ]);
+    const recorded = await recordedGuests(this.#stateDir);
+    const containers = await unlessAbsent(this.#engine.containers({ label }), recorded.length > 0);
+    if (containers === undefined) return [];
     const found = containers.map((container) => ownerOf(container.Labels, this.#namespace));
     const uids = [...new Set([...found, ...recorded])].filter((uid) => uid !== undefined);
     const guests: (ObservedGuest<JsonObject> | undefined)[] = [];
@@ -136,9 +136,10 @@ class DockerDriver implements GuestDriver<DockerConfig> {
 
   async inspect(uid: Uid): Promise<ObservedGuest<JsonObject> | undefined> {
     const record = this.#record(uid);
-    const [container, run] = await Promise.all([this.#container(uid), record.readRun()]);
+    const [run, recorded] = await Promise.all([record.readRun(), record.exists()]);
+    const container = await unlessAbsent(this.#container(uid), recorded);
     if (container !== undefined) return { uid, handle: this.#handle(uid), ...stateOf(container.State, run) };
-    return (await record.exists()) ? { uid, handle: this.#handle(uid), state: "created" } : undefined;
+    return recorded ? { uid, handle: this.#handle(uid), state: "created" } : undefined;
   }
 
   async create(guest: DockerGuest, signal: AbortSignal): Promise<JsonObject> {
@@ -300,7 +301,7 @@ class DockerDriver implements GuestDriver<DockerConfig> {
     if (await isAtGate(pid)) {
       if (found.Config.Hostname !== guest.hostname) await setHostname(namespaces, guest.hostname);
       for (const [index, nic] of guest.nics.entries()) {
-        await plugCard(nic, namespaces, { first: index === 0, signal });
+        await plugCard(nic, namespaces, { first: index === 0, fresh: true, signal });
       }
       await openGate(record.gate, { pid, clock: this.#options.clock, signal });
     }
@@ -392,6 +393,19 @@ class DockerDriver implements GuestDriver<DockerConfig> {
 
   #handle(uid: Uid): JsonObject {
     return { version: this.handleVersion, uid };
+  }
+}
+
+/**
+ * Most hosts have no Engine. Where it does not answer and no record says that there is a guest, there is none; where one
+ * does, nobody can tell.
+ */
+async function unlessAbsent<T>(asked: Promise<T>, recorded: boolean): Promise<T | undefined> {
+  try {
+    return await asked;
+  } catch (error) {
+    if (!recorded && hasCode(error, "Unavailable")) return undefined;
+    throw error;
   }
 }
 
