@@ -1,9 +1,26 @@
 /**
  * All packet rules inside of networks, and the host's part of published ports and floating addresses.
+ *
+ * What is wanted is planned as a whole (network-rules.ts) and compared with what was last brought into force, so that the
+ * kernel gets one transaction with the difference. Whenever what is in force is not known for sure (a new process, a
+ * change by somebody else, an nft that did not answer), the next transaction replaces the tables as a whole. That is
+ * atomic as well: every packet meets the old rules or the new ones, and connections are the kernel's, not the tables'.
  */
+import { readlinkSync } from "node:fs";
+import { stat } from "node:fs/promises";
+import { join } from "node:path";
 import type { Clock } from "../../../core/clock.ts";
+import { describeError, hasCode, StrataError } from "../../../core/errors.ts";
 import type { Logger } from "../../../core/logger.ts";
+import { KeyedLock } from "../keyed-lock.ts";
 import type { NetworkPolicy } from "../networks.ts";
+import { Hints } from "./hints.ts";
+import { HostPublications } from "./host-publications.ts";
+import { emptyPolicy, networkTables, ProfileNumbers, planNetworkRules } from "./network-rules.ts";
+import { NftMonitor } from "./nft-monitor.ts";
+import { NftSession } from "./nft-session.ts";
+import { requireNetwork, requirePolicy } from "./policy-values.ts";
+import { type Ruleset, renderDifference, renderWhole } from "./ruleset.ts";
 
 /**
  * What the rules have to know of a network's structure. Two things the structure relies on: what leaves by the uplink for
@@ -21,6 +38,9 @@ export interface FirewallNetwork {
     /** IPv4 addresses of the pair. */
     innerAddress: string;
     hostAddress: string;
+    /** IPv6 addresses of the pair, where it has any. */
+    innerAddress6?: string;
+    hostAddress6?: string;
   };
   /** All of the network's own ranges, of both families. Nothing from there may come in by the uplink. */
   ranges: readonly string[];
@@ -76,4 +96,231 @@ export interface NetworkFirewall {
   events(signal: AbortSignal): AsyncIterable<{ uid: string }>;
   /** Ends the processes; the rules stay. */
   close(): void;
+}
+
+const hostKey = "host";
+const initialPidNamespace = "pid:[4026531836]"; // PROC_PID_INIT_INO in linux/proc_ns.h
+const firstRepairDelayMs = 1_000;
+const maxRepairDelayMs = 60_000;
+
+export function createNetworkFirewall(options: NetworkFirewallOptions): NetworkFirewall {
+  return new LinuxFirewall(options);
+}
+
+interface Guarded {
+  network: FirewallNetwork;
+  inode: number;
+  session: NftSession;
+  monitor: NftMonitor;
+  numbers: ProfileNumbers;
+  /** Undefined before the first `apply` of this process. */
+  policy: NetworkPolicy | undefined;
+  /** Undefined: not known for sure. */
+  inForce: Ruleset | undefined;
+  /** Since the last `ensure`. */
+  repaired: boolean;
+  lastRepairMs: number | undefined;
+  repairDelayMs: number;
+}
+
+class LinuxFirewall implements NetworkFirewall {
+  readonly #options: NetworkFirewallOptions;
+  readonly #locks = new KeyedLock();
+  readonly #networks = new Map<string, Guarded>();
+  readonly #hints = new Hints();
+  readonly #host: HostPublications;
+  readonly #idleMs: number;
+  #closed = false;
+
+  constructor(options: NetworkFirewallOptions) {
+    this.#options = options;
+    this.#idleMs = options.idleMs ?? 60_000;
+    const { namespace, directory, clock, logger } = options;
+    this.#host = new HostPublications({
+      namespace,
+      directory,
+      clock,
+      idleMs: this.#idleMs,
+      isOwnChange,
+      onDamage: () => {
+        logger.warn({}, "somebody changed the host's table of published ports; it will be made again");
+        for (const uid of this.#networks.keys()) this.#hints.give(uid);
+      },
+    });
+  }
+
+  async ensure(network: FirewallNetwork, signal: AbortSignal): Promise<{ repaired: boolean }> {
+    requireNetwork(network);
+    return await this.#locks.run(network.uid, async () => {
+      signal.throwIfAborted();
+      const host = await this.#locks.run(hostKey, () => this.#host.ensure(network, signal));
+      const guarded = await this.#guard(network);
+      const early = guarded.policy === undefined && guarded.inForce === undefined;
+      const kept = early && (await this.#hasTables(guarded));
+      const changed = !kept && (await this.#bringIntoForce(guarded, guarded.policy ?? emptyPolicy));
+      const repaired = host || changed || guarded.repaired;
+      guarded.repaired = false;
+      return { repaired };
+    });
+  }
+
+  async apply(uid: string, policy: NetworkPolicy, signal: AbortSignal): Promise<void> {
+    requirePolicy(uid, policy);
+    await this.#locks.run(uid, async () => {
+      signal.throwIfAborted();
+      const guarded = this.#networks.get(uid);
+      if (!guarded) {
+        throw new StrataError(
+          "NotFound",
+          `network ${uid} is not on this host, so it cannot have packet rules yet`,
+        );
+      }
+      await this.#bringIntoForce(guarded, policy);
+      guarded.policy = policy;
+      await this.#locks.run(hostKey, () => this.#host.apply(guarded.network, policy, signal));
+    });
+  }
+
+  async remove(uid: string, signal: AbortSignal): Promise<void> {
+    await this.#locks.run(uid, async () => {
+      const guarded = this.#networks.get(uid);
+      this.#networks.delete(uid);
+      if (guarded) await Promise.all([guarded.session.end(), guarded.monitor.end()]);
+      await this.#locks.run(hostKey, () => this.#host.remove(uid, signal));
+    });
+  }
+
+  async removeHost(signal: AbortSignal): Promise<void> {
+    await this.#locks.run(hostKey, () => this.#host.removeTable(signal));
+  }
+
+  events(signal: AbortSignal): AsyncIterable<{ uid: string }> {
+    return this.#hints.read(signal);
+  }
+
+  close(): void {
+    this.#closed = true;
+    for (const { session, monitor } of this.#networks.values()) {
+      session.kill();
+      monitor.kill();
+    }
+    this.#networks.clear();
+    this.#host.close();
+  }
+
+  /** Processes belong to a namespace, not to its name: where that has been made again, they are started again. */
+  async #guard(network: FirewallNetwork): Promise<Guarded> {
+    const { ino } = await stat(network.netns);
+    const known = this.#networks.get(network.uid);
+    if (known?.inode === ino) {
+      known.network = network;
+      return known;
+    }
+    if (known) await Promise.all([known.session.end(), known.monitor.end()]);
+    const { clock, directory } = this.#options;
+    const session = new NftSession({
+      owner: `network ${network.uid}`,
+      netns: network.netns,
+      file: join(directory, `${network.uid}.nft`),
+      clock,
+      idleMs: this.#idleMs,
+    });
+    const monitor = new NftMonitor({
+      netns: network.netns,
+      tables: networkTables,
+      clock,
+      onChange: ({ pid }) => {
+        if (!isOwnChange(session, pid)) this.#damaged(guarded);
+      },
+      onGap: () => this.#damaged(guarded),
+    });
+    const guarded: Guarded = {
+      network,
+      inode: ino,
+      session,
+      monitor,
+      numbers: new ProfileNumbers(),
+      policy: known?.policy,
+      inForce: undefined,
+      repaired: false,
+      lastRepairMs: undefined,
+      repairDelayMs: 0,
+    };
+    this.#networks.set(network.uid, guarded);
+    return guarded;
+  }
+
+  async #hasTables({ session }: Guarded): Promise<boolean> {
+    for (const table of networkTables) {
+      if (!(await session.succeeds(`list table ${table}`))) return false;
+    }
+    return true;
+  }
+
+  /** True: there was something to do. */
+  async #bringIntoForce(guarded: Guarded, policy: NetworkPolicy): Promise<boolean> {
+    const wanted = planNetworkRules(guarded.network, policy, guarded.numbers);
+    const before = guarded.inForce;
+    const text = before ? renderDifference(before, wanted) : renderWhole(wanted);
+    if (text === "") return false;
+    guarded.inForce = undefined;
+    try {
+      await guarded.session.transact(text);
+      // A change by somebody else that came to notice meanwhile is mended after this (see #damaged).
+      guarded.inForce = wanted;
+    } catch (cause) {
+      // A difference that does not fit may mean that the tables are not what they were; the next time is a whole one.
+      if (!before || !hasCode(cause, "Internal", "Unavailable", "Timeout")) throw cause;
+      await guarded.session.transact(renderWhole(wanted));
+      guarded.inForce = wanted;
+    }
+    return true;
+  }
+
+  /** Mends at once: until then guests are without rules. Somebody who does it again and again is answered more slowly. */
+  #damaged(guarded: Guarded): void {
+    const { clock, logger } = this.#options;
+    const { uid } = guarded.network;
+    if (this.#closed || this.#networks.get(uid) !== guarded) return;
+    const now = clock.monotonicMs();
+    const calm = guarded.lastRepairMs === undefined || now - guarded.lastRepairMs > maxRepairDelayMs;
+    const delayMs = calm
+      ? 0
+      : Math.min(Math.max(2 * guarded.repairDelayMs, firstRepairDelayMs), maxRepairDelayMs);
+    guarded.lastRepairMs = now;
+    guarded.repairDelayMs = delayMs;
+    logger.warn(
+      { network: uid, delayMs },
+      "somebody changed the packet rules of a network; they are made again",
+    );
+    if (delayMs === 0) void this.#repair(guarded);
+    else clock.after(delayMs, () => void this.#repair(guarded));
+  }
+
+  async #repair(guarded: Guarded): Promise<void> {
+    const { uid } = guarded.network;
+    try {
+      await this.#locks.run(uid, async () => {
+        if (this.#closed || this.#networks.get(uid) !== guarded) return;
+        guarded.inForce = undefined;
+        // Before the first policy it is for `ensure` to say whether what an earlier process made is still there.
+        if (guarded.policy) await this.#bringIntoForce(guarded, guarded.policy);
+        guarded.repaired = true;
+      });
+    } catch (cause) {
+      this.#options.logger.error({ network: uid, cause: describeError(cause) }, "cannot mend packet rules");
+    }
+    this.#hints.give(uid);
+  }
+}
+
+/**
+ * The kernel names the process that made a change by its id in the first namespace of process ids. Where this process runs
+ * in another one, its ids are not comparable; there the first change after a session's start is taken for its own.
+ */
+function isOwnChange(session: NftSession, pid: number | undefined): boolean {
+  if (pid === undefined || session.pids.has(pid)) return true;
+  if (readlinkSync("/proc/self/ns/pid") === initialPidNamespace || !session.mayLearn) return false;
+  session.learn(pid);
+  return true;
 }
