@@ -1,6 +1,7 @@
 /** A network as one picture: what a tree on the terminal and a drawing show of it. Pure, and plain data for --json. */
 import { parseIp } from "../../core/ip-range.ts";
 import type { Network } from "../../kinds/network.ts";
+import { outsideAddress } from "../../kinds/reachability/ends.ts";
 import { formatPermitted, type Party, permitted } from "../../kinds/reachability/permitted.ts";
 import { addressesOf, publishedPortsOf, targetPortOf } from "../../kinds/reachability/publication.ts";
 import { routeFor } from "../../kinds/reachability/routes.ts";
@@ -233,6 +234,6 @@ function isPublished(world: NetworkWorld, { instance, interface: further }: Card
 }
 
 function leavesFrom(world: NetworkWorld, network: Network, card: Card): boolean {
-  const somewhere = parseIp("198.51.100.1");
-  return somewhere !== undefined && routeFor(world, network, card.subnet, somewhere).target === "internet";
+  if (card.interface === undefined && addressesOf(world, card.instance).length > 0) return true;
+  return routeFor(world, network, card.subnet, outsideAddress(4)).target === "internet";
 }

@@ -17,7 +17,7 @@ import {
   projectOf,
 } from "./world.ts";
 
-/** Stand for any address outside (RFC 5737, RFC 3849). */
+/** RFC 5737, RFC 3849. */
 const someOutside: Record<IpFamily, string> = { 4: "198.51.100.1", 6: "2001:db8::1" };
 
 export const metadataAddress = "169.254.169.254";
@@ -66,8 +66,7 @@ export function resolveEnd(
   context: { project: string; family: IpFamily; near?: Network },
 ): End {
   if (text === "host") return { type: "host" };
-  if (text === "outside")
-    return { type: "outside", address: required(someOutside[context.family]), given: false };
+  if (text === "outside") return { type: "outside", address: outsideAddress(context.family), given: false };
   const address = parseIp(text);
   return address ? endOfAddress(world, address, context) : endOfInstance(world, text, context);
 }
@@ -166,8 +165,9 @@ export function endTitle(end: End): string {
   }
 }
 
-function required(text: string): IpAddress {
-  const address = parseIp(text);
-  if (!address) throw new StrataError("Internal", `${text} is no address`);
+/** Stands for any address outside. */
+export function outsideAddress(family: IpFamily): IpAddress {
+  const address = parseIp(someOutside[family]);
+  if (!address) throw new StrataError("Internal", `${someOutside[family]} is no address`);
   return address;
 }

@@ -25,10 +25,12 @@ const world = worldOf({
     a: { network: "front", cidr: "10.0.1.0/24", status: { gateway: "10.0.1.1" } },
     b: { network: "front", cidr: "10.0.2.0/24", routeTable: "narrow", status: { gateway: "10.0.2.1" } },
     back: { network: "back", cidr: "10.1.0.0/16", status: { gateway: "10.1.0.1" } },
+    c: { network: "front", cidr: "10.0.3.0/24", routeTable: "shut" },
     lab: { network: "lab", cidr: "10.2.0.0/16" },
     twin: { network: "twin", cidr: "10.0.0.0/16" },
   },
   routeTables: {
+    shut: { network: "front", routes: [] },
     narrow: {
       network: "front",
       routes: [
@@ -59,6 +61,7 @@ const world = worldOf({
     bare: guest("front", "a", "10.0.1.30", []),
     narrow: guest("front", "b", "10.0.2.40", ["open"]),
     api: guest("back", "back", "10.1.0.5", ["open"]),
+    boxed: guest("front", "c", "10.0.3.5", ["open"]),
     far: guest("back", "back", "10.1.9.5", ["open"]),
     alone: guest("lab", "lab", "10.2.0.5", ["open"]),
     asleep: guest("twin", "twin", "10.0.1.10", ["open"], { state: "stopped" }),
@@ -76,6 +79,7 @@ const world = worldOf({
   addresses: {
     front: { instance: "web", status: { ipAddress: "203.0.113.5" } },
     spare: { status: { ipAddress: "203.0.113.6" } },
+    box: { instance: "boxed", status: { ipAddress: "203.0.113.7" } },
   },
   publishedPorts: { "tcp-5000": { port: 5000, instance: "db", targetPort: 6001 } },
 });
@@ -111,6 +115,10 @@ describe("passes", () => {
     ["from outside, by the instance's name", "outside", "web:80", "address front"],
     ["from outside, to the host itself", "outside", "host:22", "its own firewall"],
     ["from guest to guest by an address", "narrow", "203.0.113.5:80", "rule 1: tcp 80 from 0.0.0.0/0"],
+    ["to a neighbour's address, as the neighbour that it is", "web", "203.0.113.7:9", "open lets it in"],
+    ["another network's address, as what it spoke to", "api", "203.0.113.5:80", "leads to web"],
+    ["out by an address, whatever the routes say", "boxed", "outside:80", "address box gives it a way"],
+    ["from the host, by a published port", "host", "host:5000", "the host is trusted"],
     ["to itself", "web", "web:1", "does not leave the instance"],
   ])("%s", (what, from, to, said) => {
     const { passes, steps, verdict } = trace(from, to);
@@ -156,6 +164,12 @@ describe("does not pass", () => {
       "network lab has none to 198.51.100.1 (internet: false)",
     ],
     ["the gateway's other ports", "web", "10.0.1.1:22", "answers DNS, DHCP and ping, and nothing else"],
+    [
+      "another network's gateway",
+      "api",
+      "10.0.1.1:53",
+      "gateways of network front answer its own instances only",
+    ],
     ["metadata switched off", "dark", "169.254.169.254:80", "has its metadata service switched off"],
     ["an address nobody has", "web", "10.0.1.99:80", "no card of network front has 10.0.1.99"],
     [

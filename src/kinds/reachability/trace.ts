@@ -9,7 +9,7 @@ import { formatIp, type IpAddress, type IpFamily, parseIp } from "../../core/ip-
 import type { Address } from "../address.ts";
 import type { Instance } from "../instance.ts";
 import type { PublishedPort } from "../published-port.ts";
-import { type End, endTitle, resolveEnd, type Target } from "./ends.ts";
+import { type End, endTitle, outsideAddress, resolveEnd, type Target } from "./ends.ts";
 import { askGroups, type GroupVerdict } from "./groups.ts";
 import { addressesOf, publishedBy, publishedFor, translationTo } from "./publication.ts";
 import { routeFor } from "./routes.ts";
@@ -137,7 +137,7 @@ function fromCard(context: Context, source: CardEnd, target: End): Steps {
     case "card":
       return [...say("destination", "note", describe(target)), ...betweenCards(context, source, target)];
     case "gateway":
-      return toGateway(context, target);
+      return toGateway(context, source, target);
     case "metadata":
       return toMetadata(context, source);
     case "nobody":
@@ -149,10 +149,22 @@ function fromCard(context: Context, source: CardEnd, target: End): Steps {
     case "outside":
       return leaving(context, source, target.address);
     case "address":
-      return [...leaving(context, source, target.address), ...arriving(context, target.floating, source)];
+      return toAddress(context, source, target.floating, target.address);
     case "host":
       return toHost(context, source);
   }
+}
+
+/** An address of a neighbour is translated within the network; one of somebody else by the host. */
+function toAddress(context: Context, source: CardEnd, floating: Address, address: IpAddress): Steps {
+  const { card, text } = translationTo(context.world, floating);
+  const own = card && parseIp(card.ipAddress);
+  if (own && card.project === source.card.project && card.network === source.card.network) {
+    const neighbour: CardEnd = { type: "card", card, network: source.network, address: own };
+    return [...say("translation", "pass", text), ...betweenCards(context, source, neighbour)];
+  }
+  const seen = floatingAddressOf(context.world, source.card) ?? address;
+  return [...leaving(context, source, address), ...arriving(context, floating, seen)];
 }
 
 function betweenCards(context: Context, source: CardEnd, target: CardEnd): Steps {
@@ -203,9 +215,13 @@ function returnRoute({ world }: Context, source: CardEnd, target: CardEnd): Step
   return say("return", leads ? "pass" : "drop", text);
 }
 
-function toGateway({ traffic }: Context, target: Extract<End, { type: "gateway" }>): Steps {
+function toGateway({ traffic }: Context, source: CardEnd, target: Extract<End, { type: "gateway" }>): Steps {
   const { protocol, port } = traffic;
-  const dhcp = protocol === "udp" && port === 67;
+  if (source.network !== target.network) {
+    const own = target.network.metadata.name;
+    return say("destination", "drop", `gateways of network ${own} answer its own instances only`);
+  }
+  const dhcp = protocol === "udp" && (port === 67 || port === 547);
   const served = protocol === "icmp" || port === 53 || dhcp;
   const text = `the gateway ${formatIp(target.address)} of network ${target.network.metadata.name} answers DNS, DHCP and ping, and nothing else; security groups are not asked`;
   return say("destination", served ? "pass" : "drop", text);
@@ -223,29 +239,32 @@ function toMetadata({ traffic }: Context, source: CardEnd): Steps {
 }
 
 /** By the way out, with the address that it has there. */
-function leaving(context: Context, source: CardEnd, address: IpAddress): Steps {
-  const route = routeFor(context.world, source.network, source.card.subnet, address);
-  const leaves = route.target === "internet";
-  const floating = floatingOf(context.world, source.card);
+function leaving({ world, traffic }: Context, source: CardEnd, address: IpAddress): Steps {
+  const route = routeFor(world, source.network, source.card.subnet, address);
+  const floating = address.family === 4 ? floatingOf(world, source.card) : undefined;
+  const leaves = route.target === "internet" || (floating !== undefined && route.target === "none");
+  const by =
+    leaves && route.target !== "internet"
+      ? `address ${floating?.metadata.name} gives it a way to the outside, whatever the routes of subnet ${source.card.subnet} say`
+      : route.text;
   const as = floating
     ? `outside, its address is ${floating.status.ipAddress} (address ${floating.metadata.name})`
     : "outside, its address is the host's";
   return [
-    ...say("route", leaves ? "pass" : "drop", route.text),
-    ask(context, "egress", source.card, { address, groups: [] }),
+    ...say("route", leaves ? "pass" : "drop", by),
+    ask({ world, traffic }, "egress", source.card, { address, groups: [] }),
     ...(leaves ? say("translation", "note", as) : []),
   ];
 }
 
-/** By what is published, with the client's own address. */
-function arriving(context: Context, published: Address | PublishedPort, from: CardEnd | IpAddress): Steps {
+/** By what is published. `from`: whom the instance sees. */
+function arriving(context: Context, published: Address | PublishedPort, from: IpAddress): Steps {
   const { card, port, text } = translationTo(context.world, published);
   if (!card) return say("translation", "drop", text);
-  const address = "card" in from ? seenOutside(context.world, from) : from;
   return [
     ...say("translation", "pass", text),
     ...running(card.instance, "receives"),
-    ask(context, "ingress", card, { address, groups: [], port }),
+    ask(context, "ingress", card, { address: from, groups: [], port }),
   ];
 }
 
@@ -256,13 +275,21 @@ function toHost(context: Context, source: CardEnd): Steps {
   const host = source.card.instance.status.host ?? "";
   const uplink = parseIp(source.network.status.hostAddresses[host] ?? "") ?? source.address;
   const published = publishedBy(world, traffic.protocol, traffic.port);
-  const after = published ? arriving(context, published, source) : say("host", "note", ownMatter);
+  // A guest without an address of its own is seen as the host's address that it spoke to, which is not known here.
+  const seen = floatingAddressOf(world, source.card) ?? outsideAddress(4);
+  const after = published ? arriving(context, published, seen) : say("host", "note", ownMatter);
   return [...leaving(context, source, uplink), ...after];
 }
 
-function fromHost({ world }: Context, target: End): Steps {
-  if (target.type === "address") {
-    const { card, text } = translationTo(world, target.floating);
+function fromHost({ world, traffic }: Context, target: End): Steps {
+  const published =
+    target.type === "address"
+      ? target.floating
+      : target.type === "host"
+        ? publishedBy(world, traffic.protocol, traffic.port)
+        : undefined;
+  if (published) {
+    const { card, text } = translationTo(world, published);
     return [...say("translation", card ? "pass" : "drop", text), ...(card ? trusted : [])];
   }
   if (target.type === "nobody") {
@@ -331,8 +358,8 @@ function outsideToCard(context: Context, from: IpAddress, target: CardEnd): Step
 
 const trusted = say("ingress", "pass", "the host is trusted: what it sends to its guests passes every group");
 
-function seenOutside(world: NetworkWorld, { card, address }: CardEnd): IpAddress {
-  return parseIp(floatingOf(world, card)?.status.ipAddress ?? "") ?? address;
+function floatingAddressOf(world: NetworkWorld, card: Card): IpAddress | undefined {
+  return parseIp(floatingOf(world, card)?.status.ipAddress ?? "");
 }
 
 /** Floating addresses belong to instances' own cards. */
