@@ -84,9 +84,13 @@ export class DockerBench {
   }
 
   driver(): GuestDriver {
+    return this.driverAt(this.engine.socketPath);
+  }
+
+  driverAt(socketPath: string): GuestDriver {
     return createDockerDriver({
       host: { namespace: this.namespace, stateDir: this.stateDir },
-      socketPath: this.engine.socketPath,
+      socketPath,
       clock: systemClock,
       random: systemRandom,
       logger: silentLogger,

@@ -3,9 +3,9 @@
  * so that nothing of the host changes and no other Engine is met. Debian's docker.io has it.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { access, mkdir, rm, writeFile } from "node:fs/promises";
+import { access, mkdir, readdir, rm, rmdir, writeFile } from "node:fs/promises";
 import { request } from "node:http";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { StrataError } from "../src/core/errors.ts";
 import { until } from "../src/drivers/conformance-bench.ts";
 import { run } from "../src/host/run.ts";
@@ -23,6 +23,8 @@ export class TestEngine {
   readonly dir: string;
   readonly socketPath: string;
   readonly #options: readonly string[];
+  /** Control group of its containers. */
+  readonly #group: string;
   #process: ChildProcess | undefined;
   #ended: Promise<void> = Promise.resolve();
 
@@ -30,6 +32,7 @@ export class TestEngine {
     this.dir = dir;
     this.socketPath = join(dir, "docker.sock");
     this.#options = options;
+    this.#group = `engine-${basename(dirname(dir))}`;
   }
 
   /** `dir` is made here, and removed with `stop`. */
@@ -53,6 +56,7 @@ export class TestEngine {
     const args = [
       ...["--data-root", path("data"), "--exec-root", path("exec"), "--pidfile", path("pid")],
       ...["--host", `unix://${this.socketPath}`, "--config-file", path("daemon.json")],
+      ...["--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", `/${this.#group}`],
       ...["--bridge=none", "--iptables=false", "--ip6tables=false", "--log-level=warn"],
       ...this.#options,
     ];
@@ -93,6 +97,7 @@ export class TestEngine {
       .reverse()) {
       await run("umount", [target], { expected: [0, 1, 32] });
     }
+    await removeGroups(this.#group);
     await rm(this.dir, { recursive: true, force: true });
   }
 
@@ -129,6 +134,17 @@ export class TestEngine {
     const timer = setTimeout(() => child.kill("SIGKILL"), stopTimeoutMs);
     await this.#ended;
     clearTimeout(timer);
+  }
+}
+
+/** In every hierarchy; the Engine leaves its own, empty. */
+async function removeGroups(name: string): Promise<void> {
+  const root = "/sys/fs/cgroup";
+  const mounts = (await readdir(root, { withFileTypes: true })).filter((entry) => entry.isDirectory());
+  for (const path of [join(root, name), ...mounts.map((mount) => join(root, mount.name, name))]) {
+    await rmdir(path).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== "ENOENT") throw error;
+    });
   }
 }
 

@@ -8,6 +8,7 @@
 import { constants } from "node:fs";
 import { access, type FileHandle, open, stat } from "node:fs/promises";
 import { StrataError } from "../../core/errors.ts";
+import { joinBridge } from "../../host/networks/bridge-port.ts";
 import { run } from "../../host/run.ts";
 import type { GuestNic } from "../driver.ts";
 
@@ -48,49 +49,60 @@ export async function holdNamespaces(pid: number): Promise<HeldNamespaces> {
 }
 
 /**
- * Arguments: -4 or -6. With several cards in one range, each answers for its own addresses only. Docker switches IPv6
- * off in new namespaces; addresses and routes come from here, so advertisements are not listened to.
+ * Arguments: the commands for `ip -4` and `ip -6`. With several cards in one range, each answers for its own addresses
+ * only. Docker switches IPv6 off in new namespaces; addresses and routes come from here, so advertisements are not
+ * listened to.
  */
-const insideScript = `net=/proc/sys/net
-case $1 in
--4)
-  echo 1 > $net/ipv4/conf/all/arp_ignore
-  echo 2 > $net/ipv4/conf/all/arp_announce
-  ;;
--6)
-  for name in all default; do
-    [ -e $net/ipv6/conf/$name/disable_ipv6 ] || continue
-    echo 0 > $net/ipv6/conf/$name/accept_ra
-    echo 0 > $net/ipv6/conf/$name/disable_ipv6
-  done
-  ;;
-esac
-exec ip "$1" -batch -`;
+const insideScript = `set -e
+net=/proc/sys/net
+echo 1 > $net/ipv4/conf/all/arp_ignore
+echo 2 > $net/ipv4/conf/all/arp_announce
+printf %s "$1" | ip -4 -batch -
+[ -n "$2" ] || exit 0
+for name in all default; do
+  echo 0 > $net/ipv6/conf/$name/accept_ra
+  echo 0 > $net/ipv6/conf/$name/disable_ipv6
+done
+printf %s "$2" | ip -6 -batch -`;
+
+/** Alias of a port whose card is complete. */
+const complete = "complete";
+
+export interface PlugOptions {
+  /** The guest's own card, which has the default routes. */
+  first: boolean;
+  /** Nothing was ever done in the guest's namespace for this card. */
+  fresh: boolean;
+  signal: AbortSignal;
+}
 
 /**
- * Makes the card and joins it to its bridge; one with the same port is made anew. The first card of a guest has the
- * default route.
+ * Makes the card and joins it to its bridge; one with the same port is made anew. What fails leaves nothing.
+ * @throws Unavailable when the network is not there.
  */
-export async function plugCard(
-  nic: GuestNic,
-  guest: HeldNamespaces,
-  { first, signal }: { first: boolean; signal: AbortSignal },
-): Promise<void> {
+export async function plugCard(nic: GuestNic, guest: HeldNamespaces, options: PlugOptions): Promise<void> {
+  const { first, fresh, signal } = options;
   await unplugCard(nic);
-  if (!first) await forgetRules(nic, guest);
+  if (!fresh) await forgetRules(nic, guest);
   const peer = `peer name ${nic.name} address ${nic.macAddress} mtu ${nic.mtu} netns ${guest.net}`;
+  const pair = `link add name ${nic.port} mtu ${nic.mtu} type veth ${peer}\n`;
+  const inside = insideCommands(nic, first);
   try {
-    await inNamespace(nic.netns, `link add name ${nic.port} mtu ${nic.mtu} type veth ${peer}\n`, signal);
-    const { ipv4, ipv6 } = insideCommands(nic, first);
-    await inGuest(guest, "-4", ipv4, signal);
-    if (ipv6.length > 0) await inGuest(guest, "-6", ipv6, signal);
-    await joinBridge(nic, signal);
+    await joinBridge(nic.netns, [nic], { before: pair, signal });
+    const batches = [inside.ipv4, inside.ipv6].map((lines) => lines.map((line) => `${line}\n`).join(""));
+    await run("nsenter", [`--net=${guest.net}`, "--", "sh", "-c", insideScript, "sh", ...batches], {
+      signal,
+    });
+    if (!first) {
+      const mark = ["ip", "link", "set", "dev", nic.port, "alias", complete];
+      await run("nsenter", [`--net=${nic.netns}`, "--", ...mark], { signal });
+    }
   } catch (cause) {
     await unplugCard(nic);
     signal.throwIfAborted();
     throw new StrataError(
       "Unavailable",
-      `cannot join the guest's network card ${nic.port} to bridge ${nic.bridge}; the network is probably not ready`,
+      `cannot join the guest's network card ${nic.name} to bridge ${nic.bridge}; the network is probably not ready`,
       { cause },
     );
   }
@@ -167,20 +179,20 @@ export function rangeOf(address: string, prefixLength: number): string {
   return `${all.join(":")}/${prefixLength}`;
 }
 
-async function joinBridge(nic: GuestNic, signal: AbortSignal): Promise<void> {
-  await inNamespace(nic.netns, `link set dev ${nic.port} master ${nic.bridge} up\n`, signal);
-}
-
-/** Is the card there, complete, in this very container? Joining the bridge is the last step of making it. */
+/** Is a further card there, complete, in this very container? */
 export async function isPlugged(
-  nic: Pick<GuestNic, "netns" | "port" | "macAddress" | "bridge">,
+  nic: Pick<GuestNic, "netns" | "port" | "macAddress">,
   guest: HeldNamespaces,
 ): Promise<boolean> {
   const inside = await run("nsenter", [`--net=${guest.net}`, "--", "ip", "-o", "link", "show"]);
   if (!inside.stdout.toLowerCase().includes(` ${nic.macAddress.toLowerCase()} `)) return false;
-  const port = ["ip", "-o", "link", "show", "dev", nic.port];
-  const outside = await run("nsenter", [`--net=${nic.netns}`, "--", ...port], { expected: [0, 1] });
-  return outside.status === 0 && outside.stdout.includes(` master ${nic.bridge} `);
+  const show = ["ip", "-j", "link", "show", "dev", nic.port];
+  const { stdout, status } = await run("nsenter", [`--net=${nic.netns}`, "--", ...show], {
+    expected: [0, 1],
+  });
+  if (status !== 0) return false;
+  const [port] = JSON.parse(stdout) as { ifalias?: string }[];
+  return port?.ifalias === complete;
 }
 
 /** Absent is success, and so is an absent namespace. */
@@ -201,20 +213,4 @@ export async function unplugCard({ netns, port }: Pick<GuestNic, "netns" | "port
 /** The kernel's own name of the machine, which the Engine fixes when it makes a container. */
 export async function setHostname(guest: HeldNamespaces, hostname: string): Promise<void> {
   await run("nsenter", [`--uts=${guest.uts}`, "--", "hostname", hostname]);
-}
-
-async function inGuest(
-  { net }: HeldNamespaces,
-  family: "-4" | "-6",
-  commands: readonly string[],
-  signal: AbortSignal,
-): Promise<void> {
-  await run("nsenter", [`--net=${net}`, "--", "sh", "-c", insideScript, "sh", family], {
-    input: `${commands.join("\n")}\n`,
-    signal,
-  });
-}
-
-async function inNamespace(netns: string, batch: string, signal: AbortSignal): Promise<void> {
-  await run("nsenter", [`--net=${netns}`, "--", "ip", "-batch", "-"], { input: batch, signal });
 }

@@ -68,6 +68,7 @@ export function dockerCards(access: ChangeAccess): Cards<JsonObject> {
       signal.throwIfAborted();
       const { record, guest, container } = await requireGuest(access, handle, signal);
       checkNic(nic, guest.nics.length);
+      expectFurther(guest, nic);
       const others = guest.nics.filter(({ port }) => port !== nic.port);
       // Recorded first: a card that is cut short is found, and goes with the guest.
       const index = guest.nics.findIndex(({ port }) => port === nic.port);
@@ -77,7 +78,7 @@ export function dockerCards(access: ChangeAccess): Cards<JsonObject> {
       try {
         await using namespaces = await holdContainer(access, container, signal);
         if (await isPlugged(nic, namespaces)) return;
-        await plugCard(nic, namespaces, { first: index === 0, signal });
+        await plugCard(nic, namespaces, { first: false, fresh: false, signal });
       } catch (error) {
         if (index < 0) await record.writeSpec({ ...guest, nics: others });
         throw error;
@@ -88,6 +89,7 @@ export function dockerCards(access: ChangeAccess): Cards<JsonObject> {
       const uid = access.uidOf(handle);
       const record = access.record(uid);
       const [guest, container] = await Promise.all([record.readSpec(), access.container(uid, signal)]);
+      if (guest !== undefined) expectFurther(guest, nic);
       const known = guest?.nics.find(({ port }) => port === nic.port);
       if (known !== undefined && container !== undefined && (await isRunning(record, container))) {
         await forgetCard(access, known, container, signal);
@@ -97,6 +99,12 @@ export function dockerCards(access: ChangeAccess): Cards<JsonObject> {
       await record.writeSpec({ ...guest, nics: guest.nics.filter((other) => other !== known) });
     },
   };
+}
+
+/** @throws Invalid */
+function expectFurther({ nics: [own] }: DockerGuest, { port }: Pick<GuestNic, "port">): void {
+  if (own?.port !== port) return;
+  throw new StrataError("Invalid", "a container's first network card is its own for life");
 }
 
 async function forgetCard(

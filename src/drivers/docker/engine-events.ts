@@ -10,7 +10,9 @@ import { labels, ownerOf } from "./labels.ts";
 
 /** Not those of `exec`, of which a health check makes some every few seconds. */
 const actions = ["start", "die", "destroy", "oom", "pause", "unpause", "update", "rename", "health_status"];
+/** The first wait for an Engine that is not there, doubled by each further one. */
 const reconnectMs = 500;
+const maxReconnectMs = 16_000;
 
 export interface EventListener {
   /** The stream has just begun: whatever happened before was not told. */
@@ -29,9 +31,11 @@ export async function followEvents(
     event: actions,
     label: [`${labels.namespace}=${namespace}`],
   });
+  let waitMs = reconnectMs;
   while (!signal.aborted) {
     try {
       const stream = await engine.stream("tell what happens", "/events", { filters }, signal);
+      waitMs = reconnectMs;
       listener.onBegin();
       if (stream !== undefined) {
         for await (const { Actor } of messagesOf(stream)) {
@@ -42,6 +46,7 @@ export async function followEvents(
     } catch {
       // The Engine is not there, or went away.
     }
-    if (!signal.aborted) await clock.sleep(reconnectMs, signal).catch(() => {});
+    if (!signal.aborted) await clock.sleep(waitMs, signal).catch(() => {});
+    waitMs = Math.min(waitMs * 2, maxReconnectMs);
   }
 }

@@ -15,13 +15,16 @@ export async function ensureVolumes(
   for (const { name } of config.volumes) {
     const Name = volumeName(namespace, uid, name);
     const Labels = { [labels.namespace]: namespace, [labels.uid]: uid };
-    // One that exists is returned as it is.
-    const made = (await engine.ask(
+    const found = await engine.ask(
       `make volume ${Name}`,
-      (docker, abortSignal) => docker.createVolume({ Name, Labels, abortSignal }),
+      async (docker, abortSignal) => {
+        // One that exists stays as it is.
+        await docker.createVolume({ Name, Labels, abortSignal });
+        return await docker.getVolume(Name).inspect();
+      },
       { signal },
-    )) as { Labels?: Record<string, string> };
-    if (ownerOf(made.Labels, namespace) === uid) continue;
+    );
+    if (ownerOf(found.Labels, namespace) === uid) continue;
     throw new StrataError(
       "Conflict",
       `there is a Docker volume ${Name} that Strata did not make; it is left alone, remove it to go on`,

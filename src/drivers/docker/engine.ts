@@ -5,6 +5,7 @@
  *
  * Only the Engine of this very host will do: guests' network cards are put into the containers' namespaces from here.
  */
+import { access } from "node:fs/promises";
 import { Agent } from "node:http";
 import type { Readable } from "node:stream";
 import type Docker from "dockerode";
@@ -164,14 +165,15 @@ export class Engine {
     this.#agent.destroy();
   }
 
-  #open(): Promise<Docker> {
+  async #open(): Promise<Docker> {
     const socketPath = this.#socketPath();
+    if (this.#docker === undefined) await access(socketPath);
     this.#docker ??= import("dockerode").then(({ default: Client }) => {
       // Without the explicit `undefined`, a host in DOCKER_HOST would win over the socket.
       const options = { socketPath, host: undefined, protocol: "http", agent: this.#agent };
       return new Client(options as object);
     });
-    return this.#docker;
+    return await this.#docker;
   }
 
   #explain(what: string, cause: unknown): StrataError {

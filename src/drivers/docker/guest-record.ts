@@ -78,6 +78,7 @@ export class GuestRecord {
       "seed/meta-data": seed.metaData,
       "seed/user-data": seed.userData,
       "seed/network-config": seed.networkConfig,
+      ...(seed.vendorData === undefined ? {} : { "seed/vendor-data": seed.vendorData }),
     };
     await Promise.all(
       Object.entries(files).map(([name, text]) => {
