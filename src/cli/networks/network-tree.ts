@@ -26,9 +26,7 @@ export function networkTree(picture: NetworkPicture): Branch[] {
         },
         {
           label: "from the host",
-          value: picture.hostRoute
-            ? "by its own routes"
-            : "by published ports, addresses, or the network's host address",
+          value: fromHost(picture),
         },
       ],
     },
@@ -37,6 +35,12 @@ export function networkTree(picture: NetworkPicture): Branch[] {
     ...(peerings.length > 0 ? [{ label: "peerings", children: peerings }] : []),
     ...matrixBranches(picture),
   ].flatMap((branch) => (branch.label === "" ? (branch.children ?? []) : [branch]));
+}
+
+function fromHost({ hostRoute, hostAddresses }: NetworkPicture): string {
+  const addresses = Object.values(hostAddresses).join(", ");
+  if (hostRoute) return "by its own routes";
+  return addresses ? `by sending from ${addresses}` : "once an instance runs";
 }
 
 function subnetBranch(subnet: SubnetPicture): Branch {
@@ -81,8 +85,8 @@ function publishedBranch(one: PublishedPicture): Branch {
 }
 
 /** Rows talk to columns. */
-function matrixBranches({ parties, permitted }: NetworkPicture): Branch[] {
-  if (parties.length < 2) return [];
+function matrixBranches({ parties, permitted, subnets }: NetworkPicture): Branch[] {
+  if (subnets.every((subnet) => subnet.cards.length === 0)) return [];
   const rows = [
     ["from \\ to", ...parties],
     ...parties.map((party, index) => [party, ...(permitted[index] ?? []).map((text) => text || "-")]),

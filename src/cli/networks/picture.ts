@@ -28,6 +28,8 @@ export interface NetworkPicture {
   domain: string;
   internet: boolean;
   hostRoute: boolean;
+  /** Whoever on the host sends from this address reaches the network's instances. By host. */
+  hostAddresses: Record<string, string>;
   subnets: SubnetPicture[];
   published: PublishedPicture[];
   peerings: { name: string; peer: string; state: string; range?: string; message: string }[];
@@ -91,6 +93,7 @@ export function networkPicture(world: NetworkWorld, network: Network): NetworkPi
     domain: status.domain ?? "",
     internet: network.spec.internet,
     hostRoute: status.hostRoute,
+    hostAddresses: status.hostAddresses,
     subnets: subnets
       .toSorted((a, b) => (a.status.index ?? 0) - (b.status.index ?? 0))
       .map((subnet) => subnetPicture(world, network, subnet, cards)),

@@ -215,6 +215,20 @@ test("every rule that was asked is named, with what did not fit", () => {
   ]);
 });
 
+test("a joined network that cannot be seen is named", () => {
+  const unseen = { ...world, networks: world.networks.filter(({ metadata }) => metadata.name !== "shared") };
+  const [abroad] = unseen.peerings.filter(({ metadata }) => metadata.name === "abroad");
+  const peerings = abroad ? [{ ...abroad, status: { ...abroad.status, state: "active" as const } }] : [];
+  const query = { project: "campus", from: "web", to: parseTarget("10.9.0.5:80"), family: 4 as const };
+  const texts = traceRoute(
+    { ...unseen, peerings, instances: world.instances.filter((one) => one.metadata.project === "campus") },
+    query,
+  );
+  expect(texts.steps.map((step) => step.text).join()).toContain(
+    "leads to network partner/shared, which cannot be seen",
+  );
+});
+
 test("a guest that does not run is said, and decides nothing", () => {
   const { passes, steps } = traceRoute(world, {
     project: "campus",

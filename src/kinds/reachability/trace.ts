@@ -251,10 +251,24 @@ function leaving({ world, traffic }: Context, source: CardEnd, address: IpAddres
     ? `outside, its address is ${floating.status.ipAddress} (address ${floating.metadata.name})`
     : "outside, its address is the host's";
   return [
+    ...unseenPeers(world, source, address),
     ...say("route", leaves ? "pass" : "drop", by),
     ask({ world, traffic }, "egress", source.card, { address, groups: [] }),
     ...(leaves ? say("translation", "note", as) : []),
   ];
+}
+
+/** Ranges of other projects' networks are theirs to show. */
+function unseenPeers(world: NetworkWorld, { network }: CardEnd, address: IpAddress): Steps {
+  return peerLinksOf(world, network)
+    .filter(({ active, other }) => active && other === undefined)
+    .flatMap(({ peering, otherProject, otherName }) =>
+      say(
+        "peering",
+        "note",
+        `peering ${peering.metadata.name} leads to network ${otherProject}/${otherName}, which cannot be seen from here; this trace does not hold if ${formatIp(address)} is there`,
+      ),
+    );
 }
 
 /** By what is published. `from`: whom the instance sees. */
