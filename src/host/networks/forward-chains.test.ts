@@ -21,7 +21,7 @@ const match = (key: string, right: unknown) => ({ match: { op: "==", left: { met
 const accept = { accept: null };
 
 describe("findForwardChains", () => {
-  it("finds other firewalls' chains that see forwarded IPv4 packets", () => {
+  it("finds other firewalls' chains that see forwarded packets of either family", () => {
     const text = listing(
       base("ip", "filter", "INPUT", "input", "accept"),
       base("ip", "filter", "FORWARD", "forward", "drop"),
@@ -35,6 +35,7 @@ describe("findForwardChains", () => {
     );
     expect(findForwardChains(text, "strata-networks")).toEqual([
       docker,
+      { ...docker, family: "ip6" },
       { family: "inet", table: "firewalld", name: "filter_FORWARD", policy: "accept" },
     ]);
     expect(hasTable(text, "inet", "strata-networks")).toBe(true);

@@ -63,7 +63,7 @@ const refusalSchema = z.union([
 /** Names that can be written back into a command of nft as they are. */
 const plainName = /^[A-Za-z_][A-Za-z0-9_.-]*$/;
 
-/** Chains at the forward hook that see IPv4 packets, except those of `ownTable`. From `nft -j list chains`. */
+/** Chains at the forward hook that see forwarded packets, except those of `ownTable`. From `nft -j list chains`. */
 export function findForwardChains(listing: string, ownTable: string): ForwardChain[] {
   return parseJson(listing)
     .map((entry) => chainSchema.safeParse(entry).data?.chain)
@@ -72,7 +72,7 @@ export function findForwardChains(listing: string, ownTable: string): ForwardCha
       ({ family, table, name, type, hook }) =>
         hook === "forward" &&
         type === "filter" &&
-        (family === "ip" || family === "inet") &&
+        (family === "ip" || family === "ip6" || family === "inet") &&
         !(family === "inet" && table === ownTable) &&
         plainName.test(table) &&
         plainName.test(name),

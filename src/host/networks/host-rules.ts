@@ -15,8 +15,8 @@ import {
   renderAcceptance,
   renderWithdrawal,
 } from "./forward-chains.ts";
+import { renderHostRules, renderHostRulesRemoval } from "./host-table.ts";
 import { hostTable, uplinkPrefix } from "./network-plan.ts";
-import { renderHostRules, renderHostRulesRemoval } from "./rules.ts";
 
 export interface HostRulesOptions {
   namespace: string;

@@ -19,6 +19,24 @@ const settings: readonly Setting[] = [
   { path: "/proc/sys/fs/inotify/max_user_instances", wanted: 1024 },
 ];
 
+const forwarding6 = "/proc/sys/net/ipv6/conf/all/forwarding";
+
+/** A host that forwards ignores router advertisements, and forgets what it learned from them, unless told not to (2). */
+async function ipv6Settings(devices: readonly string[]): Promise<Setting[]> {
+  if (devices.length === 0) return [];
+  const listening: Setting[] = [];
+  for (const device of new Set(devices)) {
+    const path = `/proc/sys/net/ipv6/conf/${device}/accept_ra`;
+    const now = (await readFile(path, "utf8").catch(() => "")).trim();
+    if (now === "1") listening.push({ path, wanted: 2 });
+  }
+  return [...listening, { path: forwarding6, wanted: 1 }];
+}
+
+function wantedOf(path: string): number {
+  return settings.find((setting) => setting.path === path)?.wanted ?? (path === forwarding6 ? 1 : 2);
+}
+
 const recordSchema = z.record(z.string(), z.string());
 
 export class HostSysctls {
@@ -29,9 +47,12 @@ export class HostSysctls {
     this.#record = join(directory, "sysctls.json");
   }
 
-  /** Raises what is too low. */
-  async ensure(): Promise<void> {
-    for (const { path, wanted } of settings) {
+  /**
+   * Raises what is too low. `outsideDevices6`: interfaces by which the host reaches the outside with IPv6; with one, it
+   * forwards IPv6 too, and goes on to learn its routes from router advertisements.
+   */
+  async ensure(outsideDevices6: readonly string[] = []): Promise<void> {
+    for (const { path, wanted } of [...settings, ...(await ipv6Settings(outsideDevices6))]) {
       const before = (await readFile(path, "utf8").catch(() => String(wanted))).trim();
       if (Number(before) >= wanted) continue;
       const record = await this.#read();
@@ -47,10 +68,9 @@ export class HostSysctls {
   async restore(): Promise<void> {
     const record = await this.#read();
     const shared = await othersForward();
-    for (const { path, wanted } of settings) {
-      const before = record[path];
+    for (const [path, before] of Object.entries(record).reverse()) {
       const now = (await readFile(path, "utf8").catch(() => "")).trim();
-      if (before !== undefined && !shared && now === String(wanted)) await writeFile(path, before);
+      if (!shared && now === String(wantedOf(path))) await writeFile(path, before);
     }
     await rm(this.#record, { force: true });
   }

@@ -1,9 +1,9 @@
 /**
- * Networks out of the kernel's parts: a namespace each, with a bridge, rules, and DHCP and DNS by dnsmasq.
+ * Networks out of the kernel's parts: a namespace each, with a bridge a subnet, rules, and DHCP and DNS by dnsmasq.
  *
  * The world is the only record. Names and files follow from a network's uid, so after a crash at any line the next
  * `ensure` finds what is there and makes the rest, and the next `remove` takes away what is left. A healthy network is
- * recognised with one process (two, when the host's rules were not looked at for a while).
+ * recognised by looking at it, with a handful of processes and without changing anything.
  *
  * Verbs on one network run one after the other, verbs on different networks side by side; the host's rules are shared
  * and changed by one at a time.
@@ -13,10 +13,12 @@ import { dirname, join } from "node:path";
 import type { Clock } from "../../core/clock.ts";
 import { describeError, StrataError } from "../../core/errors.ts";
 import { isUid } from "../../core/ids.ts";
+import { formatRange } from "../../core/ip-range.ts";
 import type { Logger } from "../../core/logger.ts";
 import type { Cgroups } from "../cgroups.ts";
 import type { HostConfig } from "../host-config.ts";
 import { run } from "../run.ts";
+import { NetworkCards } from "./cards.ts";
 import {
   chooseResolvFile,
   chooseServiceUser,
@@ -24,17 +26,18 @@ import {
   renderDnsConfig,
   resolvFiles,
   type ServiceUser,
+  upstreamServers,
 } from "./dnsmasq-config.ts";
 import { HostRules } from "./host-rules.ts";
+import { choosePair, hostFiles, makeHostSide, readPair, removeHostSide, sweepRules } from "./host-side.ts";
 import { HostSysctls } from "./host-sysctls.ts";
-import { formatRange } from "./ipv4.ts";
 import { findConflict } from "./kernel-tables.ts";
 import { KeyedLock } from "./keyed-lock.ts";
-import { renderBridge, renderHostLinks, renderInnerLinks } from "./links.ts";
+import { renderHostLinks, renderHostRoutes } from "./links.ts";
+import { makePeeringLink, mendInside } from "./mend-inside.ts";
 import { type Mending, planMending, type SeenNetwork, type ServiceRole, serviceRoles } from "./mending.ts";
 import { NetworkEvents } from "./network-events.ts";
 import {
-  bridgeName,
   innerUplinkName,
   type NetworkNames,
   type NetworkPlan,
@@ -44,27 +47,20 @@ import {
   requireNamespace,
   uidOfNetns,
 } from "./network-plan.ts";
-import type { NetworkAttachment, NetworkRequest, Networks, Reservation } from "./networks.ts";
-import {
-  linkExists,
-  mendInsideOf,
-  observeNetns,
-  observeUplink,
-  outsideMtu,
-  readHostRoutes,
-} from "./observe.ts";
+import type { NetworkAttachment, NetworkPolicy, NetworkRequest, Networks } from "./networks.ts";
+import { linkExists, netnsState, observeNetns, observeUplink, readHost, seenPair } from "./observe.ts";
+import { attachmentOf, firewallNetwork, joinedPeerings } from "./placing.ts";
+import { createNetworkFirewall, type NetworkFirewall } from "./policy/firewall.ts";
 import { Reservations } from "./reservations.ts";
-import { renderNetworkRules } from "./rules.ts";
-import { runWithUs } from "./run-with-us.ts";
+import type { PlacedNetwork } from "./routing.ts";
 import { NetworkServices, type ServiceConfig } from "./services.ts";
+import { pairOf, type UplinkPair } from "./uplink-pair.ts";
 
 export interface NetworksOptions {
   config: Pick<HostConfig, "namespace" | "runDir">;
   cgroups: Cgroups;
   clock: Clock;
   logger: Logger;
-  /** The host's address on every uplink; guests see the host as this. Default 100.64.0.1. */
-  hostAddress?: string;
   /** How long the host's rules are believed to be in order once looked at. Default 5,000. */
   hostRecheckMs?: number;
   /** How long releases are collected before the DHCP process is restarted. Default 200. */
@@ -78,8 +74,8 @@ export interface KernelNetworks extends Networks {
   close(): void;
 }
 
-const defaultHostAddress = "100.64.0.1";
-const maxRounds = 3;
+/** A pair of addresses can be taken by another daemon, and a peer can go away, between looking and doing. */
+const maxRounds = 5;
 const hostKey = "host";
 
 /** @throws Invalid when the namespace of `config` cannot be part of names on the host. */
@@ -96,9 +92,11 @@ class LinuxNetworks implements KernelNetworks {
   readonly #sysctls: HostSysctls;
   readonly #services: NetworkServices;
   readonly #events: NetworkEvents;
+  readonly #cards = new NetworkCards();
+  readonly #firewall: NetworkFirewall;
   /** Networks made or mended by this process, as they were wanted last. */
   readonly #plans = new Map<string, NetworkPlan>();
-  readonly #rulesAsMade = new Map<string, string>();
+  readonly #pairs = new Map<string, UplinkPair>();
   /** Networks whose DHCP process is to be restarted soon; each with what calls that off. */
   readonly #forgetting = new Map<string, () => void>();
   #user: ServiceUser | undefined;
@@ -112,45 +110,36 @@ class LinuxNetworks implements KernelNetworks {
     this.#sysctls = new HostSysctls(this.#directory);
     this.#services = new NetworkServices(cgroups);
     this.#events = new NetworkEvents(cgroups, clock);
+    const directory = join(config.runDir, "firewall");
+    this.#firewall = createNetworkFirewall({ namespace: config.namespace, directory, clock, logger });
   }
 
   async ensure(request: NetworkRequest, signal: AbortSignal): Promise<NetworkAttachment> {
-    return await this.#locks.run(request.uid, async () => {
-      const hostRoutes = await readHostRoutes();
-      const plan = planNetwork(this.#options.config, request, {
-        hostAddress: this.#options.hostAddress ?? defaultHostAddress,
-        mtu: await outsideMtu(hostRoutes),
-      });
-      const conflict = findConflict(hostRoutes, plan.range, plan.uplink);
+    const before = this.#plans.get(request.uid);
+    const { network, changed } = await this.#locks.run(request.uid, async () => {
+      const host = await readHost();
+      const plan = planNetwork(this.#options.config, request, host);
+      const conflict = plan.hostRoute ? findConflict(host.routes, plan.range, plan.uplink) : undefined;
       if (conflict) throw conflictError(plan, conflict.device, formatRange(conflict.range));
       this.#plans.set(plan.uid, plan);
-      await this.#ensureHost(signal);
+      await this.#ensureHost(host.outsideDevices6, signal);
       await this.#makeDirectory(plan);
-      await this.#mendUntilHealthy(plan, signal);
-      return {
-        netns: plan.netnsPath,
-        bridge: bridgeName,
-        mtu: plan.mtu,
-        prefixLength: plan.range.prefixLength,
-        gateway: plan.gateway,
-      };
+      return await this.#mendUntilHealthy(plan, signal);
     });
+    if (changed) await this.#mendPeers([...(before?.peerings ?? []), ...network.peerings], signal);
+    return attachmentOf(network);
   }
 
-  async reserve(network: string, reservation: Reservation): Promise<void> {
-    const names = this.#names(network);
-    await this.#locks.run(network, async () => {
-      await this.#makeDirectory(names);
-      if (await new Reservations(names.directory).put(reservation)) await this.#restartDhcp(network);
-    });
-  }
-
-  async release(network: string, guestUid: string): Promise<void> {
-    const names = this.#names(network);
-    await this.#locks.run(network, async () => {
-      const reservations = new Reservations(names.directory);
-      await reservations.remove(guestUid);
-      if ((await reservations.forgotten()).length > 0) this.#forgetSoon(network);
+  async apply(uid: string, policy: NetworkPolicy, signal: AbortSignal): Promise<void> {
+    await this.#locks.run(uid, async () => {
+      const plan = this.#plans.get(uid);
+      if (!plan) {
+        throw new StrataError("NotFound", `network ${uid} is not on this host yet; nothing can join it`);
+      }
+      const { restart, forget } = await this.#cards.apply(plan, policy.cards, signal);
+      if (restart) await this.#restartDhcp(uid);
+      else if (forget) this.#forgetSoon(uid);
+      await this.#firewall.apply(uid, policy, signal);
     });
   }
 
@@ -158,17 +147,24 @@ class LinuxNetworks implements KernelNetworks {
     const names = this.#names(uid);
     await this.#locks.run(uid, async () => {
       this.#events.unwatch(uid);
-      this.#rulesAsMade.delete(uid);
-      await this.#services.remove(names);
-      await removeLinks(names, signal);
-      await rm(names.directory, { recursive: true, force: true });
       this.#plans.delete(uid);
+      await this.#firewall.remove(uid, signal);
+      await this.#services.remove(names);
+      await removeHostSide(names, signal);
+      await rm(names.directory, { recursive: true, force: true });
+      this.#cards.drop(uid);
+      this.#pairs.delete(uid);
       await this.#locks.run(hostKey, async () => {
-        if (this.#plans.size > 0 || (await this.list()).length > 0) return;
-        await this.#rules.remove(signal);
-        await this.#sysctls.restore();
+        if (this.#plans.size === 0 && (await this.list()).length === 0) await this.#leaveHost(signal);
       });
     });
+    const peers = [...this.#plans.values()].filter(({ peerings }) =>
+      peerings.some((one) => one.network === uid),
+    );
+    await this.#mendPeers(
+      peers.map((peer) => ({ network: peer.uid })),
+      signal,
+    );
   }
 
   async list(): Promise<string[]> {
@@ -183,15 +179,13 @@ class LinuxNetworks implements KernelNetworks {
   }
 
   events(signal: AbortSignal): AsyncIterable<{ uid: string }> {
+    void this.#passOn(this.#firewall.events(signal), signal);
     return this.#events.read(signal);
   }
 
   async removeEverything(signal: AbortSignal): Promise<void> {
     for (const uid of await this.list()) await this.remove(uid, signal);
-    await this.#locks.run(hostKey, async () => {
-      await this.#rules.remove(signal);
-      await this.#sysctls.restore();
-    });
+    await this.#locks.run(hostKey, () => this.#leaveHost(signal));
     await rm(this.#directory, { recursive: true, force: true });
   }
 
@@ -199,17 +193,35 @@ class LinuxNetworks implements KernelNetworks {
     for (const cancel of this.#forgetting.values()) cancel();
     this.#forgetting.clear();
     this.#events.close();
+    this.#firewall.close();
   }
 
   #names(uid: string): NetworkNames {
     return networkNames(this.#options.config, uid);
   }
 
-  async #ensureHost(signal: AbortSignal): Promise<void> {
+  async #passOn(events: AsyncIterable<{ uid: string }>, signal: AbortSignal): Promise<void> {
+    try {
+      for await (const { uid } of events) this.#events.hint(uid);
+    } catch (cause) {
+      if (signal.aborted) return;
+      this.#options.logger.warn({ cause: describeError(cause) }, "changes of networks' rules go unnoticed");
+    }
+  }
+
+  async #ensureHost(outsideDevices6: readonly string[], signal: AbortSignal): Promise<void> {
     await this.#locks.run(hostKey, async () => {
-      await this.#sysctls.ensure();
+      await this.#sysctls.ensure(outsideDevices6);
       await this.#rules.ensure(signal);
     });
+  }
+
+  /** After the last network. */
+  async #leaveHost(signal: AbortSignal): Promise<void> {
+    await sweepRules(signal);
+    await this.#firewall.removeHost(signal);
+    await this.#rules.remove(signal);
+    await this.#sysctls.restore();
   }
 
   /** dnsmasq reads it as an unprivileged user; nobody else needs to. */
@@ -238,22 +250,53 @@ class LinuxNetworks implements KernelNetworks {
     );
   }
 
-  async #mendUntilHealthy(plan: NetworkPlan, signal: AbortSignal): Promise<void> {
+  /** `changed`: interfaces or routes were, so that peers may have to look again. */
+  async #mendUntilHealthy(
+    plan: NetworkPlan,
+    signal: AbortSignal,
+  ): Promise<{ network: PlacedNetwork; changed: boolean }> {
     const configs = await this.#serviceConfigs(plan);
     let wrong: string[] = [];
+    let changed = false;
     for (let round = 0; round < maxRounds; round++) {
-      const seen = await this.#observe(plan, configs, signal);
-      const mending = planMending(plan, seen, this.#rulesAsMade.get(plan.uid));
-      if (mending.wrong.length === 0) return await this.#watch(plan);
+      const { network, seen } = await this.#observe(plan, configs, signal);
+      const mending = planMending(network, seen);
+      if (mending.wrong.length === 0) {
+        this.#pairs.set(plan.uid, network.pair);
+        if (changed) await this.#cards.settle(plan, signal);
+        await this.#firewall.ensure(firewallNetwork(network), signal);
+        await this.#watch(plan);
+        return { network, changed };
+      }
       wrong = mending.wrong;
+      changed ||= mending.inside !== undefined;
       this.#options.logger.debug({ network: plan.uid, wrong }, "mending a network");
       this.#events.unwatch(plan.uid);
-      await this.#mend(plan, configs, mending, signal);
+      await this.#mend(network, configs, mending, signal);
     }
     throw new StrataError(
       "Unavailable",
       `network ${plan.uid} (${plan.cidr}) could not be made: ${wrong.join(", ")}; something on the host may be taking its parts away`,
     );
+  }
+
+  /** Their side of what has come or gone. A peer's failure is its own. */
+  async #mendPeers(peers: readonly { network: string }[], signal: AbortSignal): Promise<void> {
+    for (const uid of new Set(peers.map(({ network }) => network))) {
+      try {
+        await this.#locks.run(uid, async () => {
+          const plan = this.#plans.get(uid);
+          if (plan) await this.#mendUntilHealthy(plan, signal);
+        });
+      } catch (cause) {
+        signal.throwIfAborted();
+        this.#options.logger.warn(
+          { network: uid, cause: describeError(cause) },
+          "cannot mend a peered network",
+        );
+        this.#events.hint(uid);
+      }
+    }
   }
 
   /** A process that died before it was watched is noticed here. */
@@ -268,19 +311,20 @@ class LinuxNetworks implements KernelNetworks {
 
   async #serviceConfigs(plan: NetworkPlan): Promise<Record<ServiceRole, ServiceConfig>> {
     const user = await this.#serviceUser();
-    const files = resolvFiles.map(async (path) => ({
-      path,
-      text: await readFile(path, "utf8").catch(() => ""),
-    }));
-    const resolvFile = chooseResolvFile(await Promise.all(files));
-    if (resolvFile === undefined) {
+    const files = await Promise.all(
+      resolvFiles.map(async (path) => ({ path, text: await readFile(path, "utf8").catch(() => "") })),
+    );
+    const chosen = chooseResolvFile(files);
+    if (chosen === undefined) {
       this.#options.logger.warn(
         { network: plan.uid },
         `guests cannot resolve names of the outside: none of ${resolvFiles.join(", ")} names a DNS server that is not on the host's loopback`,
       );
     }
+    const text = files.find(({ path }) => path === chosen)?.text ?? "";
+    const servers = upstreamServers(text, { ipv6: plan.outside6 });
     return {
-      dns: { role: "dns", text: renderDnsConfig(plan, user, resolvFile) },
+      dns: { role: "dns", text: renderDnsConfig(plan, user, servers) },
       dhcp: { role: "dhcp", text: renderDhcpConfig(plan, user) },
     };
   }
@@ -289,47 +333,69 @@ class LinuxNetworks implements KernelNetworks {
     plan: NetworkPlan,
     configs: Record<ServiceRole, ServiceConfig>,
     signal: AbortSignal,
-  ): Promise<SeenNetwork> {
-    const [netns, uplink, hostRoutes, dns, dhcp, forgotten] = await Promise.all([
+  ): Promise<{ network: PlacedNetwork; seen: SeenNetwork }> {
+    const [netns, pairSeen, dns, dhcp, forgotten] = await Promise.all([
       observeNetns(plan, signal),
-      observeUplink(plan),
-      readHostRoutes(),
+      this.#readPair(plan, signal),
       this.#services.find(plan, configs.dns),
       this.#services.find(plan, configs.dhcp),
       new Reservations(plan.directory).forgotten(),
     ]);
+    const inside = netns.state === "there" ? netns.inside : undefined;
+    const innerAddresses = inside?.links.get(innerUplinkName)?.addresses ?? [];
+    const innerPair = innerAddresses
+      .map((address) => pairOf(address.replace(/\/.*$/, "")))
+      .find((one) => one);
+    const preferred = this.#pairs.get(plan.uid) ?? innerPair;
+    const pair = pairSeen ?? (await choosePair(plan, (await readHost()).routes, preferred, signal));
+    const others = new Map<string, NetworkPlan>();
+    for (const { network } of plan.peerings) {
+      const other = this.#plans.get(network);
+      if (other && (await netnsState(other)) === "there") others.set(network, other);
+    }
+    const joined = joinedPeerings(plan, (uid) => others.get(uid), inside);
     return {
-      netns,
-      uplink,
-      hostRoutes,
-      services: { ...(dns && { dns }), ...(dhcp && { dhcp }) },
-      forgotten: forgotten.length > 0,
+      network: { ...plan, pair, joined },
+      seen: {
+        netns,
+        uplink: await observeUplink(plan, pair, signal),
+        services: { ...(dns && { dns }), ...(dhcp && { dhcp }) },
+        forgotten: forgotten.length > 0,
+      },
     };
   }
 
+  async #readPair(plan: NetworkPlan, signal: AbortSignal): Promise<UplinkPair | undefined> {
+    if (!(await linkExists(plan.uplink))) return undefined;
+    return seenPair(plan.uplink) ?? (await readPair(plan.uplink, signal));
+  }
+
   async #mend(
-    plan: NetworkPlan,
+    network: PlacedNetwork,
     configs: Record<ServiceRole, ServiceConfig>,
     mending: Mending,
     signal: AbortSignal,
   ): Promise<void> {
     if (mending.dropInnerUplink) {
-      await run("ip", ["-n", plan.netns, "link", "del", "dev", innerUplinkName], { signal });
+      await run("ip", ["-n", network.netns, "link", "del", "dev", innerUplinkName], { signal });
     }
     if (mending.hostLinks) {
-      if (mending.hostLinks.netns !== "there") await rm(plan.netnsPath, { force: true });
-      await runWithUs("ip", ["-batch", "-"], { input: renderHostLinks(plan, mending.hostLinks), signal });
-      await disableIpv6(plan.uplink);
+      if (mending.hostLinks.netns !== "there") await rm(network.netnsPath, { force: true });
+      const files = hostFiles(network);
+      await writeFile(files.links, renderHostLinks(network, mending.hostLinks));
+      await writeFile(files.routes, renderHostRoutes(network, network.pair));
+      if (!(await makeHostSide(network, network.pair, signal))) return;
     }
     if (mending.inside) {
-      await writeFile(join(plan.directory, "bridge.ip"), renderBridge(plan));
-      await writeFile(join(plan.directory, "links.ip"), renderInnerLinks(plan, mending.inside.ports));
-      await writeFile(join(plan.directory, "rules.nft"), renderNetworkRules(plan));
-      this.#rulesAsMade.set(plan.uid, (await mendInsideOf(plan, signal)).rules);
+      for (const peering of mending.inside.peerings) {
+        const other = this.#plans.get(peering.network);
+        if (!other || !(await makePeeringLink(network, other, peering, signal))) return;
+      }
+      await mendInside(network, mending.inside, signal);
     }
-    const reservations = new Reservations(plan.directory);
+    const reservations = new Reservations(network.directory);
     const forgotten = await reservations.forgotten();
-    await Promise.all(mending.restart.map((role) => this.#services.restart(plan, configs[role], signal)));
+    await Promise.all(mending.restart.map((role) => this.#services.restart(network, configs[role], signal)));
     if (mending.restart.includes("dhcp")) await reservations.clearForgotten(forgotten);
   }
 
@@ -368,32 +434,6 @@ class LinuxNetworks implements KernelNetworks {
     await reservations.clearForgotten(forgotten);
     await this.#watch(plan);
   }
-}
-
-/** Namespaces are taken apart later by the kernel, links at once: the host's end goes first, so that none is left. */
-async function removeLinks(names: NetworkNames, signal: AbortSignal): Promise<void> {
-  for (let round = 0; ; round++) {
-    const lines: string[] = [];
-    if (await linkExists(names.uplink)) lines.push(`link del dev ${names.uplink}`);
-    const { state } = await observeName(names);
-    if (state === "there") lines.push(`netns del ${names.netns}`);
-    if (lines.length === 0) return;
-    try {
-      await run("ip", ["-batch", "-"], { input: `${lines.join("\n")}\n`, signal });
-    } catch (cause) {
-      // The link may be going away by itself, with a namespace whose name somebody removed.
-      if (round === maxRounds) throw cause;
-    }
-  }
-}
-
-async function observeName(names: NetworkNames): Promise<{ state: "there" | "absent" }> {
-  const found = await stat(names.netnsPath).catch(() => undefined);
-  return { state: found ? "there" : "absent" };
-}
-
-async function disableIpv6(link: string): Promise<void> {
-  await writeFile(`/proc/sys/net/ipv6/conf/${link}/disable_ipv6`, "1").catch(() => {}); // a kernel without IPv6
 }
 
 async function readDirectory(path: string): Promise<string[]> {

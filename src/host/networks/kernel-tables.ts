@@ -1,76 +1,40 @@
-/** What the kernel tells about links, routes and addresses in /proc/net: pure readers, no process needed. */
-import { contains, type Ipv4Range, overlaps, parseIpv4 } from "./ipv4.ts";
+/** What the kernel tells about routes in /proc/net: pure readers, no process needed. */
+import { type IpRange, overlaps } from "../../core/ip-range.ts";
 
 export interface Route {
   /** "*" for routes that refuse. */
   device: string;
-  range: Ipv4Range;
-  /** 0: directly connected. */
-  gateway: number;
+  range: IpRange;
 }
 
-/** `/proc/net/route`: the main table. */
+/** `/proc/net/route`: the main table of IPv4. */
 export function parseRoutes(text: string): Route[] {
   const routes: Route[] = [];
   for (const line of text.split("\n").slice(1)) {
-    const [device, destination, gateway, , , , , mask] = line.split(/\s+/);
-    if (!device || !destination || !gateway || !mask) continue;
+    const [device, destination, , , , , , mask] = line.split(/\s+/);
+    if (!device || !destination || !mask) continue;
     routes.push({
       device,
-      range: { base: fromHex(destination), prefixLength: countBits(fromHex(mask)) },
-      gateway: fromHex(gateway),
+      range: { family: 4, base: BigInt(fromHex(destination)), prefixLength: countBits(fromHex(mask)) },
     });
   }
   return routes;
 }
 
-/** `/proc/net/dev`: names of all links. */
-export function parseLinks(text: string): string[] {
+/** `/proc/net/ipv6_route`: whether a default route leads to another device than loopback, and to which. */
+export function defaultDevices6(text: string): string[] {
   return text
     .split("\n")
-    .map((line) => /^\s*([^\s:]+):\s/.exec(line)?.[1])
-    .filter((name): name is string => name !== undefined);
-}
-
-/** `/proc/net/fib_trie`: addresses of this namespace itself. */
-export function parseLocalAddresses(text: string): Set<number> {
-  const found = new Set<number>();
-  let last: number | undefined;
-  for (const line of text.split("\n")) {
-    const address = /^\s*\|-- ([\d.]+)$/.exec(line)?.[1];
-    if (address !== undefined) last = parseIpv4(address);
-    else if (last !== undefined && /^\s*\/32 host LOCAL$/.test(line)) found.add(last);
-  }
-  return found;
-}
-
-/** `/proc/net/snmp`: whether this namespace forwards. */
-export function parseForwarding(text: string): boolean {
-  const [names, values] = text
-    .split("\n")
-    .filter((line) => line.startsWith("Ip:"))
-    .map((line) => line.split(" "));
-  return values?.[names?.indexOf("Forwarding") ?? -1] === "1";
+    .map((line) => line.trim().split(/\s+/))
+    .filter(([destination, length]) => /^0{32}$/.test(destination ?? "") && length === "00")
+    .map((fields) => fields[9] ?? "")
+    .filter((device) => device !== "" && device !== "lo");
 }
 
 /** A route by another interface that would be hidden by, or hide, `range`. The default route hides nothing. */
-export function findConflict(
-  routes: readonly Route[],
-  range: Ipv4Range,
-  ownDevice: string,
-): Route | undefined {
+export function findConflict(routes: readonly Route[], range: IpRange, ownDevice: string): Route | undefined {
   return routes.find(
     (route) => route.range.prefixLength > 0 && route.device !== ownDevice && overlaps(route.range, range),
-  );
-}
-
-export function hasRoute(routes: readonly Route[], wanted: Route): boolean {
-  return routes.some(
-    (route) =>
-      route.device === wanted.device &&
-      route.gateway === wanted.gateway &&
-      route.range.prefixLength === wanted.range.prefixLength &&
-      contains(route.range, wanted.range.base),
   );
 }
 

@@ -2,23 +2,39 @@
  * Whether networks can be made: every part is tried in a throw-away network namespace, with the very texts that real
  * networks are made with.
  */
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { access, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { hasCode } from "../../core/errors.ts";
+import { assert, hasCode } from "../../core/errors.ts";
+import { formatRange, type IpRange, overlaps, parseRange } from "../../core/ip-range.ts";
 import type { HostConfig } from "../host-config.ts";
 import { chooseResolvFile, resolvFiles } from "../networks/dnsmasq-config.ts";
 import { findForwardChains, parseRules } from "../networks/forward-chains.ts";
-import { formatRange, type Ipv4Range, overlaps, parseRange } from "../networks/ipv4.ts";
+import { renderHostRules } from "../networks/host-table.ts";
 import { parseRoutes, type Route } from "../networks/kernel-tables.ts";
-import { renderBridge, renderInnerLinks } from "../networks/links.ts";
+import { text } from "../networks/links.ts";
+import { planMending } from "../networks/mending.ts";
 import { hostTable, planNetwork, uplinkPrefix } from "../networks/network-plan.ts";
-import { renderHostRules, renderNetworkRules } from "../networks/rules.ts";
+import type { NetworkRequest } from "../networks/networks.ts";
+import { firewallNetwork } from "../networks/placing.ts";
+import { emptyPolicy, ProfileNumbers, planNetworkRules } from "../networks/policy/network-rules.ts";
+import { renderWhole } from "../networks/policy/ruleset.ts";
+import { uplinkPair } from "../networks/uplink-pair.ts";
 import { run } from "../run.ts";
 import type { Finding } from "./finding.ts";
 import type { HostFiles } from "./host-files.ts";
 
 /** What is tried, in this order: each needs the ones before. */
-const steps = ["namespace", "veth", "bridge", "addresses", "tap", "rules of a network", "rules of the host"];
+const steps = [
+  "namespace",
+  "veth",
+  "bridge",
+  "addresses",
+  "routes",
+  "isolated ports",
+  "tap",
+  "rules of a network",
+  "rules of the host",
+];
 
 export interface NetworkFacts {
   /** Per step what went wrong, "" when nothing did. Undefined: not tried, because that needs root. */
@@ -41,7 +57,11 @@ echo "namespace:"
 try veth ip link add name strata0 type veth peer name uplink
 try bridge ip -batch bridge.ip
 ip link set dev strata0 up
-try addresses ip -batch links.ip
+try addresses ip -batch addresses.ip
+try routes sh -c 'ip -4 -batch routing4.ip && { [ ! -s routing6.ip ] || ip -6 -batch routing6.ip; }'
+ip link add name strata2 type veth peer name strata3
+ip link set dev strata2 master br0
+try "isolated ports" ip link set dev strata2 type bridge_slave isolated on learning off flood off mcast_flood off
 try tap ip tuntap add dev strata1 mode tap
 try "rules of a network" nft -f network.nft
 try "rules of the host" nft -f host.nft`;
@@ -58,7 +78,7 @@ export function parseSteps(output: string): Record<string, string> {
 }
 
 /** Routes inside the pool that are not of this daemon's own networks. */
-export function findPoolConflicts(routes: readonly Route[], pool: Ipv4Range, ownPrefix: string): Route[] {
+export function findPoolConflicts(routes: readonly Route[], pool: IpRange, ownPrefix: string): Route[] {
   return routes.filter(
     ({ range, device }) => range.prefixLength > 0 && !device.startsWith(ownPrefix) && overlaps(range, pool),
   );
@@ -70,7 +90,7 @@ export async function readNetwork(
   signal: AbortSignal,
 ): Promise<NetworkFacts> {
   const root = process.getuid?.() === 0;
-  const pool = parseRange(config.networkPool);
+  const pool = parseRange(config.networkPool)?.range;
   const routes = parseRoutes(`${await files.text("proc/net/route")}\n`);
   const conflicts = pool ? findPoolConflicts(routes, pool, uplinkPrefix(config.namespace)) : [];
   const texts = resolvFiles.map(async (path) => ({ path, text: await files.text(path) }));
@@ -192,17 +212,48 @@ function resolverFindings({ resolvFile }: NetworkFacts): Finding[] {
   ];
 }
 
+const triedNetwork: NetworkRequest = {
+  uid: "0000000000000000",
+  cidr: "192.0.2.0/24",
+  ipv6Cidr: "fd00:192:2::/48",
+  domain: "doctor.internal",
+  hostRoute: false,
+  internet: true,
+  subnets: [
+    {
+      name: "doctor",
+      index: 0,
+      cidr: "192.0.2.0/25",
+      gateway: "192.0.2.1",
+      ipv6Cidr: "fd00:192:2::/64",
+      ipv6Gateway: "fd00:192:2::1",
+    },
+  ],
+  peerings: [],
+};
+
 async function trySteps(signal: AbortSignal): Promise<Record<string, string>> {
   const directory = await mkdtemp("/tmp/strata-doctor-");
-  const plan = planNetwork(
-    { namespace: "doctor", runDir: directory },
-    { uid: "0000000000000000", cidr: "192.0.2.0/24", gateway: "192.0.2.1", domain: "doctor.internal" },
-    { hostAddress: "100.64.0.1", mtu: 1500 },
+  const ipv6 = await access("/proc/net/if_inet6").then(
+    () => true,
+    () => false,
   );
+  const plan = planNetwork({ namespace: "doctor", runDir: directory }, triedNetwork, {
+    mtu: 1500,
+    ipv6,
+    outside6: ipv6,
+  });
+  const network = { ...plan, pair: uplinkPair(1), joined: new Set<string>() };
+  const nothing = { netns: { state: "absent" }, uplink: "absent", services: {}, forgotten: false } as const;
+  const needs = planMending(network, nothing).inside;
+  assert(needs, "a network that is not there is to be made");
+  const rules = planNetworkRules(firewallNetwork(network), emptyPolicy, new ProfileNumbers());
   try {
-    await writeFile(join(directory, "bridge.ip"), renderBridge(plan));
-    await writeFile(join(directory, "links.ip"), renderInnerLinks(plan, []));
-    await writeFile(join(directory, "network.nft"), renderNetworkRules(plan));
+    await writeFile(join(directory, "bridge.ip"), text(needs.makes));
+    await writeFile(join(directory, "addresses.ip"), text(needs.addresses));
+    await writeFile(join(directory, "routing4.ip"), text(needs.routing[4]));
+    await writeFile(join(directory, "routing6.ip"), text(needs.routing[6]));
+    await writeFile(join(directory, "network.nft"), renderWhole(rules));
     await writeFile(join(directory, "host.nft"), renderHostRules("doctor"));
     const args = ["--net", "sh", "-c", tryAll, "sh", directory];
     return parseSteps((await run("unshare", args, { signal, timeoutMs: 20_000 })).stdout);

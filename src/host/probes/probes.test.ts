@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { StrataError } from "../../core/errors.ts";
+import { parseRange } from "../../core/ip-range.ts";
 import type { CgroupLayout, Cgroups } from "../cgroups.ts";
-import { parseRange } from "../networks/ipv4.ts";
 import { parsePackages, readPackages } from "../packages.ts";
 import { hostCapacity } from "./capacity.ts";
 import { cgroupFindings, readCgroups } from "./cgroup-findings.ts";
@@ -14,7 +14,7 @@ import { runProbes } from "./run-probes.ts";
 import { fileSystemOf, overlappingIds, parseSubIds, type StorageFacts, storageFindings } from "./storage.ts";
 import { timeFindings } from "./time-sync.ts";
 
-const range = (text: string) => parseRange(text) ?? { base: 0, prefixLength: 0 };
+const range = (text: string) => parseRange(text)?.range ?? { family: 4 as const, base: 0n, prefixLength: 0 };
 
 describe("memory", () => {
   const text =
@@ -141,7 +141,7 @@ describe("storage", () => {
 
 describe("network", () => {
   const works = parseSteps(
-    "namespace:\nveth:\nbridge:\naddresses:\ntap:\nrules of a network:\nrules of the host:\n",
+    "namespace:\nveth:\nbridge:\naddresses:\nroutes:\nisolated ports:\ntap:\nrules of a network:\nrules of the host:\n",
   );
   const good: NetworkFacts = {
     steps: works,

@@ -1,0 +1,28 @@
+/** Settings of the kernel inside a network's namespace. Pure. */
+import { innerUplinkName, type NetworkPlan } from "./network-plan.ts";
+
+/** Values by path below /proc/sys/net. */
+export function planSysctls(plan: NetworkPlan): Map<string, string> {
+  const settings: [string, string][] = [["ipv4/ip_forward", "1"]];
+  for (const scope of ["all", "default", innerUplinkName, ...plan.subnets.map(({ bridge }) => bridge)]) {
+    // A way back need not exist in the routes (outside-mark.ts); the firewall knows who may send what.
+    settings.push([`ipv4/conf/${scope}/rp_filter`, "0"], [`ipv4/conf/${scope}/send_redirects`, "0"]);
+  }
+  for (const { bridge } of plan.subnets) {
+    settings.push(
+      // The gateway answers for neighbours, because ports are isolated from one another, and it does so at once.
+      [`ipv4/conf/${bridge}/proxy_arp_pvlan`, "1"],
+      [`ipv4/neigh/${bridge}/proxy_delay`, "0"],
+    );
+  }
+  if (plan.ipv6Cidr === undefined) return new Map(settings);
+  settings.push(["ipv6/conf/all/disable_ipv6", "0"], ["ipv6/conf/all/forwarding", "1"]);
+  for (const scope of ["default", innerUplinkName, ...plan.subnets.map(({ bridge }) => bridge)]) {
+    settings.push(
+      [`ipv6/conf/${scope}/disable_ipv6`, "0"],
+      [`ipv6/conf/${scope}/accept_ra`, "0"],
+      [`ipv6/conf/${scope}/accept_dad`, "0"],
+    );
+  }
+  return new Map(settings);
+}
