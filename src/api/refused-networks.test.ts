@@ -265,6 +265,22 @@ const rows: Row[] = [
     "Invalid spec.driver | left out | docker",
   ],
   [
+    "a volume twice",
+    "instances",
+    {
+      ...instance,
+      driver: "docker",
+      application: {
+        command: ["sh"],
+        volumes: [
+          { name: "data", path: "/data" },
+          { name: "data", path: "/more" },
+        ],
+      },
+    },
+    'Invalid spec.application.volumes[1].name | "data" a second time | once',
+  ],
+  [
     "a VM for docker",
     "instances",
     { ...instance, type: "vm", driver: "docker" },

@@ -155,6 +155,13 @@ function checkDriver({ application, driver, type }: InstanceSpec): FieldError[] 
     const message = `is "${type}", which the driver docker cannot run`;
     errors.push({ path: "spec.type", message, allowed: "container" });
   }
+  for (const field of ["name", "path"] as const) {
+    const values = application?.volumes.map((volume) => volume[field]) ?? [];
+    const again = values.findIndex((value, index) => values.indexOf(value) < index);
+    if (again < 0) continue;
+    const path = `spec.application.volumes[${again}].${field}`;
+    errors.push({ path, message: `is "${values[again]}" a second time`, allowed: "each once" });
+  }
   return errors;
 }
 

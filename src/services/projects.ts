@@ -8,7 +8,9 @@ import { type Network, networkKind } from "../kinds/network.ts";
 import { peeringKind } from "../kinds/peering.ts";
 import type { Project } from "../kinds/project.ts";
 import { kinds } from "../kinds/registry.ts";
+import { routeTableKind } from "../kinds/route-table.ts";
 import { defaultSecurityGroup, type SecurityGroup, securityGroupKind } from "../kinds/security-group.ts";
+import { subnetKind } from "../kinds/subnet.ts";
 import { type Token, tokenKind } from "../kinds/token.ts";
 import type { Write } from "../store/store.ts";
 import type { KindHooks, Verbs, World } from "./hooks.ts";
@@ -99,11 +101,20 @@ async function checkNothingProtected(world: World, project: string): Promise<voi
   }
 }
 
+/**
+ * Users before what they use, as in the registry's order reversed; but networks before their parts, so that hosts see
+ * them end rather than lose what their last guests still need.
+ */
+const deletionOrder = (kinds.toReversed() as Kind[]).sort((a, b) => Number(isPart(a)) - Number(isPart(b)));
+
+function isPart({ name }: Kind): boolean {
+  return [subnetKind, routeTableKind, peeringKind, securityGroupKind].some((kind) => kind.name === name);
+}
+
 /** Everything in the project, and the tokens that open it. What is marked already is left alone. */
 async function deleteContents(project: Project, verbs: Verbs): Promise<void> {
   const { name } = project.metadata;
-  // Users before what they use: reversed, the registry's order is that.
-  for (const kind of kinds.toReversed() as Kind[]) {
+  for (const kind of deletionOrder) {
     if (kind.scope !== "project" && kind.name !== tokenKind.name) continue;
     let after: string | undefined;
     do {
