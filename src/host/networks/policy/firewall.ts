@@ -12,6 +12,7 @@ import { join } from "node:path";
 import type { Clock } from "../../../core/clock.ts";
 import { describeError, hasCode, StrataError } from "../../../core/errors.ts";
 import type { Logger } from "../../../core/logger.ts";
+import { run } from "../../run.ts";
 import { KeyedLock } from "../keyed-lock.ts";
 import type { NetworkPolicy } from "../networks.ts";
 import { Hints } from "./hints.ts";
@@ -99,6 +100,12 @@ export interface NetworkFirewall {
 }
 
 const hostKey = "host";
+/**
+ * Where br_netfilter is on, a frame whose target is translated to a card on the same bridge goes there as a frame, past the
+ * forward hook, and ends at the isolated port.
+ */
+const routeBetweenPorts =
+  'for setting in /proc/sys/net/bridge/bridge-nf-call-*; do [ ! -e "$setting" ] || echo 0 >"$setting"; done';
 const initialPidNamespace = "pid:[4026531836]"; // PROC_PID_INIT_INO in linux/proc_ns.h
 const firstRepairDelayMs = 1_000;
 const maxRepairDelayMs = 60_000;
@@ -217,6 +224,8 @@ class LinuxFirewall implements NetworkFirewall {
       return known;
     }
     if (known) await Promise.all([known.session.end(), known.monitor.end()]);
+    const settle = [`--net=${network.netns}`, "sh", "-c", routeBetweenPorts];
+    await run("nsenter", settle, { timeoutMs: 10_000 });
     const { clock, directory } = this.#options;
     const session = new NftSession({
       owner: `network ${network.uid}`,
