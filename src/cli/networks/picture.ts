@@ -2,7 +2,12 @@
 import { parseIp } from "../../core/ip-range.ts";
 import type { Network } from "../../kinds/network.ts";
 import { outsideAddress } from "../../kinds/reachability/ends.ts";
-import { formatPermitted, type Party, permitted } from "../../kinds/reachability/permitted.ts";
+import {
+  type CardsParty,
+  formatPermitted,
+  type Party,
+  permitted,
+} from "../../kinds/reachability/permitted.ts";
 import { addressesOf, publishedPortsOf, targetPortOf } from "../../kinds/reachability/publication.ts";
 import { routeFor } from "../../kinds/reachability/routes.ts";
 import {
@@ -190,28 +195,28 @@ function publishedOf(world: NetworkWorld, cards: readonly Card[]): PublishedPict
 
 /** Cards by their lists of groups, what is outside, and what the network is joined with. */
 function partiesOf(world: NetworkWorld, network: Network, cards: readonly Card[]): Party[] {
-  const byGroups = new Map<string, Card[]>();
-  for (const card of cards) {
-    const title = partyTitle(card.securityGroups);
-    byGroups.set(title, [...(byGroups.get(title) ?? []), card]);
-  }
-  const own = [...byGroups.values()]
+  const peers = peerLinksOf(world, network).flatMap(({ active, other, otherProject, otherName }): Party[] => {
+    const range = other?.status.cidr;
+    if (!active || range === undefined) return [];
+    const title = nameSeenFrom(projectOf(network), { project: otherProject, name: otherName });
+    const there = cardsOf(world).filter((one) => one.network === otherName && one.project === otherProject);
+    return [{ type: "range", title: `network ${title}`, range, parties: cardsParties(world, there) }];
+  });
+  return [outside, ...cardsParties(world, cards), ...peers];
+}
+
+function cardsParties(world: NetworkWorld, cards: readonly Card[]): CardsParty[] {
+  const byGroups = Map.groupBy(cards, (card) => partyTitle(card.securityGroups));
+  return [...byGroups.values()]
     .map((members) => cardsParty(world, members[0]?.securityGroups ?? [], members))
     .sort((a, b) => (a.title < b.title ? -1 : 1));
-  const peers = peerLinksOf(world, network)
-    .filter((link) => link.active && link.other?.status.cidr !== undefined)
-    .map((link): Party => {
-      const title = nameSeenFrom(projectOf(network), { project: link.otherProject, name: link.otherName });
-      return { type: "range", title: `network ${title}`, range: link.other?.status.cidr ?? "" };
-    });
-  return [outside, ...own, ...peers];
 }
 
 function partyTitle(groups: readonly string[]): string {
   return groups.length === 0 ? "no group" : groups.toSorted().join("+");
 }
 
-function cardsParty(world: NetworkWorld, groups: readonly string[], members: readonly Card[]): Party {
+function cardsParty(world: NetworkWorld, groups: readonly string[], members: readonly Card[]): CardsParty {
   const project = members[0]?.project ?? "";
   return {
     type: "cards",

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { type IpAddress, parseIp } from "../../core/ip-range.ts";
-import { formatPermitted, type Party, permitted } from "./permitted.ts";
+import { type CardsParty, formatPermitted, type Party, permitted } from "./permitted.ts";
 import { evaluateRules, ruleOf } from "./rules.ts";
 import { worldOf } from "./testing-world.ts";
 import { formatTraffic, intersectionOf, noTraffic, type Traffic, unionOf } from "./traffic.ts";
@@ -21,7 +21,7 @@ const { securityGroups } = worldOf({
   },
 });
 const ips = (...texts: string[]) => texts.flatMap((text) => parseIp(text) ?? []);
-const party = (names: string[], ...members: string[]): Party => ({
+const party = (names: string[], ...members: string[]): CardsParty => ({
   type: "cards",
   title: names.join("+"),
   groups: securityGroups.filter((group) => names.includes(group.metadata.name)),
@@ -31,7 +31,13 @@ const web = party(["web"], "10.0.1.10", "10.0.1.11");
 const db = party(["db"], "10.0.2.10");
 const ops = party(["ops"], "10.0.3.10");
 const outside: Party = { type: "outside", title: "outside" };
-const office: Party = { type: "range", title: "office", range: "10.8.0.0/16" };
+const office: Party = { type: "range", title: "office", range: "10.8.0.0/16", parties: [] };
+/** Its groups have the same names, and are not the same. */
+const branch: Party = {
+  ...office,
+  title: "branch",
+  parties: [party(["db"], "10.8.0.5"), party(["web"], "10.8.0.6")],
+};
 
 test.each<[string, Party, Party, string]>([
   ["by group, and for some by address", web, db, "tcp 5432; icmp; for some: tcp 22, 5432; icmp"],
@@ -42,6 +48,8 @@ test.each<[string, Party, Party, string]>([
   ["to the outside", web, outside, "all"],
   ["to the outside, refused", db, outside, ""],
   ["from a joined network", office, db, "icmp"],
+  ["to what is known of a joined network", web, branch, "for some: tcp 22, 80; icmp"],
+  ["from what is known of a joined network", branch, web, "for some: tcp 80"],
   ["among themselves", web, web, "tcp 80"],
 ])("%s", (_what, from, to, expected) => expect(formatPermitted(permitted(from, to, 4))).toBe(expected));
 

@@ -26,10 +26,21 @@ import {
 } from "./traffic.ts";
 
 export type Party =
-  | { type: "cards"; title: string; groups: readonly SecurityGroup[]; members: readonly IpAddress[] }
+  | CardsParty
   /** All addresses that are not private. */
   | { type: "outside"; title: string }
-  | { type: "range"; title: string; range: string };
+  /** Another network. `parties`: what is known to be in it; its groups are not the groups of this one. */
+  | { type: "range"; title: string; range: string; parties: readonly CardsParty[] };
+
+export interface CardsParty {
+  type: "cards";
+  title: string;
+  groups: readonly SecurityGroup[];
+  members: readonly IpAddress[];
+}
+
+/** Cards whose groups mean nothing where the rule is asked. */
+type Seen = Party | { type: "addresses"; members: readonly IpAddress[] };
 
 export interface Permitted {
   every: Traffic;
@@ -43,8 +54,18 @@ export function permitted(from: Party, to: Party, family: IpFamily): Permitted {
 }
 
 /** What the rules of `party` say about the other one. Who has no rules does not refuse anything. */
-function sideOf(party: Party, direction: "ingress" | "egress", other: Party, family: IpFamily): Permitted {
-  if (party.type !== "cards") return { every: allTraffic, some: allTraffic };
+function sideOf(party: Party, direction: "ingress" | "egress", other: Seen, family: IpFamily): Permitted {
+  const unknown = { every: allTraffic, some: allTraffic };
+  if (party.type === "outside") return unknown;
+  if (party.type === "range") {
+    const seen: Seen = other.type === "cards" ? { type: "addresses", members: other.members } : other;
+    const sides = party.parties.map((one) => sideOf(one, direction, seen, family));
+    if (sides.length === 0) return unknown;
+    return {
+      every: sides.map((side) => side.every).reduce(intersectionOf),
+      some: unionOf(sides.map((side) => side.some)),
+    };
+  }
   const rules = party.groups.flatMap((group) => group.spec[direction].map(ruleOf));
   const meant = rules.map((rule) => ({ traffic: trafficOf(rule), extent: extentOf(rule, other, family) }));
   const having = (...extents: Extent[]) =>
@@ -55,7 +76,7 @@ function sideOf(party: Party, direction: "ingress" | "egress", other: Party, fam
 type Extent = "all" | "some" | "none";
 
 /** How much of the party a rule's other side is. */
-function extentOf({ peer }: Rule, party: Party, family: IpFamily): Extent {
+function extentOf({ peer }: Rule, party: Seen, family: IpFamily): Extent {
   if ("group" in peer) {
     const member = party.type === "cards" && party.groups.some((one) => one.metadata.name === peer.group);
     return member ? "all" : "none";
@@ -70,7 +91,8 @@ function extentOf({ peer }: Rule, party: Party, family: IpFamily): Extent {
       if (!other || !overlaps(range, other)) return "none";
       return contains(range, other) ? "all" : "some";
     }
-    case "cards": {
+    case "cards":
+    case "addresses": {
       const inside = party.members.filter((address) => contains(range, address)).length;
       return inside === 0 ? "none" : inside === party.members.length ? "all" : "some";
     }
