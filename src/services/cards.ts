@@ -102,6 +102,7 @@ async function findSubnet(
     references.errors.push({ path, message, allowed: await namesOf(network, world) });
     return undefined;
   }
+  if (network.spec.subnets === "auto") return references.find(subnetKind, networkName, path);
   const subnets = await subnetsOf(network, world);
   const [only] = subnets;
   if (only && subnets.length === 1) return references.find(subnetKind, only.metadata.name, path);
