@@ -19,6 +19,8 @@ export type InstancePlan = Plan<InstanceAction, InstanceReport>;
 
 /** How long a guest may take to shut down before it is killed. */
 export const stopGraceMs = 30_000;
+/** The same for one whose health check failed for good: it may not hear any more, and nobody is served meanwhile. */
+const unhealthyGraceMs = 10_000;
 /** A guest that ran this long has recovered: the next back-off is the shortest again. */
 export const recoveredAfterMs = 10 * 60_000;
 /** Back-off after a guest ended by itself: doubles from the first to the last. */
@@ -154,7 +156,7 @@ function planUnhealthy(
   });
   return {
     status: stopping,
-    actions: [{ type: "stop", driver: guest.driver, handle, graceMs: stopGraceMs }],
+    actions: [{ type: "stop", driver: guest.driver, handle, graceMs: unhealthyGraceMs }],
   };
 }
 
