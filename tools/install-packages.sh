@@ -93,7 +93,7 @@ if command -v flock >/dev/null; then flock 8; fi
 printf 'strata: installs from Debian:\n' >&2
 for name in "$@"; do
   printf '  %-22s %s\n' "$name" "$(awk -v name="$name" \
-    '$1 == name { $1 = ""; $2 = ""; sub(/^ +/, ""); print }' "$tools/packages.txt")" >&2
+    '$1 == name { $1 = ""; $2 = ""; sub(/^ +/, ""); print }' "$tools/packages.txt" "$tools/test-packages.txt")" >&2
 done
 
 [ -e "$before" ] || {

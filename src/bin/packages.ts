@@ -14,9 +14,15 @@ export function requireRoot(what: string): void {
   throw new StrataError("Forbidden", `${what} needs root: run it with sudo`);
 }
 
-/** Prints what it installs. Fast when nothing is missing. @throws Unavailable; the installer has said why. */
-export async function installPackages(settings: Pick<Settings, "stateDir">): Promise<void> {
-  const { status } = spawnSync(installer, [], {
+/**
+ * Installs what Strata needs, or only the packages named. Prints what it installs. Fast when nothing is missing.
+ * @throws Unavailable; the installer has said why.
+ */
+export async function installPackages(
+  settings: Pick<Settings, "stateDir">,
+  names: readonly string[] = [],
+): Promise<void> {
+  const { status } = spawnSync(installer, names, {
     stdio: ["ignore", 2, 2],
     env: { ...process.env, STRATA_STATE_DIR: settings.stateDir },
   });

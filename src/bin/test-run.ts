@@ -5,6 +5,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Session } from "../cli/command.ts";
 import type { Output } from "../cli/output.ts";
+import { readTestPackages } from "../host/packages.ts";
 import { installPackages, requireRoot } from "./packages.ts";
 import { readSettings } from "./settings.ts";
 
@@ -26,7 +27,10 @@ const root = fileURLToPath(new URL("../..", import.meta.url));
 
 export async function runTests(session: Session, filters: readonly string[]): Promise<Output> {
   requireRoot("running the tests with real guests");
-  await installPackages(readSettings(session.env));
+  const settings = readSettings(session.env);
+  await installPackages(settings);
+  const tests = (await readTestPackages()).map(({ name }) => name);
+  await installPackages(settings, tests);
   process.chdir(root);
   // Tools start with `env node`: it must be this one, whatever else the machine has.
   process.env.PATH = `${dirname(process.execPath)}:${process.env.PATH}`;

@@ -17,6 +17,12 @@ export function parsePackages(text: string, architecture: DebianArchitecture): N
     .map(([, name = "", , purpose = ""]) => ({ name, purpose: purpose.trim() }));
 }
 
+/** What only the tests with real engines need. */
+export async function readTestPackages(): Promise<NeededPackage[]> {
+  const tests = new URL("../../tools/test-packages.txt", import.meta.url);
+  return parsePackages(await readFile(tests, "utf8"), process.arch === "arm64" ? "arm64" : "amd64");
+}
+
 export async function readPackages(): Promise<NeededPackage[]> {
   const architecture = process.arch === "arm64" ? "arm64" : "amd64";
   return parsePackages(await readFile(table, "utf8"), architecture);
