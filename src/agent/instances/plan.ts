@@ -12,8 +12,15 @@ import type { Instance, InstanceStatus } from "../../kinds/instance.ts";
 import type { Plan } from "../../reconcile/reconciler.ts";
 import { idleConditions, probeTarget, runningConditions } from "./conditions.ts";
 import { openGate, outsideReasons } from "./gates.ts";
-import { planSize } from "./size.ts";
-import type { InstanceAction, InstanceEvent, InstanceReport, InstanceWorld, PlacedGuest } from "./world.ts";
+import { isSame, planSize } from "./size.ts";
+import type {
+  InstanceAction,
+  InstanceEvent,
+  InstanceReport,
+  InstanceWorld,
+  PlacedGuest,
+  Size,
+} from "./world.ts";
 
 export type InstancePlan = Plan<InstanceAction, InstanceReport>;
 
@@ -128,13 +135,18 @@ function planRunning(
       recentCrashes: recovered ? 0 : status.recentCrashes,
       conditions: runningConditions(world, now, sizes.restartNeeded),
     },
-    justStarted ? [normal("Started", `the guest runs (driver ${driver})`)] : [],
+    justStarted ? [normal("Started", `the guest runs (driver ${driver})`)] : resized(status, sizes.has),
   );
   return {
     status: running,
     actions: [...resize, ...probeActions(world, instance)],
     ...(status.recentCrashes > 0 && !recovered ? { recheckAfterMs: recoveredAfterMs - ranMs } : {}),
   };
+}
+
+function resized({ size }: InstanceStatus, has: Size): InstanceEvent[] {
+  if (!size || isSame(size, has)) return [];
+  return [normal("Resized", `the guest has ${has.cpus} CPUs and ${has.memoryMib} MiB of memory now`)];
 }
 
 /** What does not do its work for good has ended, though it runs: it is ended, and the restart policy decides. */

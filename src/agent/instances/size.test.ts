@@ -62,7 +62,12 @@ describe("in the life of an instance", () => {
 
   test("the size is told once the guest has it", () => {
     check({ name: "", world: running({}), actions: ["resize"], status: { state: "running", size: had } });
-    check({ name: "", world: running({ applied: both }), status: { state: "running", size: both } });
+    check({
+      name: "",
+      world: running({ applied: both }),
+      status: { state: "running", size: both },
+      events: ["Resized"],
+    });
   });
 
   test("what needs a restart is a condition, gone with the restart", () => {

@@ -1,6 +1,7 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import { FakeHost } from "../../../sim/fake-host.ts";
 import type { Client } from "../../client/client.ts";
+import { StrataError } from "../../core/errors.ts";
 import { silentLogger } from "../../core/logger.ts";
 import { settle, VirtualClock } from "../../core/virtual-clock.ts";
 import type { NetworkPolicy } from "../../host/networks/networks.ts";
@@ -225,6 +226,18 @@ describe("what is released", () => {
     policies.doubt(key);
     await policies.releaseInstance(memberNo(1), never);
     expect(host.cards()).toEqual([]);
+  });
+
+  test("does not wait for a network that the host refuses", async () => {
+    const { put, views, policies, host, attachments, blue } = at;
+    put(views.instances, memberNo(1));
+    await policies.apply(key);
+    attachments.doubt(blue.metadata.uid);
+    host.networks.ensure = async () => {
+      throw new StrataError("Conflict", "the host routes 10.0.0.0/16 elsewhere");
+    };
+    await policies.releaseInstance(memberNo(1), never);
+    expect(policies.isInForce(key)).toBe(false);
   });
 
   test("needs no network where there is none", async () => {

@@ -7,6 +7,7 @@
  * is in force; the cards of an instance or an interface that was released do not come back while the API still tells
  * of it.
  */
+import { hasCode } from "../../core/errors.ts";
 import type { NetworkPolicy, Networks } from "../../host/networks/networks.ts";
 import type { Instance } from "../../kinds/instance.ts";
 import type { NetworkInterface } from "../../kinds/network-interface.ts";
@@ -136,7 +137,13 @@ export class NetworkPolicies {
     if (!attachments.isKnown(uid)) {
       if (!(await networks.list()).includes(uid)) return;
       const request = requestFor(views, network);
-      if (request) await attachments.attach(request, signal);
+      try {
+        if (request) await attachments.attach(request, signal);
+      } catch (error) {
+        // As long as the host refuses the network, no guest starts in it; and once it does not, all is applied anew.
+        if (hasCode(error, "Conflict")) return;
+        throw error;
+      }
     }
     await this.apply(key);
   }
