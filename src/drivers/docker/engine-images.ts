@@ -5,7 +5,7 @@
 import { StrataError } from "../../core/errors.ts";
 import { KeyedLock } from "../../host/networks/keyed-lock.ts";
 import type { GuestRoot } from "../driver.ts";
-import { type Engine, importTimeoutMs, toFilters } from "./engine.ts";
+import { type Engine, importTimeoutMs } from "./engine.ts";
 import { lastMessage } from "./engine-messages.ts";
 import { imageTag, labels } from "./labels.ts";
 import { withTreeArchive } from "./tree-archive.ts";
@@ -49,15 +49,6 @@ export class EngineImages {
         { signal, accept: [404, 409] },
       );
     });
-  }
-
-  /** Digests of all images of our name space. */
-  async list(): Promise<string[]> {
-    const label = [`${labels.namespace}=${this.#namespace}`];
-    const images = await this.#engine.ask("list images", (docker, abortSignal) =>
-      docker.listImages({ filters: toFilters({ label }), abortSignal }),
-    );
-    return images.map((image) => image.Labels?.[labels.image]).filter((digest) => digest !== undefined);
   }
 
   /** @throws Conflict when somebody gave our name to an image of theirs. */

@@ -161,10 +161,6 @@ export class Engine {
     );
   }
 
-  close(): void {
-    this.#agent.destroy();
-  }
-
   async #open(): Promise<Docker> {
     const socketPath = this.#socketPath();
     if (this.#docker === undefined) await access(socketPath);

@@ -41,10 +41,10 @@ export function stateOf(state: ContainerState, record: RunRecord): GuestState {
 function exitOf(state: ContainerState, requested: boolean): { reason: ExitReason; message: string } {
   if (requested) return { reason: "requested", message: "stopped as requested" };
   const { ExitCode: code } = state;
+  if (code === 0) return { reason: "poweroff", message: "its command ended with status 0" };
   if (state.OOMKilled) {
     return { reason: "crash", message: "it needed more memory than it has and was killed" };
   }
-  if (code === 0) return { reason: "poweroff", message: "its command ended with status 0" };
   if (code === notFound) {
     return { reason: "crash", message: "its command was not found (status 127); the log names it" };
   }
