@@ -5,11 +5,13 @@
 import { createReadStream } from "node:fs";
 import type { Client } from "../../client/client.ts";
 import { hasCode, StrataError } from "../../core/errors.ts";
-import type { JsonObject } from "../../core/json.ts";
+import type { Json, JsonObject } from "../../core/json.ts";
 import { imageKind } from "../../kinds/image.ts";
 import { instanceKind } from "../../kinds/instance.ts";
 import type { Kind } from "../../kinds/kind.ts";
 import { networkInterfaceKind } from "../../kinds/network-interface.ts";
+import { peeringKind } from "../../kinds/peering.ts";
+import { type Route, routeTableKind } from "../../kinds/route-table.ts";
 import { type SecurityRule, securityGroupKind } from "../../kinds/security-group.ts";
 import { kindTitle } from "../resolve.ts";
 import { follow, type Patience, retrying } from "../watching.ts";
@@ -32,6 +34,7 @@ export async function applyPlan(
   const replaced = plan.changes.flatMap((change) => (change.action === "replace" ? [change.existing] : []));
   const last = deletions.filter(({ kind }) => goesLast.has(kind));
   const first = [...deletions.filter(({ kind }) => !goesLast.has(kind)), ...replaced];
+  await withdrawRoutes(client, plan, first, limits);
   await deleteAll(client, first, limits, reporter);
   const wanted = plan.changes.flatMap((change) =>
     change.action === "delete" || change.action === "unchanged" ? [] : [change],
@@ -50,6 +53,45 @@ export async function applyPlan(
     }
   }
   await deleteAll(client, last, limits, reporter);
+}
+
+/** Nothing that stays in the plan may name a route table or peering that goes now; what it shall name comes later. */
+async function withdrawRoutes(
+  client: Client,
+  plan: Plan,
+  gone: readonly Existing[],
+  limits: Patience,
+): Promise<void> {
+  const names = (kind: string) =>
+    new Set(gone.filter((one) => one.kind.name === kind).map(({ resource }) => resource.metadata.name));
+  const tables = names(routeTableKind.name);
+  const peerings = names(peeringKind.name);
+  for (const change of plan.changes) {
+    if (change.action !== "update") continue;
+    const { kind, resource } = change.existing;
+    const { routeTable, routes } = resource.spec as { routeTable?: string; routes?: Route[] };
+    const kept = routes?.filter(({ via }) => via === undefined || !peerings.has(via));
+    const spec: JsonObject = {
+      ...(routeTable !== undefined && tables.has(routeTable) ? { routeTable: null } : {}),
+      ...(kept !== undefined && kept.length !== routes?.length ? { routes: kept as unknown as Json } : {}),
+    };
+    if (Object.keys(spec).length > 0) await patch(client, { kind, resource }, spec, limits);
+  }
+}
+
+async function patch(
+  client: Client,
+  { kind, resource }: Existing,
+  spec: JsonObject,
+  limits: Patience,
+): Promise<void> {
+  const { name, project } = resource.metadata;
+  const ref = { name, ...(project ? { project } : {}) };
+  await retrying(() => client.patch(kind, ref, { spec }, { signal: limits.signal }), limits).catch(
+    (error: unknown) => {
+      if (!hasCode(error, "NotFound")) throw error;
+    },
+  );
 }
 
 /** What may be written at the same time. Security groups may name one another: first they are made, then complete. */
@@ -149,7 +191,7 @@ async function release(
 ): Promise<void> {
   const names = doomed.map(({ resource }) => resource.metadata.name);
   for (const { resource } of doomed) {
-    const { name, project, deletedAt } = resource.metadata;
+    const { name, deletedAt } = resource.metadata;
     if (deletedAt !== undefined) continue;
     let spec: JsonObject | undefined;
     if (kind.name === securityGroupKind.name) {
@@ -159,16 +201,12 @@ async function release(
     }
     const { instance } = resource.spec as { instance?: string };
     if (kind.name === networkInterfaceKind.name && instance !== undefined) spec = { instance: null };
-    if (spec === undefined) continue;
-    const patch = { spec };
-    const ref = { name, ...(project ? { project } : {}) };
-    await retrying(() => client.patch(kind, ref, patch, { signal: limits.signal }), limits).catch(
-      (error: unknown) => {
-        if (!hasCode(error, "NotFound")) throw error;
-      },
-    );
+    if (spec !== undefined) await patch(client, { kind, resource }, spec, limits);
   }
 }
+
+/** How long something may still be in use after all that used it went away. */
+const releaseTimeMs = 120_000;
 
 async function requestDeletion(
   client: Client,
@@ -187,11 +225,15 @@ async function requestDeletion(
       `${kindTitle(kind)} "${name}" is protected; set protected to false first`,
     );
   }
-  await retrying(async () => {
-    const current = await client.get(kind, ref, { signal: limits.signal });
-    if (current?.metadata.uid !== uid || current.metadata.deletedAt !== undefined) return;
-    await client.delete(kind, ref, { signal: limits.signal, ifRevision: current.metadata.revision });
-  }, limits).catch((error: unknown) => {
+  const deadlineMs = Math.min(limits.deadlineMs, limits.clock.monotonicMs() + releaseTimeMs);
+  await retrying(
+    async () => {
+      const current = await client.get(kind, ref, { signal: limits.signal });
+      if (current?.metadata.uid !== uid || current.metadata.deletedAt !== undefined) return;
+      await client.delete(kind, ref, { signal: limits.signal, ifRevision: current.metadata.revision });
+    },
+    { ...limits, deadlineMs },
+  ).catch((error: unknown) => {
     if (!hasCode(error, "NotFound")) throw error;
   });
 }

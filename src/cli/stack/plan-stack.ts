@@ -4,14 +4,13 @@ import { canonicalJson, isJsonObject, type Json, type JsonObject, jsonEquals } f
 import { closest } from "../../core/spelling.ts";
 import { formatMib } from "../../core/units.ts";
 import type { Host } from "../../kinds/host.ts";
-import { imageKind } from "../../kinds/image.ts";
 import { type InstanceSpec, instanceKind } from "../../kinds/instance.ts";
 import type { Kind, Resource } from "../../kinds/kind.ts";
 import { networkKind } from "../../kinds/network.ts";
 import { projectKind } from "../../kinds/project.ts";
 import { kindTitle } from "../resolve.ts";
 import { type Desired, stackLabel } from "./expand-stack.ts";
-import { referencesOf, settledFields } from "./stack-kinds.ts";
+import { isForLife, referencesOf, settledFields } from "./stack-kinds.ts";
 
 export interface Existing {
   kind: Kind;
@@ -46,7 +45,7 @@ export function planStack(
   const changes = stack.desired.map((desired) =>
     changeFor(desired, byName.get(keyOf(desired.kind, desired.name))),
   );
-  replaceUsersOfImages(changes);
+  spreadReplacements(changes);
   const wanted = new Set(stack.desired.map((desired) => keyOf(desired.kind, desired.name)));
   const removed = present
     .filter(({ resource }) => resource.metadata.labels[stackLabel] === stack.name)
@@ -104,22 +103,39 @@ function changedFields(previous: Json, next: Json): string[] {
   );
 }
 
-/** An image can be replaced only when nothing uses it: its instances are replaced with it. */
-function replaceUsersOfImages(changes: Change[]): void {
-  const replaced = new Set(
-    changes.flatMap((change) =>
-      change.action === "replace" && change.desired.kind === imageKind ? [change.desired.name] : [],
-    ),
-  );
+/**
+ * What is replaced is deleted first, which only works when nothing refers to it: what cannot do without is replaced with
+ * it, what can is written again. Changes are in the order of creation, so one pass follows any chain.
+ */
+function spreadReplacements(changes: Change[]): void {
+  const replaced = new Set<string>();
   for (const [index, change] of changes.entries()) {
-    if (change.action !== "unchanged" && change.action !== "update") continue;
-    if (change.desired.kind !== instanceKind) continue;
-    const { image } = change.desired.spec as { image?: Json };
-    if (typeof image !== "string" || !replaced.has(image)) continue;
-    const { desired, existing } = change;
-    const reasons = [{ path: "spec.image", message: `the image "${image}" is replaced` }];
-    changes[index] = { action: "replace", desired, existing, reasons };
+    const next = change.action === "delete" ? change : afterReplacements(change, replaced);
+    changes[index] = next;
+    if (next.action === "replace") replaced.add(keyOf(next.desired.kind, next.desired.name));
   }
+}
+
+function afterReplacements(
+  change: Exclude<Change, { action: "delete" }>,
+  replaced: ReadonlySet<string>,
+): Change {
+  if (change.action !== "unchanged" && change.action !== "update") return change;
+  const { desired, existing } = change;
+  const lost = referencesOf(desired.kind, desired.spec).filter((one) =>
+    replaced.has(keyOf(one.kind, one.name)),
+  );
+  const reasons = lost
+    .filter((one) => isForLife(desired.kind, one.kind))
+    .map(({ kind, name }) => ({
+      path: `spec.${kindTitle(kind)}`,
+      message: `the ${kindTitle(kind)} "${name}" is replaced`,
+    }));
+  if (reasons.length > 0) return { action: "replace", desired, existing, reasons };
+  if (lost.length === 0) return change;
+  const more = lost.map(({ kind }) => kindTitle(kind));
+  const fields = [...new Set([...(change.action === "update" ? change.fields : []), ...more])];
+  return { action: "update", desired, existing, fields };
 }
 
 function checkOwnership(

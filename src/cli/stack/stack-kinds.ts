@@ -70,6 +70,13 @@ function isBuiltIn({ kind, name }: Reference): boolean {
   return builtIn && name === defaultSecurityGroup;
 }
 
+/** False where a reference can be taken out and put in again while its holder stays. */
+export function isForLife(holder: Kind, named: Kind): boolean {
+  if (named.name === routeTableKind.name || named.name === securityGroupKind.name) return false;
+  if (named.name === peeringKind.name) return false;
+  return !(named.name === instanceKind.name && holder.name !== instanceKind.name);
+}
+
 function to<S, T>(kind: Kind<S, T>, ...names: readonly (string | undefined)[]): Reference[] {
   return names.flatMap((name) => (name === undefined ? [] : [{ kind: kind as Kind, name }]));
 }

@@ -53,6 +53,7 @@ function uses(user: Resource, used: Resource): boolean {
   const spec = user.spec as JsonObject;
   if (used.kind === "SecurityGroup") return groupsOf(user).includes(name);
   if (used.kind === "RouteTable") return spec.routeTable === name;
+  if (used.kind === "Peering") return JSON.stringify(user.spec).includes(`"via":"${name}"`);
   if (used.kind === "Subnet") return spec.subnet === name;
   if (used.kind === "Network") return spec.network === name || spec.peerNetwork === name;
   if (used.kind === "NetworkInterface") return false;
@@ -141,6 +142,42 @@ describe("groups that name one another", () => {
     expect([status, err]).toEqual([0, expect.stringContaining("- delete security group lb")]);
     expect(paths()).toEqual(["/projects/s", "/security-groups/s/web"]);
   });
+});
+
+test("a network that is replaced takes along what cannot do without it, and nothing else", async () => {
+  const of = (range: string, peer: string) => `
+images: { i: { debian: bookworm } }
+networks:
+  n: { cidr: ${range}.0.0/16, subnets: custom }
+  m: { cidr: 10.7.0.0/16 }
+  o: { cidr: 10.6.0.0/16 }
+peerings: { p: { network: m, peerNetwork: ${peer} } }
+routeTables: { t: { network: m, routes: [{ destination: 10.0.0.0/8, target: peering, via: p }] } }
+subnets: { s: { network: n, cidr: ${range}.1.0/24 } }
+securityGroups: { g: {} }
+instances:
+  a: { type: container, image: i, network: n, subnet: s, securityGroups: [g] }
+  b: { type: container, image: i, network: m }
+addresses: { x: { instance: a }, y: { instance: b } }
+`;
+  const first = await up(of("10.1", "o"));
+  expect(first.status).toBe(0);
+  const refused = await up(of("10.2", "o"));
+  expect(refused.status).toBe(4);
+  expect(refused.err).toContain("instances.a: spec.subnet: cannot change in place");
+  const { err, status } = await up(of("10.2", "o"), "--replace");
+  const changes = err.split("\n").filter((line) => /^ {2}[±~+-] /.test(line));
+  expect(changes).toEqual([
+    "  ± replace network n (cidr)",
+    "  ± replace subnet s (cidr)",
+    "  ± replace instance a (network, subnet)",
+    "  ~ change address x (instance)",
+  ]);
+  expect(status).toBe(0);
+  const moved = await up(of("10.2", "n"), "--replace");
+  expect(moved.status).toBe(0);
+  expect(moved.err).toContain("± replace peering p (peerNetwork)\n  ~ change route table t (peering)\n");
+  expect(spec("/route-tables/s/t")).toMatchObject({ routes: [{ via: "p" }] });
 });
 
 test("what comes with a network or a project is nobody's stack", async () => {
