@@ -3,13 +3,15 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdir, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { connect } from "node:net";
-import { join } from "node:path";
+import { basename, join } from "node:path";
+import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
 import { systemClock } from "../src/core/clock.ts";
 import { newUid, type Uid } from "../src/core/ids.ts";
+import type { JsonObject } from "../src/core/json.ts";
 import { randomInt, systemRandom } from "../src/core/random.ts";
 import { until } from "../src/drivers/conformance-bench.ts";
-import type { GuestSpec } from "../src/drivers/driver.ts";
+import type { GuestNic, GuestSpec } from "../src/drivers/driver.ts";
 import type { HostConfig } from "../src/host/host-config.ts";
 import { openCgroups } from "../src/host/kernel-cgroups.ts";
 import { run } from "../src/host/run.ts";
@@ -23,15 +25,19 @@ const firstProcessUid = 65_536;
 export class QemuBench {
   readonly host: HostConfig;
   readonly netns: string;
+  readonly farNetns: string;
   readonly #directory: string;
   readonly #guest: QemuGuestFiles;
   readonly #specs = new Map<Uid, GuestSpec>();
+  readonly #runs = new Map<Uid, Set<string | undefined>>();
+  #cards = 0;
 
   private constructor(directory: string, guest: QemuGuestFiles) {
     const name = `q${newUid(systemRandom).slice(0, 8)}`;
     this.#directory = directory;
     this.#guest = guest;
     this.netns = `/run/netns/${name}`;
+    this.farNetns = `/run/netns/${name}-far`;
     this.host = {
       namespace: name,
       stateDir: join(directory, "state"),
@@ -47,10 +53,8 @@ export class QemuBench {
     const bench = new QemuBench(await mkdtemp("/var/tmp/strata-qemu-"), await makeQemuGuest(imageDir));
     await mkdir(bench.host.stateDir, { mode: 0o700 });
     await run("qemu-img", ["create", "-q", "-f", "qcow2", join(bench.#directory, "base.qcow2"), "64M"]);
-    await run("ip", ["netns", "add", bench.host.namespace]);
-    await run("nsenter", [`--net=${bench.netns}`, "ip", "-batch", "-"], {
-      input: "link set lo up\nlink add br0 type bridge\naddress add 10.99.1.1/24 dev br0\nlink set br0 up\n",
-    });
+    await makeNetwork(bench.netns, "10.99.1.1");
+    await makeNetwork(bench.farNetns, "10.99.2.1");
     return bench;
   }
 
@@ -96,13 +100,70 @@ export class QemuBench {
     return spec;
   }
 
+  /** A further card, in the guests' network or in the other one. */
+  card(network: "same" | "another"): GuestNic {
+    this.#cards += 1;
+    const number = 100 + this.#cards;
+    const [range, netns] = network === "same" ? ["10.99.1", this.netns] : ["10.99.2", this.farNetns];
+    return {
+      name: `eth${this.#cards}`,
+      macAddress: `52:54:00:00:01:${number.toString(16)}`,
+      ipAddress: `${range}.${number}`,
+      prefixLength: 24,
+      gateway: `${range}.1`,
+      mtu: 1450,
+      netns,
+      bridge: "br0",
+      port: `c${number}${this.host.namespace}`,
+    };
+  }
+
+  /** What a shell script prints in the guest. */
+  async ask(uid: Uid, script: string): Promise<string> {
+    const driver = await openTestDriver(this.host);
+    const handle = { version: driver.handleVersion, uid };
+    const session = await driver.exec?.run(
+      handle,
+      { command: ["sh", "-c", script], env: {} },
+      AbortSignal.timeout(60_000),
+    );
+    session?.stdin.end();
+    return session === undefined ? "" : await text(session.stdout);
+  }
+
+  async observeCards(uid: Uid): Promise<string[]> {
+    const script = "for card in /sys/class/net/eth*; do cat $card/address; done";
+    return (await this.ask(uid, script)).trim().split("\n");
+  }
+
+  /** Does the card answer its gateway? The guest has no software that would ask for its address, so it is given it. */
+  async reachesCard(uid: Uid, nic: GuestNic): Promise<boolean> {
+    const script = `for card in /sys/class/net/eth*; do
+      [ "$(cat $card/address)" = ${nic.macAddress} ] || continue
+      ip link set \${card##*/} up && ip address replace ${nic.ipAddress}/24 dev \${card##*/} && echo given
+    done`;
+    if ((await this.ask(uid, script)) !== "given\n") return false;
+    const ping = ["busybox", "ping", "-c1", "-W5", nic.ipAddress];
+    const { status } = await run("nsenter", [`--net=${nic.netns}`, ...ping], { expected: [0, 1] });
+    return status === 0;
+  }
+
+  async observeSize(uid: Uid): Promise<{ cpus: number; memoryMib: number }> {
+    const seen = await this.ask(uid, "nproc; sed -n 's/MemTotal: *//p' /proc/meminfo");
+    const [cpus, memoryKib] = seen.split("\n").map((line) => Number.parseInt(line, 10));
+    return { cpus: cpus ?? 0, memoryMib: (memoryKib ?? 0) / 1024 };
+  }
+
   async consoleText(uid: Uid): Promise<string> {
     return readFile(join(this.host.stateDir, "qemu", uid, "console.log"), "utf8").catch(() => "");
   }
 
+  /** Each run of the guest says once that it is up. */
   async untilReady(uid: Uid, timeoutMs: number): Promise<void> {
+    const runs = this.#runs.get(uid) ?? new Set();
+    this.#runs.set(uid, runs.add((await (await openTestDriver(this.host)).inspect(uid))?.runId));
     await until(
-      async () => (await this.consoleText(uid)).includes(bootMarker),
+      async () => (await this.consoleText(uid)).split(bootMarker).length > runs.size,
       timeoutMs,
       `the boot of guest ${uid}`,
     );
@@ -123,29 +184,39 @@ export class QemuBench {
 
   async observeSpec(uid: Uid): Promise<{ memoryMib: number; hostname: string }> {
     const words = (await readFile(`/proc/${await this.pidOf(uid)}/cmdline`, "utf8")).split("\0");
-    const memory = words[words.indexOf("-m") + 1] ?? "";
+    const memory = (words[words.indexOf("-m") + 1] ?? "").replace("size=", "");
     const hostname = /\bhostname=(\S+)/.exec(words[words.indexOf("-append") + 1] ?? "")?.[1];
     return { memoryMib: Number.parseInt(memory, 10), hostname: hostname ?? "" };
   }
 
-  async crashWhileStarting(spec: GuestSpec, step: number): Promise<void> {
-    const argument = JSON.stringify({ host: this.host, spec });
+  crashWhileStarting(spec: GuestSpec, step: number): Promise<void> {
+    return this.#crash({ host: this.host, spec }, step * 60);
+  }
+
+  crashWhileAttaching(handle: JsonObject, nic: GuestNic, step: number): Promise<void> {
+    return this.#crash({ host: this.host, handle, nic }, step * 15);
+  }
+
+  async #crash(task: object, afterMs: number): Promise<void> {
+    const argument = JSON.stringify(task);
     const started = spawn(process.execPath, [child, argument], { stdio: ["ignore", "pipe", "inherit"] });
     const closed = once(started, "close");
     await Promise.race([once(started.stdout, "data"), closed]);
-    await Promise.race([systemClock.sleep(step * 60), closed]);
+    await Promise.race([systemClock.sleep(afterMs), closed]);
     started.kill("SIGKILL");
     await closed;
   }
 
   async leaks(): Promise<string[]> {
     const cgroups = await openCgroups({ clock: systemClock });
-    const links = await run("nsenter", [`--net=${this.netns}`, "ip", "-o", "link"]);
+    const links = await Promise.all(
+      [this.netns, this.farNetns].map((netns) => run("nsenter", [`--net=${netns}`, "ip", "-o", "link"])),
+    );
     const entries = async (directory: string) => readdir(directory).catch(() => []);
     return [
       ...(await cgroups.list(this.host.namespace)).map((name) => `cgroup ${name}`),
-      ...links.stdout
-        .split("\n")
+      ...links
+        .flatMap(({ stdout }) => stdout.split("\n"))
         .map((line) => /^\d+: ([^:@]+)/.exec(line)?.[1] ?? "")
         .filter((name) => name !== "" && name !== "lo" && name !== "br0")
         .map((name) => `link ${name}`),
@@ -161,7 +232,7 @@ export class QemuBench {
       await cgroups.kill(`${this.host.namespace}/${group}`);
     }
     await cgroups.remove(this.host.namespace);
-    await run("ip", ["netns", "delete", this.host.namespace]);
+    for (const netns of [this.netns, this.farNetns]) await run("ip", ["netns", "delete", basename(netns)]);
     await rm(this.#directory, { recursive: true });
   }
 
@@ -176,4 +247,20 @@ export class QemuBench {
     }
     return found;
   }
+}
+
+/** A network as far as a guest's port needs one: a gateway that answers for the neighbours, between whom it forwards. */
+async function makeNetwork(netns: string, gateway: string): Promise<void> {
+  await run("ip", ["netns", "add", basename(netns)]);
+  await run("nsenter", [`--net=${netns}`, "ip", "-batch", "-"], {
+    input: `link set lo up\nlink add br0 type bridge\naddress add ${gateway}/24 dev br0\nlink set br0 up\n`,
+  });
+  const settings = ["net.ipv4.ip_forward=1", "net.ipv4.conf.br0.proxy_arp_pvlan=1"];
+  await run("nsenter", [
+    `--net=${netns}`,
+    "sysctl",
+    "-qw",
+    "net.ipv4.conf.all.send_redirects=0",
+    ...settings,
+  ]);
 }

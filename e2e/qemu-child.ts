@@ -1,11 +1,20 @@
-/** Makes and starts a guest, as a daemon would, in a process that the test kills on the way. */
-import type { GuestSpec } from "../src/drivers/driver.ts";
+/** Makes and starts a guest, or attaches a card, as a daemon would, in a process that the test kills on the way. */
+import type { JsonObject } from "../src/core/json.ts";
+import type { GuestNic, GuestSpec } from "../src/drivers/driver.ts";
 import type { HostConfig } from "../src/host/host-config.ts";
 import { openTestDriver } from "./qemu-test-driver.ts";
 
-const { host, spec } = JSON.parse(process.argv[2] ?? "{}") as { host: HostConfig; spec: GuestSpec };
+interface Task {
+  host: HostConfig;
+  spec: GuestSpec;
+  /** Instead of a start, a card to attach. */
+  handle?: JsonObject;
+  nic?: GuestNic;
+}
+const { host, spec, handle, nic } = JSON.parse(process.argv[2] ?? "{}") as Task;
 const driver = await openTestDriver(host);
 console.log("begins");
 const { signal } = new AbortController();
-await driver.start(await driver.create(spec, signal), signal);
+if (handle && nic) await driver.cards?.attach(handle, nic, signal);
+else await driver.start(await driver.create(spec, signal), signal);
 console.log("done");

@@ -16,7 +16,7 @@ export interface QemuGuestFiles {
   initrd: string;
 }
 
-const version = 10;
+const version = 11;
 /** In the order in which they need each other. */
 const modules = [
   "drivers/virtio/virtio_ring",
@@ -31,6 +31,7 @@ const modules = [
   "drivers/char/virtio_console",
   "drivers/char/hw_random/virtio-rng",
   "drivers/virtio/virtio_balloon",
+  "drivers/virtio/virtio_mem",
   "drivers/misc/pvpanic/pvpanic",
   "drivers/misc/pvpanic/pvpanic-mmio",
   "drivers/acpi/button",

@@ -5,8 +5,11 @@ import {
   type Accelerator,
   type Descriptors,
   execChardevs,
+  hotCard,
+  hotMemoryMib,
   kernelCommandLine,
   machineUuid,
+  maxCpus,
   qemuArguments,
 } from "./command-line.ts";
 import type { QemuConfig } from "./qemu-config.ts";
@@ -79,8 +82,8 @@ describe("qemuArguments", () => {
       -machine q35,memory-backend=ram,sata=off,smbus=off,usb=off,i8042=off,vmport=off,dump-guest-core=off
       -accel kvm
       -cpu host
-      -smp cpus=2,sockets=1,cores=2,threads=1
-      -m 1024M
+      -smp cpus=2,maxcpus=8,sockets=1,cores=8,threads=1
+      -m size=1024M,maxmem=4096M
       -object memory-backend-ram,id=ram,size=1024M,merge=off,dump=off
       -rtc base=utc,driftfix=slew
       -global ICH9-LPC.disable_s3=1
@@ -113,7 +116,7 @@ describe("qemuArguments", () => {
       -chardev socket,id=exec3-err,fd=19,server=on,wait=off
       -kernel /proc/self/fd/24
       -initrd /proc/self/fd/25
-      -append root=UUID=1 rw console=ttyS0 hostname=web-1
+      -append root=UUID=1 rw console=ttyS0 hostname=web-1 swiotlb=noforce memhp_default_state=online_movable
       -add-fd fd=22,set=22
       -add-fd fd=23,set=23
       -add-fd fd=21,set=21
@@ -121,14 +124,23 @@ describe("qemuArguments", () => {
       -blockdev {"node-name":"seed","driver":"raw","read-only":true,"file":{"driver":"file","filename":"/dev/fdset/21","read-only":true}}
       -device virtio-blk-pci-non-transitional,drive=root,serial=root,werror=enospc,rerror=report,addr=0x3
       -device virtio-blk-pci-non-transitional,drive=seed,serial=seed,addr=0x4
+      -device pcie-root-port,id=plug1,chassis=1,slot=1,io-reserve=0,addr=0x9.0x0,multifunction=on
+      -device pcie-root-port,id=plug2,chassis=2,slot=2,io-reserve=0,addr=0x9.0x1
+      -device pcie-root-port,id=plug3,chassis=3,slot=3,io-reserve=0,addr=0x9.0x2
+      -device pcie-root-port,id=plug4,chassis=4,slot=4,io-reserve=0,addr=0x9.0x3
+      -device pcie-root-port,id=plug5,chassis=5,slot=5,io-reserve=0,addr=0x9.0x4
+      -device pcie-root-port,id=plug6,chassis=6,slot=6,io-reserve=0,addr=0x9.0x5
+      -device pcie-root-port,id=plug7,chassis=7,slot=7,io-reserve=0,addr=0x9.0x6
       -netdev tap,id=net0,ifname=p0123456789,script=no,downscript=no,vhost=on,vhostfd=27
-      -device virtio-net-pci-non-transitional,netdev=net0,mac=52:54:00:12:34:56,host_mtu=1450,romfile=,addr=0x10
+      -device virtio-net-pci-non-transitional,id=nic0,netdev=net0,mac=52:54:00:12:34:56,host_mtu=1450,romfile=,addr=0x10
       -object rng-builtin,id=random
       -device virtio-rng-pci-non-transitional,rng=random,addr=0x5
       -device virtio-balloon-pci-non-transitional,free-page-reporting=on,deflate-on-oom=on,addr=0x6
       -device virtio-serial-pci-non-transitional,id=ports,addr=0x7
       -device virtserialport,id=agent,bus=ports.0,chardev=agent,name=org.qemu.guest_agent.0
-      -device pvpanic"
+      -device pvpanic
+      -object memory-backend-ram,id=hot,size=3072M,merge=off,dump=off,reserve=off
+      -device virtio-mem-pci,id=memory,memdev=hot,block-size=2M,requested-size=0,addr=0x8"
     `);
   });
 
@@ -141,8 +153,8 @@ describe("qemuArguments", () => {
       -machine q35,memory-backend=ram,sata=off,smbus=off,usb=off,i8042=off,vmport=off,dump-guest-core=off
       -accel tcg,thread=multi,tb-size=128
       -cpu max,la57=off
-      -smp cpus=1,sockets=1,cores=1,threads=1
-      -m 512M
+      -smp cpus=1,maxcpus=8,sockets=1,cores=8,threads=1
+      -m size=512M,maxmem=2048M
       -object memory-backend-ram,id=ram,size=512M,merge=off,dump=off
       -rtc base=utc,driftfix=slew
       -global ICH9-LPC.disable_s3=1
@@ -175,7 +187,7 @@ describe("qemuArguments", () => {
       -chardev socket,id=exec3-err,fd=19,server=on,wait=off
       -kernel /proc/self/fd/24
       -initrd /proc/self/fd/25
-      -append root=UUID=1 rw console=ttyS0 hostname=web-1 tsc_early_khz=2596096 no_timer_check cryptomgr.notests
+      -append root=UUID=1 rw console=ttyS0 hostname=web-1 swiotlb=noforce memhp_default_state=online_movable tsc_early_khz=2596096 no_timer_check cryptomgr.notests
       -add-fd fd=22,set=22
       -add-fd fd=23,set=23
       -add-fd fd=21,set=21
@@ -183,12 +195,21 @@ describe("qemuArguments", () => {
       -blockdev {"node-name":"seed","driver":"raw","read-only":true,"file":{"driver":"file","filename":"/dev/fdset/21","read-only":true}}
       -device virtio-blk-pci-non-transitional,drive=root,serial=root,werror=enospc,rerror=report,addr=0x3
       -device virtio-blk-pci-non-transitional,drive=seed,serial=seed,addr=0x4
+      -device pcie-root-port,id=plug1,chassis=1,slot=1,io-reserve=0,addr=0x9.0x0,multifunction=on
+      -device pcie-root-port,id=plug2,chassis=2,slot=2,io-reserve=0,addr=0x9.0x1
+      -device pcie-root-port,id=plug3,chassis=3,slot=3,io-reserve=0,addr=0x9.0x2
+      -device pcie-root-port,id=plug4,chassis=4,slot=4,io-reserve=0,addr=0x9.0x3
+      -device pcie-root-port,id=plug5,chassis=5,slot=5,io-reserve=0,addr=0x9.0x4
+      -device pcie-root-port,id=plug6,chassis=6,slot=6,io-reserve=0,addr=0x9.0x5
+      -device pcie-root-port,id=plug7,chassis=7,slot=7,io-reserve=0,addr=0x9.0x6
       -object rng-builtin,id=random
       -device virtio-rng-pci-non-transitional,rng=random,addr=0x5
       -device virtio-balloon-pci-non-transitional,free-page-reporting=on,deflate-on-oom=on,addr=0x6
       -device virtio-serial-pci-non-transitional,id=ports,addr=0x7
       -device virtserialport,id=agent,bus=ports.0,chardev=agent,name=org.qemu.guest_agent.0
-      -device pvpanic"
+      -device pvpanic
+      -object memory-backend-ram,id=hot,size=1536M,merge=off,dump=off,reserve=off
+      -device virtio-mem-pci,id=memory,memdev=hot,block-size=2M,requested-size=0,addr=0x8"
     `);
   });
 
@@ -200,6 +221,7 @@ describe("qemuArguments", () => {
       disk: [{ fd: 22, format: "raw", direct: false }],
     });
     expect(args).not.toContain("-kernel");
+    expect(lines(args)).not.toMatch(/virtio-mem|maxmem/); // nobody could tell its kernel about it
     expect(lines(args)).toMatch(/virtio-blk-pci-non-transitional,drive=root,.*,bootindex=0/);
     expect(JSON.parse(args[args.indexOf("-blockdev") + 1] ?? "")).toEqual({
       "node-name": "root",
@@ -213,6 +235,36 @@ describe("qemuArguments", () => {
         cache: { direct: false },
       },
     });
+  });
+
+  it("plugs further cards into ports of their own, which they can be taken out of", () => {
+    const nics = [nic, { ...nic, port: "p2" }, { ...nic, port: "p3" }];
+    const text = lines(
+      qemuArguments(guest({ nics }), kvm, { ...descriptors, vhost: [27, 28, 29] }, [0, 5, 1]),
+    );
+    expect(text).toContain("tap,id=net0,ifname=p0123456789,script=no,downscript=no,vhost=on,vhostfd=27\n");
+    expect(text).toMatch(/virtio-net-pci-non-transitional,id=nic0,netdev=net0,.*,addr=0x10\n/);
+    expect(text).toContain("tap,id=net5,ifname=p2,script=no,downscript=no,vhost=on,vhostfd=28\n");
+    expect(text).toMatch(/virtio-net-pci-non-transitional,id=nic5,netdev=net5,.*,bus=plug5\n/);
+    expect(text).toMatch(/virtio-net-pci-non-transitional,id=nic1,netdev=net1,.*,bus=plug1\n/);
+    expect(hotCard(nic, 5)).toEqual({
+      netdev: { type: "tap", id: "net5", ifname: "p0123456789", script: "no", downscript: "no" },
+      device: {
+        driver: "virtio-net-pci-non-transitional",
+        id: "nic5",
+        netdev: "net5",
+        mac: "52:54:00:12:34:56",
+        host_mtu: 1450,
+        romfile: "",
+        bus: "plug5",
+      },
+    });
+  });
+
+  it("has room to grow: at least 8 processors and 1 GiB, four times what it began with, within bounds", () => {
+    expect([1, 2, 3, 60, 61, 250].map(maxCpus)).toEqual([8, 8, 12, 240, 240, 250]);
+    const sized = (memoryMib: number) => hotMemoryMib(guest({ memoryMib }));
+    expect([16, 512, 1000].map(sized)).toEqual([1024, 1536, 3072]);
   });
 
   it("takes another CPU model when asked to, under KVM only", () => {
@@ -233,17 +285,17 @@ describe("qemuArguments", () => {
 });
 
 describe("kernelCommandLine", () => {
-  it("adds the console, the host name and, when emulating, what keeps the clock from hanging", () => {
+  it("adds the console, the host name, what memory that comes needs and, when emulating, what keeps the clock from hanging", () => {
     expect(kernelCommandLine("root=UUID=1 rw", "web-1", kvm)).toBe(
-      "root=UUID=1 rw console=ttyS0 hostname=web-1",
+      "root=UUID=1 rw console=ttyS0 hostname=web-1 swiotlb=noforce memhp_default_state=online_movable",
     );
     expect(kernelCommandLine("root=UUID=1", "web-1", tcg)).toBe(
-      "root=UUID=1 console=ttyS0 hostname=web-1 tsc_early_khz=2596096 no_timer_check cryptomgr.notests",
+      "root=UUID=1 console=ttyS0 hostname=web-1 swiotlb=noforce memhp_default_state=online_movable tsc_early_khz=2596096 no_timer_check cryptomgr.notests",
     );
   });
 
   it("leaves the image's own choices alone", () => {
-    const own = "console=tty0 hostname=own tsc_early_khz=1";
+    const own = "console=tty0 hostname=own swiotlb=force memhp_default_state=offline tsc_early_khz=1";
     expect(kernelCommandLine(own, "web-1", tcg)).toBe(`${own} no_timer_check cryptomgr.notests`);
   });
 });

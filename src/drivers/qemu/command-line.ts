@@ -10,8 +10,11 @@
 import { createHash } from "node:crypto";
 import { assert } from "../../core/errors.ts";
 import type { Uid } from "../../core/ids.ts";
+import type { JsonObject } from "../../core/json.ts";
 import type { GuestNic, GuestSpec } from "../driver.ts";
 import type { QemuConfig } from "./qemu-config.ts";
+
+const nicDriver = "virtio-net-pci-non-transitional";
 
 export type Accelerator =
   | { type: "kvm" }
@@ -66,13 +69,50 @@ export const execChardevs: readonly string[] = Array.from({ length: execSlots },
 ).flat();
 
 /** Fixed places on the PCI bus keep device names in the guest the same when a specification changes. */
-const slots = { root: 0x3, seed: 0x4, random: 0x5, balloon: 0x6, serial: 0x7, firstNic: 0x10 } as const;
-export const maxNics = 0x1e - slots.firstNic;
+const slots = {
+  root: 0x3,
+  seed: 0x4,
+  random: 0x5,
+  balloon: 0x6,
+  serial: 0x7,
+  memory: 0x8,
+  ports: 0x9,
+  firstNic: 0x10,
+} as const;
+/** PCI Express ports that further network cards are plugged into, at the start or later: as many as a slot has functions. */
+export const cardPorts = 7;
+export const maxNics = 1 + cardPorts;
+
+/** Names of what belongs to the card at a place: 0 is the guest's own, others are the ports' numbers. */
+export const cardIds = (place: number) => ({
+  device: `nic${place}`,
+  netdev: `net${place}`,
+  bus: `plug${place}`,
+});
+export const hotMemoryId = "memory";
+
+/** The processors that a guest can be grown to; the kernel keeps about 200 KiB for each that may come. */
+export function maxCpus(cpus: number): number {
+  return Math.max(cpus, Math.min(240, Math.max(8, cpus * 4)));
+}
+
+/**
+ * How much memory can come and go while the guest runs. The guest's kernel keeps the books about it in what it began
+ * with, so that there must not be too much of it. Zero for a disk that boots by itself: what the kernel must know of it
+ * beforehand (see kernelCommandLine) cannot be told.
+ */
+export function hotMemoryMib({ root, memoryMib }: Pick<GuestSpec, "root" | "memoryMib">): number {
+  if (root.type !== "disk" || root.boot === undefined) return 0;
+  const blockMib = 128;
+  return Math.ceil(Math.max(1024, 3 * memoryMib) / blockMib) * blockMib;
+}
 
 export function qemuArguments(
   guest: GuestSpec<QemuConfig>,
   accelerator: Accelerator,
   fds: Descriptors,
+  /** Of each card; the first one's is 0. */
+  places: readonly number[] = guest.nics.keys().toArray(),
 ): string[] {
   return [
     ...machine(guest, accelerator),
@@ -80,8 +120,10 @@ export function qemuArguments(
     ...control(fds),
     ...boot(guest, accelerator, fds),
     ...disks(guest, fds),
-    ...guest.nics.flatMap((nic, index) => network(nic, index, fds.vhost[index])),
+    ...cardPortDevices(),
+    ...guest.nics.flatMap((nic, index) => network(nic, places[index] ?? index, fds.vhost[index])),
     ...auxiliaryDevices(),
+    ...hotMemory(guest),
   ];
 }
 
@@ -102,6 +144,7 @@ export function machineUuid(uid: Uid): string {
 
 function machine(guest: GuestSpec<QemuConfig>, accelerator: Accelerator): string[] {
   const memory = `${guest.memoryMib}M`;
+  const hotMib = hotMemoryMib(guest);
   return [
     "-nodefaults",
     "-no-user-config",
@@ -112,8 +155,11 @@ function machine(guest: GuestSpec<QemuConfig>, accelerator: Accelerator): string
       `q35,memory-backend=ram,sata=off,smbus=off,usb=off,i8042=off,vmport=off,dump-guest-core=off`,
     ],
     ...acceleration(guest, accelerator),
-    ...["-smp", `cpus=${guest.cpus},sockets=1,cores=${guest.cpus},threads=1`],
-    ...["-m", memory],
+    ...[
+      "-smp",
+      `cpus=${guest.cpus},maxcpus=${maxCpus(guest.cpus)},sockets=1,cores=${maxCpus(guest.cpus)},threads=1`,
+    ],
+    ...["-m", hotMib === 0 ? memory : `size=${memory},maxmem=${guest.memoryMib + hotMib}M`],
     // merge=off: pages are never shared between guests (KSM), which would let one measure what another has in memory.
     ...["-object", `memory-backend-ram,id=ram,size=${memory},merge=off,dump=off`],
     ...["-rtc", "base=utc,driftfix=slew"],
@@ -185,6 +231,10 @@ export function kernelCommandLine(commandLine: string, hostname: string, acceler
   add("console=ttyS0");
   // Known from the first instruction on, before cloud-init has read its seed. Kernels before 6.0 ignore it.
   add(`hostname=${hostname}`);
+  // Memory that may come lies above 4 GiB, for which the kernel would set 64 MiB aside to copy through: for devices with
+  // shorter addresses than any of ours has. What comes is used at once, and in such a way that it can go again.
+  add("swiotlb=noforce");
+  add("memhp_default_state=online_movable");
   if (accelerator.type === "tcg") {
     // The kernel measures the TSC against emulated timers and, on a busy host, now and then waits for them for ever.
     add(`tsc_early_khz=${accelerator.tscKhz}`);
@@ -254,16 +304,57 @@ function formatOptions(file: DiskFile, base: object | null): object {
   return file.format === "qcow2" ? { driver: "qcow2", backing: base } : { driver: "raw" };
 }
 
-function network(nic: GuestNic, index: number, vhost: number | undefined): string[] {
+/** Without a range of port addresses, which no device of ours needs and of which there are few. */
+function cardPortDevices(): string[] {
+  return Array.from({ length: cardPorts }, (_, index) => index + 1).flatMap((place) => {
+    const multifunction = place === 1 ? ",multifunction=on" : "";
+    const address = `${hex(slots.ports)}.${hex(place - 1)}${multifunction}`;
+    return [
+      "-device",
+      `pcie-root-port,id=${cardIds(place).bus},chassis=${place},slot=${place},io-reserve=0,addr=${address}`,
+    ];
+  });
+}
+
+function network(nic: GuestNic, place: number, vhost: number | undefined): string[] {
   const acceleration = vhost === undefined ? "" : `,vhost=on,vhostfd=${vhost}`;
+  const { device, netdev, bus } = cardIds(place);
+  const address = place === 0 ? `addr=${hex(slots.firstNic)}` : `bus=${bus}`;
   return [
-    ...[
-      "-netdev",
-      `tap,id=net${index},ifname=${optionValue(nic.port)},script=no,downscript=no${acceleration}`,
-    ],
+    ...["-netdev", `tap,id=${netdev},ifname=${optionValue(nic.port)},script=no,downscript=no${acceleration}`],
     ...[
       "-device",
-      `virtio-net-pci-non-transitional,netdev=net${index},mac=${optionValue(nic.macAddress)},host_mtu=${nic.mtu},romfile=,addr=${hex(slots.firstNic + index)}`,
+      `${nicDriver},id=${device},netdev=${netdev},mac=${optionValue(nic.macAddress)},host_mtu=${nic.mtu},romfile=,${address}`,
+    ],
+  ];
+}
+
+/** The same for a machine that runs: arguments of netdev_add and device_add. */
+export function hotCard(nic: GuestNic, place: number): { netdev: JsonObject; device: JsonObject } {
+  const { device, netdev, bus } = cardIds(place);
+  return {
+    netdev: { type: "tap", id: netdev, ifname: nic.port, script: "no", downscript: "no" },
+    device: {
+      driver: nicDriver,
+      id: device,
+      netdev,
+      mac: nic.macAddress,
+      host_mtu: nic.mtu,
+      romfile: "",
+      bus,
+    },
+  };
+}
+
+/** Addresses only: nothing is taken from the host before the guest is given some of it. */
+function hotMemory(guest: GuestSpec): string[] {
+  const sizeMib = hotMemoryMib(guest);
+  if (sizeMib === 0) return [];
+  return [
+    ...["-object", `memory-backend-ram,id=hot,size=${sizeMib}M,merge=off,dump=off,reserve=off`],
+    ...[
+      "-device",
+      `virtio-mem-pci,id=${hotMemoryId},memdev=hot,block-size=2M,requested-size=0,addr=${hex(slots.memory)}`,
     ],
   ];
 }

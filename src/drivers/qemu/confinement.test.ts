@@ -39,6 +39,17 @@ describe("confinedCommand", () => {
     expect(scripts("$(reboot)")).toEqual(scripts("qemu"));
   });
 
+  it("is as likely as any process to be ended when the host has no memory left", () => {
+    const [, , enter = ""] = confinedCommand(confinement, ["qemu"]);
+    const read = ["sh", "-c", "cat /proc/self/oom_score_adj"];
+    // Unprivileged: as a process that is less protected than the daemon, but in the same way.
+    const more = 'echo 500 > /proc/self/oom_score_adj; exec sh "$@"';
+    const args = ["-c", more, "sh", "-c", enter, "strata-enter", "0", ...read];
+    const { stdout } = spawnSync("sh", args, { encoding: "utf8" });
+    expect(Number(stdout)).toBeLessThanOrEqual(500);
+    expect(enter).toMatch(/^echo 0 .*> \/proc\/self\/oom_score_adj$/m);
+  });
+
   it("enters the group before the program runs, and writes down its status", () => {
     const directory = mkdtempSync(join(tmpdir(), "confinement-"));
     try {

@@ -24,8 +24,10 @@ export interface Confinement {
 }
 
 // Neither script contains data: everything comes as positional arguments.
+// The daemon is protected from the host's OOM killer, the guest is not; a host where nobody may change that goes on.
 const enterScript = `
 ulimit -c 0
+echo 0 2>/dev/null > /proc/self/oom_score_adj
 count=$1; shift
 while [ "$count" -gt 0 ]; do echo $$ > "$1" || exit 125; shift; count=$((count - 1)); done
 exec "$@"`;

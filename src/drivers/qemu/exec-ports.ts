@@ -3,7 +3,7 @@ import type { Socket } from "node:net";
 import { join } from "node:path";
 import type { Clock } from "../../core/clock.ts";
 import { hasCode, StrataError } from "../../core/errors.ts";
-import { isJsonObject, type Json, type JsonObject } from "../../core/json.ts";
+import { isJsonObject, type JsonObject } from "../../core/json.ts";
 import { type ExecStream, execChardev, execStreams } from "./command-line.ts";
 import type { ExecSockets } from "./exec-session.ts";
 import type { GuestLifecycle } from "./guest-lifecycle.ts";
@@ -30,7 +30,7 @@ export async function plugExecPorts(
 ): Promise<void> {
   await guest.withMonitor(
     async (monitor) => {
-      if (!isOpenInGuest(await monitor.execute("query-chardev"), "agent")) {
+      if (!(await isAgentThere(monitor))) {
         throw new StrataError(
           "Unavailable",
           "no guest agent is running in the guest; it may still be booting, or it needs the package qemu-guest-agent",
@@ -96,9 +96,11 @@ export async function connectExecPorts(
   }
 }
 
-function isOpenInGuest(chardevs: Json, label: string): boolean {
+/** Does an agent in the guest hold its port open? */
+export async function isAgentThere(monitor: QmpClient): Promise<boolean> {
+  const chardevs = await monitor.execute("query-chardev");
   if (!Array.isArray(chardevs)) return false;
   return chardevs.some(
-    (each) => isJsonObject(each) && each.label === label && each["frontend-open"] === true,
+    (each) => isJsonObject(each) && each.label === "agent" && each["frontend-open"] === true,
   );
 }

@@ -12,6 +12,7 @@ import type { Clock } from "../../core/clock.ts";
 import { StrataError } from "../../core/errors.ts";
 import { isJsonObject, type Json, type JsonObject } from "../../core/json.ts";
 import { type Random, randomInt } from "../../core/random.ts";
+import { KeyedLock } from "../../host/networks/keyed-lock.ts";
 import { LineReader } from "./line-reader.ts";
 import { openSocket } from "./open-socket.ts";
 
@@ -24,6 +25,27 @@ export interface GuestAgentOptions {
 
 const maxLineBytes = 1024 * 1024;
 const delimiter = 0xff;
+
+/** The agent talks to one at a time. */
+const conversations = new KeyedLock();
+
+/** Talks to the agent behind the socket at `path` over a connection of its own. @throws as GuestAgent does. */
+export function withAgent<Result>(
+  path: string,
+  options: GuestAgentOptions,
+  signal: AbortSignal,
+  use: (agent: GuestAgent) => Promise<Result>,
+): Promise<Result> {
+  return conversations.run(path, async () => {
+    const agent = await GuestAgent.connect(path, options, signal);
+    try {
+      return await use(agent);
+    } finally {
+      agent.close();
+      await agent.closed;
+    }
+  });
+}
 
 export class GuestAgent {
   /** Resolves when the connection has ended: the agent's socket serves one at a time. */

@@ -12,13 +12,12 @@ import { describeError, StrataError } from "../../core/errors.ts";
 import type { JsonObject } from "../../core/json.ts";
 import type { Logger } from "../../core/logger.ts";
 import type { Random } from "../../core/random.ts";
-import { KeyedLock } from "../../host/networks/keyed-lock.ts";
 import type { Exec, ExecRequest, ExecSession } from "../driver.ts";
 import { execSlots } from "./command-line.ts";
 import { connectExecPorts, execPortName, plugExecPorts, unplugExecPorts } from "./exec-ports.ts";
 import { killScript, plainScript, resizeScript, terminalScript } from "./exec-scripts.ts";
 import { cannotBegin, PortSession } from "./exec-session.ts";
-import { GuestAgent } from "./guest-agent.ts";
+import { withAgent } from "./guest-agent.ts";
 import type { GuestLifecycle } from "./guest-lifecycle.ts";
 import { SlotPool } from "./slot-pool.ts";
 
@@ -142,19 +141,13 @@ export class GuestExec implements Exec<JsonObject> {
   ): Promise<void> {
     const { clock, random } = this.#options;
     const path = guest.files.socket("agent");
-    await conversations.run(path, async () => {
-      const agent = await GuestAgent.connect(path, { clock, random, timeoutMs: agentTimeoutMs }, signal);
-      try {
-        await agent.execute("guest-exec", {
-          path: "/bin/sh",
-          arg: ["-c", script, "strata-exec", ...args],
-          env: Object.entries({ ...standardEnvironment, ...env }).map(([key, value]) => `${key}=${value}`),
-        });
-      } finally {
-        agent.close();
-        await agent.closed;
-      }
-    });
+    await withAgent(path, { clock, random, timeoutMs: agentTimeoutMs }, signal, (agent) =>
+      agent.execute("guest-exec", {
+        path: "/bin/sh",
+        arg: ["-c", script, "strata-exec", ...args],
+        env: Object.entries({ ...standardEnvironment, ...env }).map(([key, value]) => `${key}=${value}`),
+      }),
+    );
   }
 
   /** The slot is free once its ports are out of the machine, or the machine is gone. */
@@ -168,9 +161,6 @@ export class GuestExec implements Exec<JsonObject> {
     }
   }
 }
-
-/** The agent talks to one at a time. */
-const conversations = new KeyedLock();
 
 /** Of the process, like the guests' locks. A guest's entry goes with its last command. */
 const pools = new Map<string, { pool: SlotPool; users: number }>();

@@ -17,7 +17,7 @@ import { z } from "zod";
 import { StrataError } from "../../core/errors.ts";
 import { isUid, type Uid } from "../../core/ids.ts";
 import type { HostConfig } from "../../host/host-config.ts";
-import type { GuestSpec } from "../driver.ts";
+import type { GuestNic, GuestSpec } from "../driver.ts";
 import type { ChainFile } from "./disk-chain.ts";
 import type { QemuConfig } from "./qemu-config.ts";
 
@@ -27,7 +27,14 @@ export interface GuestRecord {
   disk: readonly [ChainFile, ...ChainFile[]];
   /** QEMU's user id on the host. */
   processUid: number;
+  /** Where each card is plugged in, by its port (see card-places.ts). Absent in records of earlier versions. */
+  places?: CardPlaces;
+  /** Cards that are being taken out of the machine that runs; their places are not free yet. */
+  leaving?: readonly LeavingCard[];
 }
+
+export type CardPlaces = Readonly<Record<string, number>>;
+export type LeavingCard = Pick<GuestNic, "netns" | "port"> & { place: number };
 
 const runSchema = z.object({
   runId: z.string(),

@@ -23,7 +23,7 @@ import { ensureKvmAccess } from "./kvm-access.ts";
 import { launchQemu } from "./launch.ts";
 import { QmpClient } from "./qmp-client.ts";
 import { cgroupLimits } from "./resource-limits.ts";
-import { ensureTunAccess, makePort, removePort } from "./tap-ports.ts";
+import { ensureTunAccess, joinFurtherPort, makeLoosePort, makePort, removeFurtherPort } from "./tap-ports.ts";
 
 export interface LifecycleOptions {
   cgroups: Cgroups;
@@ -103,8 +103,10 @@ export class GuestLifecycle {
     await rm(this.files.status, { force: true });
     await rm(this.files.log, { force: true });
     await this.files.writeRun(run);
+    // In a new machine all places are free.
+    if (record.leaving?.length) await this.files.writeGuest({ ...record, leaving: [] });
     try {
-      const pid = await this.#launch(record, accelerator, signal);
+      const pid = await this.#launch(record, run.runId, accelerator, signal);
       await this.files.writeRun({ ...run, pid });
     } catch (error) {
       await this.#lockedTakeAway();
@@ -157,13 +159,22 @@ export class GuestLifecycle {
     return this.files.socket("qmp");
   }
 
-  async #launch(record: GuestRecord, accelerator: Accelerator, signal: AbortSignal): Promise<number> {
+  async #launch(
+    record: GuestRecord,
+    runId: string,
+    accelerator: Accelerator,
+    signal: AbortSignal,
+  ): Promise<number> {
     const { cgroups } = this.#options;
     const { spec, processUid } = record;
     const [firstNic] = spec.nics;
     await cgroups.ensure(this.group, cgroupLimits(spec, accelerator));
-    if (firstNic) await ensureTunAccess();
-    for (const nic of spec.nics) await makePort(nic, processUid, signal);
+    const furtherNics = spec.nics.slice(1);
+    if (firstNic) {
+      await ensureTunAccess();
+      await makePort(firstNic, processUid, signal);
+      for (const nic of furtherNics) await makeLoosePort(nic, firstNic.netns, processUid, signal);
+    }
     const groups = accelerator.type === "kvm" ? await ensureKvmAccess() : [];
     const child = await launchQemu({
       files: this.files,
@@ -194,6 +205,7 @@ export class GuestLifecycle {
     const pid = await this.#findQemu();
     if (pid === undefined)
       throw new StrataError("Unavailable", `${spec.title} ended as soon as it had started`);
+    if (firstNic) for (const nic of furtherNics) await joinFurtherPort(nic, firstNic.netns, runId, signal);
     return pid;
   }
 
@@ -202,7 +214,10 @@ export class GuestLifecycle {
     const { cgroups } = this.#options;
     await cgroups.kill(this.group);
     const record = await this.files.readGuest();
-    for (const nic of record?.spec.nics ?? []) await removePort(nic);
+    const home = record?.spec.nics[0]?.netns;
+    for (const card of [...(record?.spec.nics ?? []), ...(record?.leaving ?? [])]) {
+      await removeFurtherPort(card, home);
+    }
     await cgroups.remove(this.group);
     await this.files.removeRuntime();
   }

@@ -4,6 +4,7 @@ import { constants } from "node:fs";
 import { type FileHandle, open, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { StrataError } from "../../core/errors.ts";
+import { placesOf } from "./card-places.ts";
 import {
   type Accelerator,
   type Descriptors,
@@ -32,12 +33,13 @@ export interface Launch {
  */
 export async function launchQemu(launch: Launch): Promise<ChildProcess> {
   const inheritance = new Inheritance();
+  const { record } = launch;
   try {
     const fds = await openDescriptors(launch, inheritance);
     const { O_WRONLY, O_CREAT, O_TRUNC, O_APPEND } = constants;
     const status = await inheritance.openOnly(launch.files.status, O_WRONLY | O_CREAT | O_TRUNC);
     const log = await inheritance.openOnly(launch.files.log, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND);
-    const command = [qemuProgram, ...qemuArguments(launch.record.spec, launch.accelerator, fds)];
+    const command = [qemuProgram, ...qemuArguments(record.spec, launch.accelerator, fds, placesOf(record))];
     const [program = "", ...args] = confinedCommand(launch.confinement, command);
     const child = spawn(program, args, {
       cwd: "/",

@@ -21,14 +21,17 @@ import type { HostConfig } from "../../host/host-config.ts";
 import { KeyedLock } from "../../host/networks/keyed-lock.ts";
 import type { KvmProof } from "../../host/probes/kvm.ts";
 import type { Fingerprint } from "../../kinds/host.ts";
-import type { GuestDriver, GuestSpec, ObservedGuest } from "../driver.ts";
+import type { Cards, GuestDriver, GuestSpec, ObservedGuest, Resize } from "../driver.ts";
 import { HintQueue } from "../hint-queue.ts";
 import { AcceleratorChoice } from "./accelerator-choice.ts";
+import { placeCards } from "./card-places.ts";
 import { keepTrimmed } from "./console-log.ts";
 import { type ChainFile, readDiskChain } from "./disk-chain.ts";
 import { GuestExec } from "./guest-exec.ts";
 import { GuestFiles, type GuestRecord, guestsDirectory, listGuests } from "./guest-files.ts";
 import { GuestLifecycle, type LifecycleOptions, type Sight } from "./guest-lifecycle.ts";
+import { HotCards } from "./hot-cards.ts";
+import { HotResize } from "./hot-resize.ts";
 import { type QemuConfig, qemuConfigSchema } from "./qemu-config.ts";
 import { qemuFingerprint } from "./qemu-fingerprint.ts";
 import { writeSeedImage } from "./seed-image.ts";
@@ -67,6 +70,8 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
   readonly handleVersion = 1;
   readonly console: SerialConsole;
   readonly exec: GuestExec;
+  readonly cards: Cards<QemuHandle>;
+  readonly resize: Resize<QemuHandle>;
   readonly #options: QemuDriverOptions;
   readonly #lifecycle: LifecycleOptions;
   readonly #accelerators: AcceleratorChoice;
@@ -87,6 +92,17 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
       filesOf: (handle) => this.#filesOf(handle),
       isRunning: async (files) => (await this.#guest(files).look()).state === "running",
     });
+    this.cards = {
+      attach: (handle, nic, signal) =>
+        this.#changing(handle, signal, (guest) => new HotCards(guest, options).attach(nic, signal)),
+      detach: (handle, card, signal) =>
+        this.#changing(handle, signal, (guest) => new HotCards(guest, options).detach(card, signal)),
+    };
+    this.resize = {
+      live: { cpus: true, memory: "both" },
+      apply: (handle, size, signal) =>
+        this.#changing(handle, signal, (guest) => new HotResize(guest, this.#lifecycle).apply(size, signal)),
+    };
     this.exec = new GuestExec({ ...options, guestOf: (handle) => this.#guest(this.#filesOf(handle)) });
   }
 
@@ -148,6 +164,7 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
         await guest.lockedSettle();
         await guest.lockedStart(record, signal);
       }
+      if (record.spec.nics.length > 1) await new HotCards(guest, this.#options).complete(signal);
       this.#watch(guest);
     });
     this.#emit(files.uid);
@@ -176,6 +193,16 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
     this.#emit(files.uid);
   }
 
+  async #changing(
+    handle: QemuHandle,
+    signal: AbortSignal,
+    change: (guest: GuestLifecycle) => Promise<void>,
+  ): Promise<void> {
+    signal.throwIfAborted();
+    const files = this.#filesOf(handle);
+    await guestLock.run(files.directory, () => change(this.#guest(files)));
+  }
+
   events(signal: AbortSignal): AsyncIterable<{ uid: Uid }> {
     const hints = new HintQueue(signal);
     if (signal.aborted) return hints;
@@ -201,10 +228,11 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
       known && isDeepStrictEqual(known.spec.root, spec.root)
         ? known.disk
         : await readDiskChain(diskOf(spec), signal);
-    if (known) return files.writeGuest({ ...known, spec, disk });
+    const places = placeCards(spec.nics, known?.places ?? {});
+    if (known) return files.writeGuest({ spec, disk, places, processUid: known.processUid });
     const { host } = this.#options;
     await processUidLock.run(guestsDirectory(host), async () => {
-      await files.writeGuest({ spec, disk, processUid: await this.#freeProcessUid() });
+      await files.writeGuest({ spec, disk, places, processUid: await this.#freeProcessUid() });
     });
   }
 
