@@ -14,6 +14,7 @@ import type { Output } from "../output.ts";
 import { kindTitle } from "../resolve.ts";
 import { asJson, instanceForm } from "../show.ts";
 import { applyPlan, deleteAll } from "../stack/apply-stack.ts";
+import { awaitNetworking } from "../stack/await-networking.ts";
 import { awaitReady } from "../stack/await-stack.ts";
 import { stackLabel } from "../stack/expand-stack.ts";
 import { type LoadedStack, loadStack, readStackIdentity } from "../stack/load-stack.ts";
@@ -112,7 +113,19 @@ async function up(call: Call): Promise<Output> {
   if (!session.wait) return await table(client, stack.project, instanceNames, session);
   const wanted = { images: names(imageKind as Kind), instances: instanceNames };
   const instances = await awaitReady(client, stack.project, wanted, limits, printer);
+  const running = await runningInstances(client, stack.project, session);
+  await awaitNetworking(client, stack.project, stack.desired, running, limits, printer);
   return await instanceTable(client, stack.project, instances, session);
+}
+
+/** Also those of the project that are not of the stack: its addresses and ports may lead to them. */
+async function runningInstances(
+  client: Client,
+  project: string,
+  { signal }: Session,
+): Promise<ReadonlySet<string>> {
+  const { items } = await client.list(instanceKind, { project, state: "running" }, { signal });
+  return new Set(items.map((instance) => instance.metadata.name));
 }
 
 async function table(

@@ -6,11 +6,13 @@ import { createReadStream } from "node:fs";
 import type { Client } from "../../client/client.ts";
 import { hasCode, StrataError } from "../../core/errors.ts";
 import type { Json, JsonObject } from "../../core/json.ts";
+import { addressKind } from "../../kinds/address.ts";
 import { imageKind } from "../../kinds/image.ts";
 import { instanceKind } from "../../kinds/instance.ts";
 import type { Kind } from "../../kinds/kind.ts";
 import { networkInterfaceKind } from "../../kinds/network-interface.ts";
 import { peeringKind } from "../../kinds/peering.ts";
+import { publishedPortKind } from "../../kinds/published-port.ts";
 import { type Route, routeTableKind } from "../../kinds/route-table.ts";
 import { type SecurityRule, securityGroupKind } from "../../kinds/security-group.ts";
 import { kindTitle } from "../resolve.ts";
@@ -22,6 +24,11 @@ import { goesLast, stackKinds } from "./stack-kinds.ts";
 export interface Reporter {
   progress(key: string, text: string, more?: { percent?: string; settled?: boolean }): void;
 }
+
+/** Kinds that are not yet what they should be when they are stored; the others are there. */
+const takesTime: ReadonlySet<string> = new Set(
+  [imageKind, instanceKind, networkInterfaceKind, addressKind, publishedPortKind].map(({ name }) => name),
+);
 
 /** What goes first, then what is made or changed, in the order of the kinds, then what others referred to until then. */
 export async function applyPlan(
@@ -46,8 +53,7 @@ export async function applyPlan(
         batch.map(async (one) => {
           reporter.progress(keyOf(kind, one.name), "asked for");
           await ensure(client, one, limits);
-          // Images and instances take their time; the others are there.
-          if (kind !== imageKind && kind !== instanceKind) settled(reporter, keyOf(kind, one.name), "there");
+          if (!takesTime.has(kind.name)) settled(reporter, keyOf(kind, one.name), "there");
         }),
       );
     }

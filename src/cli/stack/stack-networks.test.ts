@@ -38,8 +38,16 @@ function daemon(resource: Resource): Resource | undefined {
     state: "running",
     observedGeneration: resource.metadata.generation,
   };
-  return resource.kind === "Instance" ? { ...resource, status: observed } : resource;
+  if (resource.kind === "Instance") return { ...resource, status: observed };
+  const state = states[resource.kind];
+  return state === undefined ? resource : { ...resource, status: { ...observed, state } };
 }
+
+const states: Record<string, string> = {
+  NetworkInterface: "attached",
+  Address: "bound",
+  PublishedPort: "active",
+};
 
 function groupsOf(resource: Resource): string[] {
   const spec = resource.spec as { ingress?: { group?: string }[]; securityGroups?: string[] };
@@ -116,6 +124,22 @@ publishedPorts: { p: { port: 80, instance: ${instance}, targetPort: ${port} } }
   }
   expect(spec("/addresses/s/x")).toEqual({ instance: "b" });
   expect(spec("/security-groups/s/g")).toMatchObject({ ingress: [{ ports: "8080" }] });
+});
+
+test("a port that cannot be published fails the stack with its reason", async () => {
+  const text = `
+images: { i: { debian: bookworm } }
+instances: { a: { type: container, image: i } }
+publishedPorts: { p: { port: 80, instance: a } }
+`;
+  terminal.client.react = (resource) => {
+    const next = daemon(resource);
+    if (next?.kind !== "PublishedPort") return next;
+    return { ...next, status: { ...(next.status as object), state: "failed", message: "nginx has port 80" } };
+  };
+  const { status, err } = await up(text);
+  expect(status).toBe(5);
+  expect(err).toContain('published port "p" is not in force: nginx has port 80');
 });
 
 describe("groups that name one another", () => {

@@ -1,0 +1,70 @@
+/** Waits until what leads to a stack's instances is in force: further network cards, addresses, published ports. */
+import type { Client } from "../../client/client.ts";
+import { StrataError } from "../../core/errors.ts";
+import { addressKind } from "../../kinds/address.ts";
+import type { Kind } from "../../kinds/kind.ts";
+import { networkInterfaceKind } from "../../kinds/network-interface.ts";
+import { publishedPortKind } from "../../kinds/published-port.ts";
+import { kindTitle } from "../resolve.ts";
+import { follow, type Patience } from "../watching.ts";
+import type { Reporter } from "./apply-stack.ts";
+import { keyOf } from "./plan-stack.ts";
+
+interface Leading {
+  kind: Kind;
+  /** The state of one that has an instance, and of one that has none. */
+  states: { with: string; without: string };
+}
+
+const leading: readonly Leading[] = [
+  { kind: networkInterfaceKind as Kind, states: { with: "attached", without: "available" } },
+  { kind: addressKind as Kind, states: { with: "bound", without: "free" } },
+  { kind: publishedPortKind as Kind, states: { with: "active", without: "active" } },
+];
+
+interface Observed {
+  state: string;
+  message: string;
+  observedGeneration: number;
+}
+
+/** `running`: names of instances; what leads to others has to wait for them. @throws Unavailable when one failed. */
+export async function awaitNetworking(
+  client: Client,
+  project: string,
+  desired: readonly { kind: Kind; name: string }[],
+  running: ReadonlySet<string>,
+  limits: Patience,
+  reporter: Reporter,
+): Promise<void> {
+  for (const { kind, states } of leading) {
+    const names = desired.filter((one) => one.kind === kind).map((one) => one.name);
+    const left = new Set(names);
+    if (left.size === 0) continue;
+    await follow(
+      client,
+      kind,
+      { project },
+      limits,
+      (seen) => {
+        for (const name of left) {
+          const found = seen.get(`${project}/${name}`);
+          if (!found) continue;
+          const { state, message, observedGeneration } = found.status as Observed;
+          const { instance } = found.spec as { instance?: string };
+          const waits = instance !== undefined && !running.has(instance);
+          const current = observedGeneration >= found.metadata.generation;
+          if (current && state === "failed" && !waits) {
+            throw new StrataError("Unavailable", `${kindTitle(kind)} "${name}" is not in force: ${message}`);
+          }
+          if (!waits && !(current && state === states[instance === undefined ? "without" : "with"])) continue;
+          left.delete(name);
+          const text = waits ? `waits for ${instance}` : state;
+          reporter.progress(keyOf(kind, name), text, { settled: true });
+        }
+        return left.size === 0;
+      },
+      () => `waiting for ${kindTitle(kind)} ${[...left].join(", ")}`,
+    );
+  }
+}
