@@ -1,11 +1,14 @@
 /** Packet rules on a real kernel: guests are namespaces, and every claim is a packet that arrives or does not. */
 import { createServer } from "node:net";
 import { join } from "node:path";
+import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { systemClock } from "../src/core/clock.ts";
+import { formatRange, parseIp, parseRange } from "../src/core/ip-range.ts";
 import type { GroupPolicy, NetworkPolicy, RulePolicy } from "../src/host/networks/networks.ts";
 import { NftSession } from "../src/host/networks/policy/nft-session.ts";
 import { run } from "../src/host/run.ts";
+import { evaluateRules } from "../src/kinds/reachability/rules.ts";
 import { FirewallBox, floating, hostLanAddress, never, outsideAddress, type Peer } from "./firewall-box.ts";
 
 const web = "gweb000000000000";
@@ -39,6 +42,12 @@ const policy = (part: Partial<NetworkPolicy> = {}): NetworkPolicy => ({
   ...part,
 });
 const apply = (part: Partial<NetworkPolicy> = {}) => box.firewall.apply(box.network.uid, policy(part), never);
+
+function rangeAround(address: string, length: number): string {
+  const range = parseRange(`${address}/${length}`)?.range;
+  if (!range) throw new Error(address);
+  return formatRange(range);
+}
 
 describe("packet rules", () => {
   beforeAll(async () => {
@@ -91,6 +100,52 @@ describe("packet rules", () => {
     });
     expect((await box.inGuest(10, "busybox", "ping", "-c", "1", "-W", "1", b.address)).status).toBe(0);
     expect((await box.inGuest(10, "busybox", "ping", "-c", "1", "-W", "1", box.address(1))).status).toBe(0);
+  });
+
+  it("come to the verdicts of the rules read one by one, whatever the rules and the change", async () => {
+    const probes = [80, 5000].flatMap((port) =>
+      (["tcp", "udp"] as const).flatMap((protocol) =>
+        [a.address, a.address6].map((from) => ({ protocol, port, from })),
+      ),
+    );
+    const check = async (ingress: RulePolicy[]) => {
+      await apply({ groups: [group(web, []), group(db, ingress)] });
+      const verdicts = probes.map(async ({ protocol, port, from }) => {
+        const address = from === a.address ? b.address : b.address6;
+        const { ok } = await a.ask(protocol, { address, port, timeoutMs: 100 });
+        const peer = parseIp(from);
+        if (!peer) throw new Error(from);
+        const packet = { protocol, port, peer, peerGroups: new Set([web]) };
+        return { protocol, port, from, passes: ok, right: evaluateRules(ingress, packet) !== undefined };
+      });
+      for (const verdict of await Promise.all(verdicts))
+        expect(verdict.passes, JSON.stringify({ verdict, ingress })).toBe(verdict.right);
+    };
+    const cidr = fc.oneof(
+      fc.integer({ min: 0, max: 32 }).map((length) => rangeAround(a.address, length)),
+      fc.integer({ min: 0, max: 128 }).map((length) => rangeAround(a.address6, length)),
+      fc.integer({ min: 20, max: 32 }).map((length) => rangeAround(b.address, length)),
+    );
+    const peer = fc.oneof(
+      cidr.map((cidr) => ({ cidr })),
+      fc.constantFrom(web, db).map((group) => ({ group })),
+    );
+    const edge = fc.constantFrom(1, 79, 80, 81, 4_999, 5_000, 5_001, 65_535);
+    const ports = fc.tuple(edge, edge).map(([x, y]) => ({ first: Math.min(x, y), last: Math.max(x, y) }));
+    const rule: fc.Arbitrary<RulePolicy> = fc.oneof(
+      {
+        weight: 1,
+        arbitrary: fc.record({ protocol: fc.constantFrom("any" as const, "icmp" as const), peer }),
+      },
+      {
+        weight: 8,
+        arbitrary: fc.record({ protocol: fc.constantFrom("tcp" as const, "udp" as const), ports, peer }),
+      },
+    );
+    await fc.assert(fc.asyncProperty(fc.array(rule, { maxLength: 12 }), check), {
+      numRuns: 60,
+      endOnFailure: true,
+    });
   });
 
   it("end a connection when its rule is taken back, and let others be", async () => {

@@ -94,6 +94,9 @@ function planChains(uplinks: string) {
           `oifname ${uplinks} ip saddr 127.0.0.0/8 masquerade`,
           // A guest that uses what is published is seen as what it spoke to, never with an address of the inside.
           `iifname ${uplinks} oifname ${uplinks} ip saddr ${uplinkPool} snat ip to ct original ip daddr`,
+          // Clients keep their address also where others' rules (Docker's, libvirt's) would give them the uplink's, which
+          // is the host's and trusted.
+          `oifname ${uplinks} fib saddr type != local snat ip to ip saddr`,
           // What guests with an address send already has it; the rule keeps it from being masqueraded again.
           `iifname ${uplinks} ip saddr @addresses snat ip to ip saddr`,
         ],

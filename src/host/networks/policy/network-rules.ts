@@ -189,10 +189,12 @@ function listOf(ranges: readonly string[], family: IpFamily): string[] {
 /** What may come in by which interface, and what the gateway itself answers. */
 function addStructure(chains: Map<string, Chain>, network: FirewallNetwork): void {
   const { uplink } = network;
-  const own = { 4: listOf(network.ranges, 4), 6: listOf(network.ranges, 6) };
+  const peers = network.peerings.flatMap(({ ranges }) => ranges);
+  const inside = [...new Set([...network.ranges, ...peers])];
+  const [inside4, inside6] = [listOf(inside, 4), listOf(inside, 6)];
   const arriving = [
-    ...(own[4].length > 0 ? [`iifname "${uplink.inner}" ip saddr { ${own[4].join(", ")} } drop`] : []),
-    ...(own[6].length > 0 ? [`iifname "${uplink.inner}" ip6 saddr { ${own[6].join(", ")} } drop`] : []),
+    ...(inside4.length > 0 ? [`iifname "${uplink.inner}" ip saddr { ${inside4.join(", ")} } drop`] : []),
+    ...(inside6.length > 0 ? [`iifname "${uplink.inner}" ip6 saddr { ${inside6.join(", ")} } drop`] : []),
     ...network.peerings.flatMap(({ name, ranges }) => {
       const four = listOf(ranges, 4);
       const six = ["fe80::/10", ...listOf(ranges, 6)];
@@ -208,16 +210,13 @@ function addStructure(chains: Map<string, Chain>, network: FirewallNetwork): voi
     base: "type filter hook prerouting priority raw; policy accept;",
     rules: arriving,
   });
-  const peerRanges = listOf(
-    network.peerings.flatMap(({ ranges }) => ranges),
-    4,
-  );
+  const peers4 = [...new Set(listOf(peers, 4))];
   const mark = `meta mark set 0x${outsideMark.toString(16)}`;
   chains.set("routing", {
     base: "type filter hook prerouting priority mangle; policy accept;",
     rules: [
       "iifname != @bridges return",
-      ...(peerRanges.length > 0 ? [`ip daddr { ${[...new Set(peerRanges)].join(", ")} } return`] : []),
+      ...(peers4.length > 0 ? [`ip daddr { ${peers4.join(", ")} } return`] : []),
       `ct direction reply ct status dnat ${mark}`,
       `ip saddr @senders ${mark}`,
     ],
