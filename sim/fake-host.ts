@@ -48,6 +48,8 @@ export class FakeHost {
   /** Volume uid to the digest it was made from. */
   readonly roots = new Map<string, string>();
   readonly bridges = new Map<string, FakeNetwork>();
+  /** Uids of networks that broke and have not been given a policy since. */
+  readonly broken = new Set<string>();
   /** How long making an image takes. */
   makeMs = 0;
   /** Sources that cannot be made, by their canonical JSON. */
@@ -125,6 +127,7 @@ export class FakeHost {
       if (this.badPolicies-- > 0)
         throw new StrataError("Internal", "the simulated firewall was told to fail");
       if (this.policyMs > 0) await this.clock.sleep(this.policyMs);
+      this.broken.delete(uid);
       network.policy = structuredClone(policy) as NetworkPolicy;
       this.onPolicy(uid, policy);
     },
@@ -145,6 +148,7 @@ export class FakeHost {
   /** As if somebody deleted the namespace. */
   breakNetwork(uid: string): void {
     this.bridges.delete(uid);
+    this.broken.add(uid);
     for (const listener of this.#networkListeners) listener(uid);
   }
 

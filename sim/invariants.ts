@@ -34,6 +34,7 @@ export class Invariants {
     await this.#checkMemory(instances);
     this.#checkAddresses();
     this.#checkCards(instances);
+    this.#checkPublished();
     await this.#checkInterfaces(instances);
     for (const { metadata, status } of instances) {
       if (status.handle !== undefined) this.#recorded.add(metadata.uid);
@@ -109,6 +110,8 @@ export class Invariants {
       machine.cards().map(({ network, card }) => cardText(`/run/netns/${network}`, card)),
     );
     for (const nic of machine.world.guests.get(uid as never)?.spec.nics ?? []) {
+      // A network that is being mended lets nobody through.
+      if (machine.broken.has(nic.netns.slice("/run/netns/".length))) continue;
       const text = cardText(nic.netns, { ...nic, ipv6Address: nic.ipv6?.address });
       if (!inForce.has(text))
         this.#breaches.push(`guest ${uid} starts on ${name} before its card is in force`);
@@ -124,6 +127,18 @@ export class Invariants {
           this.#breaches.push(`the card of ${card.hostname} (${card.uid}) is left in force on ${name}`);
         }
       }
+    }
+  }
+
+  /** A port or an address of a host leads to one place. */
+  #checkPublished(): void {
+    for (const { name, machine } of this.#hosts) {
+      const published = [...machine.bridges.values()].flatMap(({ policy }) => [
+        ...policy.addresses.map(({ address }) => address),
+        ...policy.publishedPorts.map(({ protocol, port }) => `${protocol} port ${port}`),
+      ]);
+      const twice = published.filter((one, index) => published.indexOf(one) !== index);
+      if (twice.length > 0) this.#breaches.push(`${twice.join(", ")} lead to two places on ${name}`);
     }
   }
 

@@ -11,7 +11,7 @@ import { createViews } from "../views.ts";
 import { requestFor } from "./contents.ts";
 import { NetworkAttachments } from "./network-attachments.ts";
 import { NetworkPolicies } from "./network-policies.ts";
-import { groupOf, interfaceOf, networkOf, portOf, subnetOf } from "./testing-resources.ts";
+import { addressOf, groupOf, interfaceOf, networkOf, portOf, subnetOf } from "./testing-resources.ts";
 
 const key = "/networks/default/blue";
 const never = new AbortController().signal;
@@ -247,6 +247,47 @@ describe("what is released", () => {
     attachments.forget(blue.metadata.uid);
     await policies.releaseInstance(memberNo(1), never);
     expect(host.bridges.size).toBe(0);
+  });
+});
+
+describe("an address that moves between networks", () => {
+  const red = networkOf("red", "r");
+  const redKey = "/networks/default/red";
+  const inForce = () =>
+    [...at.host.bridges].flatMap(([uid, { policy }]) =>
+      policy.addresses.map(({ ipAddress }) => [uid, ipAddress]),
+    );
+
+  beforeEach(async () => {
+    at.put(at.views.networks, red);
+    const request = requestFor(at.views, red);
+    if (request) await at.attachments.attach(request, never);
+    at.put(at.views.instances, memberNo(1));
+    at.put(at.views.instances, memberNo(2, { spec: { network: "red" } }));
+    at.put(at.views.addresses, addressOf("a", { instance: "i1" }));
+    await at.policies.apply(key);
+    await at.policies.apply(redKey);
+    expect(inForce()).toEqual([[at.blue.metadata.uid, "10.0.0.1"]]);
+  });
+
+  test("is in one place at a time, also when the next one is told first", async () => {
+    at.put(at.views.addresses, withGeneration(addressOf("a", { instance: "i2" })));
+    await at.policies.apply(redKey);
+    expect(inForce()).toEqual([[at.blue.metadata.uid, "10.0.0.1"]]);
+    await at.policies.apply(key);
+    expect(inForce()).toEqual([]);
+    expect(at.policies.isInForce(redKey)).toBe(false);
+    await at.policies.apply(redKey);
+    expect(inForce()).toEqual([[red.metadata.uid, "10.0.0.2"]]);
+  });
+
+  test("is free with the network that had it", async () => {
+    at.put(at.views.addresses, withGeneration(addressOf("a", { instance: "i2" })));
+    await at.policies.apply(redKey);
+    at.host.bridges.delete(at.blue.metadata.uid);
+    at.policies.forget(key);
+    await at.policies.apply(redKey);
+    expect(inForce()).toEqual([[red.metadata.uid, "10.0.0.2"]]);
   });
 });
 

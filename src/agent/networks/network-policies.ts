@@ -16,6 +16,7 @@ import { type AgentViews, instanceKeyOf, networkKeyOf } from "../views.ts";
 import { type Departed, policySources, requestFor } from "./contents.ts";
 import type { NetworkAttachments } from "./network-attachments.ts";
 import { networkPolicy, type Publication, publicationOfAddress, publicationOfPort } from "./policy.ts";
+import { PublicationClaims } from "./publication-claims.ts";
 
 export interface NetworkPoliciesOptions {
   views: AgentViews;
@@ -44,6 +45,7 @@ export class NetworkPolicies {
   readonly hints = new Hints();
   readonly #options: NetworkPoliciesOptions;
   readonly #states = new Map<string, State>();
+  readonly #claims = new PublicationClaims();
   readonly #departedInstances = new Set<string>();
   readonly #departedCards = new Set<string>();
   readonly departed: Departed = {
@@ -99,6 +101,7 @@ export class NetworkPolicies {
   /** Nothing of it is left here. */
   forget(key: string): void {
     this.#states.delete(key);
+    this.#keepPublished(key, new Set());
   }
 
   /** All cards of the instance go out of force, for good. Its guest must be gone. */
@@ -161,13 +164,20 @@ export class NetworkPolicies {
     const { views, networks, signal } = this.#options;
     const network = views.networks.get(key);
     if (network) {
-      const { policy, groups } = networkPolicy(policySources(views, network, this.departed));
+      const { policy: whole, groups } = networkPolicy(policySources(views, network, this.departed));
       state.groups = groups;
+      const mine = this.#claims.claim(key, publicationsOf(whole).keys());
+      const policy = withPublications(whole, mine);
       await networks.apply(network.metadata.uid, policy, signal);
       state.published = publicationsOf(policy);
+      this.#keepPublished(key, mine);
     }
     // A doubt that came meanwhile has raised what is wanted, and so is not lost.
     state.done = count;
+  }
+
+  #keepPublished(key: string, names: ReadonlySet<string>): void {
+    for (const waiting of this.#claims.keep(key, names)) this.#change(waiting);
   }
 
   #stateOf(key: string): State {
@@ -254,6 +264,14 @@ const nothing: ReadonlyMap<string, string> = new Map();
 function publicationsOf({ publishedPorts, addresses }: NetworkPolicy): ReadonlyMap<string, string> {
   const all = [...publishedPorts.map(publicationOfPort), ...addresses.map(publicationOfAddress)];
   return new Map(all.map(({ name, leadsTo }) => [name, leadsTo]));
+}
+
+function withPublications(policy: NetworkPolicy, names: ReadonlySet<string>): NetworkPolicy {
+  return {
+    ...policy,
+    publishedPorts: policy.publishedPorts.filter((port) => names.has(publicationOfPort(port).name)),
+    addresses: policy.addresses.filter((address) => names.has(publicationOfAddress(address).name)),
+  };
 }
 
 /** Nothing that concerns the instance's cards differs. */
