@@ -10,6 +10,7 @@ import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
 import { loadavg } from "node:os";
 import { parseArgs } from "node:util";
+import { guestPid } from "../e2e/guest-pid.ts";
 import { addressOf, TestDaemon, until } from "../e2e/test-daemon.ts";
 import { tinyImage } from "../e2e/tiny-image.ts";
 import { systemClock } from "../src/core/clock.ts";
@@ -54,9 +55,7 @@ async function strata(): Promise<Contender> {
   if (!a || !b) throw new Error("two guests were asked for");
   const places = [];
   for (const one of [a, b]) {
-    const path = `${daemon.settings.stateDir}/lxc`;
-    const { stdout } = await run("lxc-info", ["-P", path, "-n", one.metadata.uid, "-p", "-H"]);
-    places.push({ netns: `/proc/${stdout.trim()}/ns/net`, address: addressOf(one) });
+    places.push({ netns: `/proc/${await guestPid(one)}/ns/net`, address: addressOf(one) });
   }
   const { status } = await daemon.client.require(networkKind, { project: "default", name: "default" });
   const host = { netns: hostNetns, address: Object.values(status.hostAddresses)[0] ?? "" };

@@ -7,9 +7,10 @@ import { once } from "node:events";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { systemClock } from "../src/core/clock.ts";
 import { run } from "../src/host/run.ts";
-import { type Instance, instanceKind } from "../src/kinds/instance.ts";
+import { instanceKind } from "../src/kinds/instance.ts";
 import { networkKind } from "../src/kinds/network.ts";
 import { securityGroupKind } from "../src/kinds/security-group.ts";
+import { guestPid } from "./guest-pid.ts";
 import { findLeaks, type Snapshot, takeSnapshot } from "./leaks.ts";
 import { addressOf, httpGet, TestDaemon, until } from "./test-daemon.ts";
 import { tinyImage } from "./tiny-image.ts";
@@ -132,12 +133,6 @@ function python(instancePid: number, script: string, ...args: string[]) {
   };
 }
 
-async function pidOf(instance: Instance): Promise<number> {
-  const path = `${daemon.settings.stateDir}/lxc`;
-  const { stdout } = await run("lxc-info", ["-P", path, "-n", instance.metadata.uid, "-p", "-H"]);
-  return Number(stdout.trim());
-}
-
 it(`has a changed group in force for ${watched} guests at once, and allowed streams lose nothing`, async () => {
   await start("prober", "default");
   const watcher = await daemon.client.require(instanceKind, { project, name: "prober" });
@@ -150,13 +145,13 @@ it(`has a changed group in force for ${watched} guests at once, and allowed stre
   const setRules = (rules: object[]) =>
     daemon.client.patch(securityGroupKind, { project, name: "many" }, { spec: { ingress: rules as never } });
   await setRules([stay]);
-  const echo = python(await pidOf(server), streamer, addressOf(server));
+  const echo = python(await guestPid(server), streamer, addressOf(server));
   await echo.said("listening");
-  const stream = python(await pidOf(client), streamClient, addressOf(server));
+  const stream = python(await guestPid(client), streamClient, addressOf(server));
   await stream.said("open");
   const times: number[] = [];
   for (let round = 0; round < 20; round++) {
-    const probe = python(await pidOf(watcher), prober, ...targets);
+    const probe = python(await guestPid(watcher), prober, ...targets);
     await probe.said("ready");
     // The clock that Python reads as well (CLOCK_MONOTONIC).
     const began = Number(process.hrtime.bigint()) / 1e6;

@@ -3,7 +3,8 @@
  * the virtio drivers. The same tree starts as a container in well under a second and as an emulated VM in a few.
  * Made the same, byte for byte, from the same packages; kept below the system's temporary directory.
  *
- * The guest takes its host name and address from its seed or DHCP, answers HTTP on port 80 with its host name, has a
+ * The guest takes its host name and addresses from its seed, DHCP and the metadata service (the last for IPv6, VMs only),
+ * also for cards that come later; it answers HTTP on port 80 with its host name, has a
  * root shell on its console, and powers off in order on SIGPWR and SIGTERM (containers) or the ACPI power button and
  * Ctrl-Alt-Del (VMs).
  */
@@ -99,9 +100,32 @@ mkdir -p /run/www
 hostname > /run/www/index.html
 cat /proc/sys/kernel/random/uuid > /run/www/boot-id # another text after each start
 httpd -p 80 -h /run/www
-if [ -e /sys/class/net/eth0 ]; then
+lease() {
+  # Of two routers it would take turns.
+  [ $1 = eth0 ] || echo 0 > /proc/sys/net/ipv6/conf/$1/accept_ra
+  ip link set $1 up
+  udhcpc -i $1 -s /etc/udhcpc -p /run/udhcpc.$1 -b -S -T 1 -A 1 >/dev/null 2>&1 &
+}
+if [ "$vm" = yes ]; then
+  # Cards may come and go; busybox cannot be told by the kernel without a program that stays as well.
+  while :; do
+    for path in /sys/class/net/eth*; do
+      card=\${path##*/}
+      [ -e $path ] && [ ! -e /run/card.$card ] && : > /run/card.$card && lease $card
+    done
+    for path in /run/card.*; do
+      card=\${path##*.}
+      [ -e $path ] && [ ! -e /sys/class/net/$card ] && rm $path && kill $(cat /run/udhcpc.$card)
+    done 2>/dev/null
+    sleep 1
+  done &
+elif [ -e /sys/class/net/eth0 ]; then
   ip link set eth0 up
-  ip -4 addr show dev eth0 | grep -q inet || udhcpc -i eth0 -s /etc/udhcpc -b -S -T 1 -A 1 >/dev/null 2>&1 &
+  if ip -4 addr show dev eth0 | grep -q inet; then
+    [ -e /etc/resolv.conf ] || ip route | sed -n 's/^default via \\([^ ]*\\).*/nameserver \\1/p' > /etc/resolv.conf
+  else
+    lease eth0
+  fi
 fi
 echo "tiny: ready"
 console() {
@@ -115,17 +139,46 @@ console /dev/console &
 while :; do wait; sleep 1 & done
 `;
 
+// A further card answers the way it was asked, and changes nothing else.
 const udhcpcScript = `#!/bin/busybox sh
 export PATH=/bin:/sbin
 case $1 in
   bound|renew)
-    ip addr flush dev $interface
+    ip -4 addr flush dev $interface
     ip addr add $ip/$mask dev $interface
     [ -n "$mtu" ] && ip link set $interface mtu $mtu
-    for gateway in $router; do ip route replace default via $gateway; break; done
-    { for server in $dns; do echo "nameserver $server"; done; [ -n "$domain" ] && echo "search $domain"; } > /etc/resolv.conf
-    if [ -n "$hostname" ]; then hostname "$hostname"; hostname > /run/www/index.html; fi;;
+    number=\${interface#eth}
+    if [ "$number" = 0 ]; then
+      for gateway in $router; do ip route replace default via $gateway; break; done
+      { for server in $dns; do echo "nameserver $server"; done; [ -n "$domain" ] && echo "search $domain"; } > /etc/resolv.conf
+      if [ -n "$hostname" ]; then hostname "$hostname"; hostname > /run/www/index.html; fi
+    else
+      for gateway in $router; do ip route replace default via $gateway dev $interface table 10$number; break; done
+      ip rule del table 10$number 2>/dev/null
+      ip rule add from $ip table 10$number
+    fi
+    [ $1$number = bound0 ] && /etc/ipv6 $interface >/dev/null 2>&1 &;;
 esac
+`;
+
+/**
+ * Busybox has no DHCPv6 client: the IPv6 address of a VM's first card comes from the metadata service, its route from the
+ * router's advertisements.
+ */
+const ipv6Script = `#!/bin/busybox sh
+export PATH=/bin:/sbin
+echo 0 > /proc/sys/net/ipv6/conf/$1/accept_dad
+server=169.254.169.254
+tries=0
+while [ $tries -lt 30 ]; do
+  token=$(printf 'PUT /latest/api/token HTTP/1.0\\r\\nHost: %s\\r\\nX-aws-ec2-metadata-token-ttl-seconds: 60\\r\\n\\r\\n' $server |
+    nc -w 3 $server 80 | tail -n 1)
+  path=latest/meta-data/network/interfaces/macs/$(cat /sys/class/net/$1/address)/ipv6s
+  address=$(wget -q -T 3 -O - --header "X-aws-ec2-metadata-token: $token" http://$server/$path | head -n 1)
+  case $address in *:*) ip -6 addr add $address/128 dev $1; exit;; esac
+  tries=$((tries + 1))
+  sleep 1
+done
 `;
 
 /** The path of the archive (an uncompressed tar), made at the first call on this machine. Needs apt and busybox-static. */
@@ -140,6 +193,7 @@ export async function tinyImage(cacheDirectory = join(tmpdir(), "strata-tiny-ima
     initrdInit,
     init,
     udhcpcScript,
+    ipv6Script,
   ];
   const path = join(cacheDirectory, `${hash("sha256", JSON.stringify(ingredients)).slice(0, 16)}.tar`);
   if (await exists(path)) return path;
@@ -227,6 +281,7 @@ async function archive(busybox: Buffer, kernel: Kernel): Promise<Buffer> {
   for (const name of applets) out.link(`bin/${name}`, "busybox");
   out.file("sbin/init", init, 0o755);
   out.file("etc/udhcpc", udhcpcScript, 0o755);
+  out.file("etc/ipv6", ipv6Script, 0o755);
   out.file("etc/os-release", 'PRETTY_NAME="Strata tiny test image"\nID=tiny\n');
   out.file("etc/passwd", "root::0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n");
   out.file("etc/group", "root:x:0:\nnogroup:x:65534:\n");

@@ -5,12 +5,14 @@
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { run } from "../src/host/run.ts";
+import { imageKind } from "../src/kinds/image.ts";
 import { type Instance, instanceKind } from "../src/kinds/instance.ts";
 import { networkKind } from "../src/kinds/network.ts";
 import { projectKind } from "../src/kinds/project.ts";
 import { securityGroupKind } from "../src/kinds/security-group.ts";
 import { TestEngine } from "./docker-engine.ts";
 import { FramesIn, sendFrames } from "./frames.ts";
+import { guestPid } from "./guest-pid.ts";
 import { findLeaks, type Snapshot, takeSnapshot } from "./leaks.ts";
 import { addressOf, TestDaemon, until } from "./test-daemon.ts";
 import { tinyImage } from "./tiny-image.ts";
@@ -33,32 +35,36 @@ beforeAll(async () => {
   for (const project of projects) {
     await daemon.client.create(projectKind, { name: project, spec: {} });
     await daemon.ok(["image", "import", "tiny", tiny, "-p", project]);
+    await daemon.client.create(imageKind, {
+      project,
+      name: "debian",
+      spec: { source: { type: "debian", suite: "bookworm" } },
+    });
     await daemon.client.create(networkKind, { project, name: "vpc", spec: { cidr, ipv6Cidr } });
     for (const name of guests)
       await daemon.client.create(instanceKind, { project, name, spec: specOf(name) });
   }
-  await until("all guests serve", async () => (await all()).every(isReady), 120_000, 200);
-}, 300_000);
+  await until("all guests serve", async () => (await all()).every(isReady), 300_000, 200);
+}, 500_000);
 
 afterAll(async () => {
-  await daemon?.dispose();
-  await engine?.stop();
+  await daemon?.dispose().finally(() => engine.stop());
   expect(await findLeaks(before, daemon.marks)).toEqual([]);
 }, 120_000);
 
+/** Every guest serves its host name, on IPv4 and IPv6. */
 function specOf(name: (typeof guests)[number]) {
-  const common = {
-    image: "tiny",
-    network: "vpc",
-    memoryMib: 128,
-    diskMib: 128,
-    services: [{ name: "http", port: 80 }],
-  };
-  if (name === "vm") return { ...common, type: "vm" as const };
-  if (name === "box") return { ...common, type: "container" as const, driver: "lxc" };
-  const script = "mkdir -p /tmp/www && hostname > /tmp/www/index.html && exec httpd -f -p 80 -h /tmp/www";
-  const application = { command: ["/bin/sh", "-c", script] };
-  return { ...common, type: "container" as const, driver: "docker", application };
+  const common = { network: "vpc", services: [{ name: "http", port: 80 }] };
+  if (name === "vm") {
+    const serve =
+      "mkdir -p /srv/www; cd /srv/www; hostname > index.html; systemd-run --working-directory=/srv/www python3 -m http.server 80";
+    const userData = `#cloud-config\nruncmd:\n  - ${JSON.stringify(["sh", "-c", serve])}\n`;
+    return { ...common, type: "vm" as const, image: "debian", memoryMib: 512, diskMib: 4096, userData };
+  }
+  const small = { ...common, type: "container" as const, image: "tiny", memoryMib: 128, diskMib: 128 };
+  if (name === "box") return { ...small, driver: "lxc" };
+  const serve = "mkdir -p /tmp/www; hostname > /tmp/www/index.html; exec httpd -f -p 80 -h /tmp/www";
+  return { ...small, driver: "docker", application: { command: ["/bin/sh", "-c", serve] } };
 }
 
 async function all(): Promise<Instance[]> {
@@ -76,6 +82,16 @@ async function find(project: string, name: string): Promise<Instance> {
 /** Runs a command in a guest; the exit status does not matter. */
 async function inside(project: string, name: string, ...command: string[]) {
   return await daemon.strata(["exec", "-p", project, name, "--", ...command], { timeoutMs: 60_000 });
+}
+
+/** What a guest gets from another by HTTP; "" without an answer. */
+async function fetchFrom(project: string, from: string, target: string): Promise<string> {
+  const request = "GET / HTTP/1.0\\r\\n\\r\\n";
+  const python = `import socket; s = socket.create_connection(("${target}", 80), 3); s.sendall(b"${request}"); print(s.makefile().read())`;
+  const command =
+    from === "vm" ? ["python3", "-c", python] : ["sh", "-c", `printf '${request}' | nc -w 3 ${target} 80`];
+  const { stdout } = await inside(project, from, ...command);
+  return stdout.trim().split("\n").at(-1)?.trim() ?? "";
 }
 
 /** Path of the namespace of a network, and the port of a guest in it. */
@@ -98,10 +114,12 @@ describe("two networks with the same range", () => {
     for (const project of projects) {
       for (const from of guests) {
         for (const to of guests.filter((one) => one !== from)) {
-          const page = await inside(project, from, "wget", "-q", "-T", "5", "-O", "-", `http://${to}/`);
-          expect(page.stdout.trim(), `${project}: ${from} to ${to}: ${page.stderr}`).toBe(to);
-          const ping = await inside(project, from, "ping", "-6", "-c", "1", "-W", "5", to);
-          expect(ping.status, `${project}: ${from} to ${to} over IPv6: ${ping.stdout}${ping.stderr}`).toBe(0);
+          const { ipAddress, ipv6Address = "" } = (await find(project, to)).status.nic ?? {};
+          for (const target of [to, `${to}.vpc.${project}.internal`, ipAddress ?? "", ipv6Address]) {
+            expect(await fetchFrom(project, from, target), `${project}: ${from} asks ${target}`).toBe(to);
+          }
+          const names = await inside(project, from, "getent", "ahosts", to);
+          if (from === "vm") expect(names.stdout).toContain(ipv6Address);
         }
       }
     }
@@ -144,20 +162,9 @@ describe("forged frames", () => {
       const { netns, portOf } = await networkOf("north");
       const victim = await FramesIn.open(netns, [portOf(app), portOf(await find("north", "vm")), "uplink"]);
       const gateway = "10.0.0.1";
-      await sendFrames(await pidOf(box), kind, { from: box, to: app, gateway });
+      await sendFrames(await guestPid(box), kind, { from: box, to: app, gateway });
       // What is sent after them arrives, so they had their chance.
-      const answer = await inside(
-        "north",
-        "box",
-        "wget",
-        "-q",
-        "-T",
-        "5",
-        "-O",
-        "-",
-        `http://${addressOf(app)}/`,
-      );
-      expect(answer.stdout.trim()).toBe("app");
+      expect(await fetchFrom("north", "box", addressOf(app))).toBe("app");
       const seen = await victim.close();
       expect(seen.filter((frame) => frame.hex.includes("f0f0f0f0f0f0f0f0"))).toEqual([]);
       const gatewayMac = (await inside("north", "app", "cat", "/proc/net/arp")).stdout;
@@ -176,8 +183,7 @@ describe("security groups", () => {
       { project, name: "app" },
       { spec: { securityGroups: ["closed"] } },
     );
-    const reach = async () =>
-      (await inside(project, "box", "wget", "-q", "-T", "1", "-O", "-", "http://app/")).stdout.trim();
+    const reach = () => fetchFrom(project, "box", "app");
     await until("the group is in force", async () => (await reach()) === "", 10_000);
     const rule = { protocol: "tcp" as const, ports: "80", group: "default" };
     await daemon.client.patch(securityGroupKind, { project, name: "closed" }, { spec: { ingress: [rule] } });
@@ -249,14 +255,12 @@ describe("what breaks heals by itself", () => {
       20_000,
       100,
     );
-    expect(
-      (await inside("north", "box", "wget", "-q", "-T", "5", "-O", "-", "http://app/")).stdout.trim(),
-    ).toBe("app");
+    expect(await fetchFrom("north", "box", "app")).toBe("app");
   }, 60_000);
 
   it("when the daemon is killed, and connections of guests go on", async () => {
     const south = await find("south", "box");
-    const pid = await pidOf(south);
+    const pid = await guestPid(south);
     const target = addressOf(await find("south", "vm"));
     // One connection, held open across the kill: what is sent after it still arrives.
     const script = `import socket, sys
@@ -281,7 +285,7 @@ print(s.makefile().read())`;
     client.stdin.end("go\n");
     await ended;
     expect(output).toContain("vm");
-    expect(await pidOf(await find("south", "box"))).toBe(pid);
+    expect(await guestPid(await find("south", "box"))).toBe(pid);
   }, 120_000);
 });
 
@@ -291,17 +295,4 @@ async function page(url: string): Promise<string> {
   } catch {
     return "";
   }
-}
-
-/** The first process of a system container, on the host. */
-async function pidOf(instance: Instance): Promise<number> {
-  const { stdout } = await run("lxc-info", [
-    "-P",
-    `${daemon.settings.stateDir}/lxc`,
-    "-n",
-    instance.metadata.uid,
-    "-p",
-    "-H",
-  ]);
-  return Number(stdout.trim());
 }
