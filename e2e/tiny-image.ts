@@ -168,13 +168,14 @@ esac
 const ipv6Script = `#!/bin/busybox sh
 export PATH=/bin:/sbin
 echo 0 > /proc/sys/net/ipv6/conf/$1/accept_dad
-server=169.254.169.254
+ask() {
+  printf '%s HTTP/1.0\\r\\nHost: 169.254.169.254\\r\\nX-aws-ec2-metadata-token%s\\r\\n\\r\\n' "$1" "$2" | nc -w 3 169.254.169.254 80 | tail -n 1
+}
 tries=0
 while [ $tries -lt 30 ]; do
-  token=$(printf 'PUT /latest/api/token HTTP/1.0\\r\\nHost: %s\\r\\nX-aws-ec2-metadata-token-ttl-seconds: 60\\r\\n\\r\\n' $server |
-    nc -w 3 $server 80 | tail -n 1)
-  path=latest/meta-data/network/interfaces/macs/$(cat /sys/class/net/$1/address)/ipv6s
-  address=$(wget -q -T 3 -O - --header "X-aws-ec2-metadata-token: $token" http://$server/$path | head -n 1)
+  token=$(ask "PUT /latest/api/token" "-ttl-seconds: 60")
+  mac=$(cat /sys/class/net/$1/address)
+  address=$(ask "GET /latest/meta-data/network/interfaces/macs/$mac/ipv6s" ": $token")
   case $address in *:*) ip -6 addr add $address/128 dev $1; exit;; esac
   tries=$((tries + 1))
   sleep 1
