@@ -39,6 +39,7 @@ export class NftMonitor {
   async end(): Promise<void> {
     const gone =
       this.#child === undefined ? undefined : new Promise<void>((resolve) => (this.#wakeEnded = resolve));
+    this.#child?.ref(); // nothing else may be left to wait for
     this.kill();
     await gone;
   }
@@ -60,7 +61,6 @@ export class NftMonitor {
     this.#child = child;
     const reader = new GenerationReader(tables, onChange);
     child.stdout.setEncoding("utf8").on("data", (text: string) => reader.read(text));
-    child.unref();
     let ended = false;
     const onEnd = () => {
       if (ended) return;

@@ -80,6 +80,7 @@ export class NftSession {
     this.#cancelIdle?.();
     const running = this.#running;
     this.#running = undefined;
+    running?.child.ref(); // nothing else may be left to wait for
     running?.child.kill("SIGKILL");
     while (running && !running.ended) await nextWake(running);
     await rm(this.#options.file, { force: true });
@@ -148,7 +149,6 @@ export class NftSession {
       running.complaints += text;
       wake(running);
     });
-    child.unref();
     if (child.pid !== undefined) this.pids.add(child.pid);
     this.mayLearn = true;
     this.#running = running;
