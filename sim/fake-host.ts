@@ -127,6 +127,9 @@ export class FakeHost {
       if (this.badPolicies-- > 0)
         throw new StrataError("Internal", "the simulated firewall was told to fail");
       if (this.policyMs > 0) await this.clock.sleep(this.policyMs);
+      if (this.bridges.get(uid) !== network) {
+        throw new StrataError("NotFound", `the network ${uid} on host ${this.name} is gone meanwhile`);
+      }
       this.broken.delete(uid);
       network.policy = structuredClone(policy) as NetworkPolicy;
       this.onPolicy(uid, policy);

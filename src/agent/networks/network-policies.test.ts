@@ -172,7 +172,12 @@ describe("hints", () => {
       () => at.put(at.views.publishedPorts, portOf("http", { port: 80, instance: "far" })),
       false,
     ],
-    ["a free card", () => at.put(at.views.interfaces, interfaceOf("nic")), true],
+    ["a free card", () => at.put(at.views.interfaces, interfaceOf("nic")), false],
+    [
+      "a card that is plugged in",
+      () => at.put(at.views.interfaces, interfaceOf("nic", {}, { instance: "i1", host: "alpha" })),
+      true,
+    ],
     ["another network", () => at.put(at.views.networks, networkOf("red", "r")), false],
   ])("%s", async (_name, action, hinted) => {
     expect(await hintsOf(action)).toEqual(hinted ? [key] : []);

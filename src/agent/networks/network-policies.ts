@@ -115,7 +115,7 @@ export class NetworkPolicies {
     }
   }
 
-  /** The card goes out of force until `plug`. Its guest must have lost it. */
+  /** The card goes out of force until `admitCard`. Its guest must have lost it. */
   async releaseCard(card: NetworkInterface, signal: AbortSignal): Promise<void> {
     const key = networkKeyOf(card);
     this.#departedCards.add(card.metadata.uid);
@@ -123,9 +123,9 @@ export class NetworkPolicies {
     await this.#applyWhereMade(key, signal);
   }
 
-  /** What the API tells of the card is new: it may be in force again. */
+  /** The API knows that the card is nobody's: with its next instance it may be in force again. */
   admitCard(card: NetworkInterface): void {
-    if (this.#departedCards.delete(card.metadata.uid)) this.#change(networkKeyOf(card));
+    this.#departedCards.delete(card.metadata.uid);
   }
 
   /**
@@ -209,7 +209,8 @@ export class NetworkPolicies {
     const { instances } = this.#options.views;
     instances.onChange((_key, next, previous) => {
       if (previous && next?.metadata.uid !== previous.metadata.uid) {
-        this.#departedInstances.delete(previous.metadata.uid);
+        // Its cards have gone out of force before.
+        if (this.#departedInstances.delete(previous.metadata.uid) && !next) return;
       }
       if (next && previous && sameCard(next, previous)) return;
       const instance = next ?? previous;
@@ -226,9 +227,10 @@ export class NetworkPolicies {
       if (previous && next?.metadata.uid !== previous.metadata.uid) {
         this.#departedCards.delete(previous.metadata.uid);
       }
-      if (next && previous && samePlug(next, previous)) return;
+      const plugged = next?.status.instance !== undefined || previous?.status.instance !== undefined;
       const card = next ?? previous;
-      if (card) this.#change(networkKeyOf(card));
+      if (!plugged || !card || this.departed.card(card.metadata.uid)) return;
+      if (!next || !previous || !samePlug(next, previous)) this.#change(networkKeyOf(card));
     });
     views.securityGroups.onChange((_key, next, previous) => {
       if (next && previous && next.metadata.generation === previous.metadata.generation) return;
