@@ -38,7 +38,7 @@ import { type ContainerInfo, Engine, engineSocket } from "./engine.ts";
 import { followEvents } from "./engine-events.ts";
 import { EngineImages } from "./engine-images.ts";
 import { ensureVolumes, removeVolumes } from "./engine-volumes.ts";
-import { isAtGate, openGate } from "./gate.ts";
+import { openGate } from "./gate.ts";
 import { type DockerGuest, GuestRecord, recordedGuests } from "./guest-record.ts";
 import { checkInit } from "./image-init.ts";
 import { containerName, labels, ownerOf } from "./labels.ts";
@@ -298,14 +298,17 @@ class DockerDriver implements GuestDriver<DockerConfig> {
     if (!found?.State.Running || found.State.Pid !== pid || runId === undefined) {
       throw new StrataError("Unavailable", "the container ended before its command began");
     }
-    if (await isAtGate(pid)) {
+    const run = await record.readRun();
+    const resumed = run.opening === runId;
+    if (!resumed) {
       if (found.Config.Hostname !== guest.hostname) await setHostname(namespaces, guest.hostname);
       for (const [index, nic] of guest.nics.entries()) {
         await plugCard(nic, namespaces, { first: index === 0, fresh: true, signal });
       }
-      await openGate(record.gate, { pid, clock: this.#options.clock, signal });
+      await record.writeRun({ ...run, opening: runId });
     }
-    await record.writeRun({ ...(await record.readRun()), opened: runId });
+    await openGate(record.gate, { pid, clock: this.#options.clock, signal, resumed });
+    await record.writeRun({ ...run, opening: runId, opened: runId });
   }
 
   /** True when it ended within `graceMs`. */

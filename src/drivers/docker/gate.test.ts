@@ -1,6 +1,7 @@
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
@@ -25,13 +26,20 @@ function atGate(...command: string[]) {
   });
 }
 
+/** A shell that is not the container's busybox is told by its arguments. */
+async function open(process: ChildProcess): Promise<void> {
+  const isWaiting = async (pid: number) =>
+    (await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "")).includes("\0strata-gate\0");
+  await openGate(join(directory, "gate"), { pid: process.pid ?? 0, clock: systemClock, signal, isWaiting });
+}
+
 test("waits for the word, also when a writer came and went, and becomes the command", async () => {
   await run("mkfifo", [join(directory, "gate")]);
   const process = atGate("echo", "a  b", "$HOME");
   const output = text(process.stdout);
   // A writer without a word.
   await run("dd", ["if=/dev/null", `of=${join(directory, "gate")}`]);
-  await openGate(join(directory, "gate"), { pid: process.pid ?? 0, clock: systemClock, signal });
+  await open(process);
   expect(await output).toBe("a  b $HOME\n");
 });
 
@@ -39,8 +47,9 @@ test("a command that is not there ends with 127 and a word", async () => {
   await run("mkfifo", [join(directory, "gate")]);
   const process = atGate("no-such-program");
   const complaint = text(process.stderr);
-  await openGate(join(directory, "gate"), { pid: process.pid ?? 0, clock: systemClock, signal });
-  const [code] = await once(process, "exit");
+  const exit = once(process, "exit");
+  await open(process);
+  const [code] = await exit;
   expect(code).toBe(127);
   expect(await complaint).toContain("no-such-program is not in this image");
 });
@@ -54,8 +63,17 @@ test("programs are looked up in PATH, where only what can be executed counts", a
   chmodSync(join(directory, "bin/tool"), 0o755);
   const process = atGate("tool", "1", "2");
   const output = text(process.stdout);
-  await openGate(join(directory, "gate"), { pid: process.pid ?? 0, clock: systemClock, signal });
+  await open(process);
   expect(await output).toBe("tool 1 2\n");
+});
+
+test("a process that went on already, and is asked again, is left alone", async () => {
+  await run("mkfifo", [join(directory, "gate")]);
+  const process = spawn("sleep", ["1000"]);
+  await once(process, "spawn");
+  const key = { pid: process.pid ?? 0, clock: systemClock, signal, isWaiting: async () => false };
+  await openGate(join(directory, "gate"), { ...key, resumed: true });
+  process.kill("SIGKILL");
 });
 
 test("a gate whose process has ended is told", async () => {

@@ -44,39 +44,66 @@ export function execCommand(command: readonly string[], tty?: { columns: number;
 }
 
 /** Is the process still the gate? What a guest makes of its own title harms nobody but itself. */
-export async function isAtGate(pid: number): Promise<boolean> {
+async function isAtGate(pid: number): Promise<boolean> {
   const line = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
   return line.startsWith(`${gateEntrypoint.join("\0")}\0`);
 }
 
 const openTimeoutMs = 10_000;
 const retryMs = 5;
+/** A word that was not heard by then is lost. */
+const hearingMs = 200;
+/** For a process that has just been started to come to the gate, when nobody knows whether it went on already. */
+const arrivalMs = 2_000;
+
+export interface GateKey {
+  /** Of the container's first process. */
+  pid: number;
+  clock: Clock;
+  signal: AbortSignal;
+  /** Somebody was about to open it before, and was perhaps killed afterwards. */
+  resumed?: boolean;
+  isWaiting?: (pid: number) => Promise<boolean>;
+}
 
 /**
- * Lets the container's first process go on. `pipe` is the host's path of the named pipe.
- * @throws Unavailable when the process has ended, Timeout when it does not come to the gate.
+ * Lets the container's first process go on, and returns when it has. `pipe` is the host's path of the named pipe.
+ * @throws Unavailable when the process ended before, Timeout when it does not go on.
  */
-export async function openGate(
-  pipe: string,
-  { pid, clock, signal }: { pid: number; clock: Clock; signal: AbortSignal },
-): Promise<void> {
+export async function openGate(pipe: string, key: GateKey): Promise<void> {
+  const { pid, clock, signal, resumed = false, isWaiting = isAtGate } = key;
+  const passedBy = clock.monotonicMs() + arrivalMs;
   const deadline = clock.monotonicMs() + openTimeoutMs;
-  for (;;) {
-    try {
-      // Without a reader this fails at once; with one, the line waits in the pipe until it is read.
-      await using file = await open(pipe, constants.O_WRONLY | constants.O_NONBLOCK);
-      await file.write("go\n");
-      return;
-    } catch (cause) {
-      if ((cause as NodeJS.ErrnoException).code !== "ENXIO") throw cause;
+  while (clock.monotonicMs() < deadline) {
+    const heardBy = clock.monotonicMs() + hearingMs;
+    if (await sayWord(pipe)) {
+      // The reader may just be leaving the pipe of a writer that died, and the word with it: it is said again then.
+      while (clock.monotonicMs() < heardBy) {
+        if (!(await isWaiting(pid))) return;
+        await clock.sleep(retryMs, signal);
+      }
+    } else {
+      if (!(await isStarting(pid))) {
+        throw new StrataError("Unavailable", "the container ended before its command began");
+      }
+      // Nobody reads: it is still on its way (the Engine says "started" before the gate is executed), or went on.
+      if (resumed && clock.monotonicMs() > passedBy && !(await isWaiting(pid))) return;
+      await clock.sleep(retryMs, signal);
     }
-    if (!(await isStarting(pid))) {
-      throw new StrataError("Unavailable", "the container ended before its command began");
-    }
-    if (clock.monotonicMs() > deadline) {
-      throw new StrataError("Timeout", `the container did not begin to run within ${openTimeoutMs / 1000} s`);
-    }
-    await clock.sleep(retryMs, signal);
+  }
+  throw new StrataError("Timeout", `the container did not begin to run within ${openTimeoutMs / 1000} s`);
+}
+
+/** False when nobody reads. With a reader, the word waits in the pipe. */
+async function sayWord(pipe: string): Promise<boolean> {
+  try {
+    await using file = await open(pipe, constants.O_WRONLY | constants.O_NONBLOCK);
+    await file.write("go\n");
+    return true;
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    if (code === "ENXIO" || code === "EPIPE") return false;
+    throw cause;
   }
 }
 

@@ -19,6 +19,8 @@ export type DockerGuest = GuestSpec<DockerConfig>;
 
 /** A run is named by the time at which the Engine started it. */
 export interface RunRecord {
+  /** The run whose cards are complete and whose gate is being opened. */
+  opening?: string;
   /** The run whose gate was opened: before that, nothing of the guest has run. */
   opened?: string;
   /** The run that somebody asked to stop. */
