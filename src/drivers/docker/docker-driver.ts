@@ -181,7 +181,9 @@ class DockerDriver implements GuestDriver<DockerConfig> {
     }
     const state = stateOf(found.State, run);
     if (state.state === "running") return;
-    if (!found.State.Running) {
+    // One that runs was started by a call that was cut short; something may have been done for its cards.
+    const fresh = !found.State.Running;
+    if (fresh) {
       const { exit, runId } = state;
       await record.writeRun(exit && runId ? { last: { runId, exit } } : {});
       await record.writeMounted(guest);
@@ -189,7 +191,7 @@ class DockerDriver implements GuestDriver<DockerConfig> {
       await this.#startContainer(found.Id, signal);
     }
     try {
-      await this.#admit(guest, record, signal);
+      await this.#admit(guest, record, { fresh, signal });
     } catch (error) {
       await this.#kill(found.Id).catch(() => {});
       throw error;
@@ -289,7 +291,11 @@ class DockerDriver implements GuestDriver<DockerConfig> {
   }
 
   /** Gives a container that waits at its gate what it waits for. What was done already is done again, or found. */
-  async #admit(guest: DockerGuest, record: GuestRecord, signal: AbortSignal): Promise<void> {
+  async #admit(
+    guest: DockerGuest,
+    record: GuestRecord,
+    { fresh, signal }: { fresh: boolean; signal: AbortSignal },
+  ): Promise<void> {
     const pid = (await this.#container(guest.uid, signal))?.State.Pid ?? 0;
     await using namespaces = await holdNamespaces(pid);
     // Only now is it certain that these are the container's: a process id may be somebody else's after its death.
@@ -303,7 +309,7 @@ class DockerDriver implements GuestDriver<DockerConfig> {
     if (!resumed) {
       if (found.Config.Hostname !== guest.hostname) await setHostname(namespaces, guest.hostname);
       for (const [index, nic] of guest.nics.entries()) {
-        await plugCard(nic, namespaces, { first: index === 0, fresh: true, signal });
+        await plugCard(nic, namespaces, { first: index === 0, fresh, signal });
       }
       await record.writeRun({ ...run, opening: runId });
     }
