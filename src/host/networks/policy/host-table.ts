@@ -111,7 +111,8 @@ function planChains(uplinks: string) {
           "ct state established,related accept",
           "ct status dnat accept",
           "ip daddr @addresses accept",
-          "drop",
+          // Named, so that nobody (another daemon of ours) takes this chain for a firewall that drops what it does not know.
+          `oifname ${uplinks} drop`,
         ],
       },
     ],
