@@ -91,7 +91,7 @@ async function fetchFrom(project: string, from: string, target: string): Promise
   const command =
     from === "vm" ? ["python3", "-c", python] : ["sh", "-c", `printf '${request}' | nc -w 3 ${target} 80`];
   const { stdout } = await inside(project, from, ...command);
-  return stdout.trim().split("\n").at(-1)?.trim() ?? "";
+  return stdout.trim().split("\n").at(-1)?.trim().split(".", 1)[0] ?? "";
 }
 
 /** Path of the namespace of a network, and the port of a guest in it. */
@@ -291,7 +291,9 @@ print(s.makefile().read())`;
 
 async function page(url: string): Promise<string> {
   try {
-    return (await (await fetch(url, { signal: AbortSignal.timeout(1_000) })).text()).trim();
+    return (
+      (await (await fetch(url, { signal: AbortSignal.timeout(1_000) })).text()).trim().split(".", 1)[0] ?? ""
+    );
   } catch {
     return "";
   }

@@ -23,7 +23,7 @@ export const hostSpecSchema = z.strictObject({
   /** True: nothing new is placed here; what runs stays. */
   cordoned: z.boolean().default(false),
   /** How many virtual CPUs may be promised per real one. Memory is never promised twice. */
-  cpuOvercommit: z.number().min(1).max(64).default(8),
+  cpuOvercommit: z.number().min(1).max(1000).default(8),
 });
 
 export const hostStatusSchema = z.strictObject({
