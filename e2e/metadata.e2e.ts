@@ -6,9 +6,11 @@
  * restarted: what they have afterwards can only come from the service.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { metadataEndpoint } from "../src/host/networks/networks.ts";
 import { imageKind } from "../src/kinds/image.ts";
 import { instanceKind } from "../src/kinds/instance.ts";
 import { keyPairKind } from "../src/kinds/key-pair.ts";
+import { networkKind } from "../src/kinds/network.ts";
 import { findLeaks, type Snapshot, takeSnapshot } from "./leaks.ts";
 import { addressOf, TestDaemon, until } from "./test-daemon.ts";
 
@@ -158,6 +160,14 @@ describe("the metadata service", () => {
     const forged = await ask("near", "/latest/user-data", { headers, source: address });
     expect(forged.status, forged.text).toBe(0);
     await inside("near", "ip", "address", "del", `${address}/32`, "dev", "eth0");
+  });
+
+  it("gives programs of the host nothing, who are no instance", async () => {
+    const { status } = await daemon.client.require(networkKind, { project, name: "default" });
+    const [hostAddress = ""] = Object.values(status.hostAddresses);
+    const url = `http://${hostAddress}:${metadataEndpoint.hostPort}/`;
+    const asked = fetch(url, { signal: AbortSignal.timeout(5_000) });
+    await expect(asked).rejects.toMatchObject({ cause: { code: "UND_ERR_SOCKET" } });
   });
 
   it("refuses what is forwarded", async () => {
