@@ -4,7 +4,8 @@
  */
 import { chmod, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import type { NetworkAttachment } from "../src/host/networks/networks.ts";
+import { joinBridge } from "../src/host/networks/bridge-port.ts";
+import type { SubnetAttachment } from "../src/host/networks/networks.ts";
 import { run } from "../src/host/run.ts";
 
 export interface DhcpAnswer {
@@ -24,31 +25,70 @@ printf '{"ip":"%s","router":"%s","dns":"%s","domain":"%s","search":"%s","mtu":"%
   "$ip" "$router" "$dns" "$domain" "$search" "$mtu"
 `;
 
+/** Arguments: hardware address, seconds. Asks for one address (RFC 8415: solicit, then request) and prints it. */
+const dhcp6Client = `
+import socket, struct, sys
+mac = bytes.fromhex(sys.argv[1].replace(":", ""))
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
+s.settimeout(float(sys.argv[2]))
+s.bind(("::", 546))
+def option(code, data):
+    return struct.pack("!HH", code, len(data)) + data
+def options(data):
+    found = {}
+    while len(data) >= 4:
+        code, length = struct.unpack("!HH", data[:4])
+        found[code] = data[4:4 + length]
+        data = data[4 + length:]
+    return found
+client = option(1, b"\\0\\3\\0\\1" + mac) + option(8, b"\\0\\0") + option(6, struct.pack("!HH", 23, 24))
+def ask(kind, more, inner=b""):
+    message = bytes([kind]) + mac[3:6] + client + more + option(3, b"\\0" * 11 + b"\\1" + inner)
+    s.sendto(message, ("ff02::1:2", 547, 0, socket.if_nametoindex("eth0")))
+    answer, _ = s.recvfrom(2048)
+    return options(answer[4:])
+try:
+    offer = ask(1, b"")
+    offered = options(offer.get(3, b"")[12:]).get(5)
+    if offered:
+        answer = ask(3, option(2, offer[2]), option(5, offered))
+        address = options(answer[3][12:])[5]
+        print(socket.inet_ntop(socket.AF_INET6, address[:16]))
+except socket.timeout:
+    pass
+`;
+
 export class NetnsGuest {
   readonly name: string;
+  readonly macAddress: string;
   readonly #script: string;
 
-  private constructor(name: string, script: string) {
+  private constructor(name: string, macAddress: string, script: string) {
     this.name = name;
+    this.macAddress = macAddress;
     this.#script = script;
   }
 
   /** `name` names namespace and port (at most 15 characters); `directory` is the test's own. */
   static async join(
     name: string,
-    network: NetworkAttachment,
+    place: { netns: string; mtu: number; subnet: SubnetAttachment | undefined },
     macAddress: string,
     directory: string,
   ): Promise<NetnsGuest> {
+    const { netns, mtu, subnet } = place;
+    if (!subnet) throw new Error("the network has no such subnet");
     const script = join(directory, "udhcpc.sh");
     await writeFile(script, udhcpcScript);
     await chmod(script, 0o755);
     await run("ip", ["netns", "add", name]);
-    const inNetwork = (...args: string[]) => run("nsenter", [`--net=${network.netns}`, "ip", ...args]);
-    const peer = ["peer", "name", "eth0", "address", macAddress, "netns", name];
-    await inNetwork("link", "add", "name", name, "type", "veth", ...peer);
-    await inNetwork("link", "set", "dev", name, "master", network.bridge, "up");
-    const guest = new NetnsGuest(name, script);
+    const guest = new NetnsGuest(name, macAddress, script);
+    // Nobody waits for duplicates to be looked for.
+    await guest.run("sh", "-c", "echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad");
+    const peer = `peer name eth0 address ${macAddress} mtu ${mtu} netns ${name}`;
+    const before = `link add name ${name} mtu ${mtu} type veth ${peer}\n`;
+    await joinBridge(netns, [{ port: name, bridge: subnet.bridge, macAddress }], { before });
     await guest.run("ip", "link", "set", "dev", "lo", "up");
     await guest.run("ip", "link", "set", "dev", "eth0", "up");
     return guest;
@@ -78,20 +118,27 @@ export class NetnsGuest {
     return line === undefined ? undefined : (JSON.parse(line) as DhcpAnswer);
   }
 
-  /** The address the network's DNS server gives for a name. */
-  async resolve(name: string, server: string): Promise<string | undefined> {
-    const { stdout } = await run(
-      "nsenter",
-      [...this.#inside(), "busybox", "nslookup", "-type=a", name, server],
-      {
-        expected: [0, 1],
-      },
-    );
-    return /Name:.*\nAddress(?: 1)?: ([\d.]+)/.exec(stdout)?.[1];
+  /** Asks for an IPv6 address and takes it; undefined when there was no answer. Routes come by advertisements. */
+  async dhcp6(seconds = 3): Promise<string | undefined> {
+    const address = (await this.run("python3", "-c", dhcp6Client, this.macAddress, String(seconds))).trim();
+    if (address === "") return undefined;
+    await this.run("ip", "address", "replace", `${address}/128`, "dev", "eth0", "nodad");
+    return address;
   }
 
-  async pings(address: string): Promise<boolean> {
-    return await pings(address, this.#inside());
+  /** The address the network's DNS server gives for a name, or the name for an address. */
+  async resolve(name: string, server: string, type: "a" | "aaaa" | "ptr" = "a"): Promise<string | undefined> {
+    const { stdout } = await run(
+      "nsenter",
+      [...this.#inside(), "busybox", "nslookup", ...(type === "ptr" ? [] : [`-type=${type}`]), name, server],
+      { expected: [0, 1] },
+    );
+    if (type === "ptr") return /name = (\S+)/.exec(stdout)?.[1];
+    return /Name:.*\nAddress(?: 1)?: ([\da-f.:]+)/.exec(stdout)?.[1];
+  }
+
+  async pings(address: string, ...options: string[]): Promise<boolean> {
+    return await pings(address, this.#inside(), options);
   }
 
   async run(...command: string[]): Promise<string> {
@@ -108,9 +155,17 @@ export class NetnsGuest {
 }
 
 /** One echo request answered within a second; from the host itself, or from the namespace that `nsenter` enters. */
-export async function pings(address: string, nsenter: readonly string[] = []): Promise<boolean> {
-  const { status } = await run("nsenter", [...nsenter, "busybox", "ping", "-c", "1", "-W", "1", address], {
-    expected: [0, 1],
-  });
+export async function pings(
+  address: string,
+  nsenter: readonly string[] = [],
+  more: readonly string[] = [],
+): Promise<boolean> {
+  const ping = ["busybox", "ping", "-c", "1", "-W", "1", ...more, address];
+  const { status } = await run("nsenter", [...nsenter, ...ping], { expected: [0, 1] });
   return status === 0;
+}
+
+/** From the host, with one of its addresses. */
+export async function pingsFrom(source: string, address: string): Promise<boolean> {
+  return await pings(address, [], ["-I", source]);
 }

@@ -7,6 +7,7 @@ import { silentLogger } from "../src/core/logger.ts";
 import { openCgroups } from "../src/host/kernel-cgroups.ts";
 import { createNetworks } from "../src/host/networks/kernel-networks.ts";
 import type { NetworkRequest } from "../src/host/networks/networks.ts";
+import { cardOf, policyOf } from "./networks-scene.ts";
 
 const [namespace = "", runDir = "", text = ""] = process.argv.slice(2);
 const request = JSON.parse(text) as NetworkRequest;
@@ -18,16 +19,10 @@ const networks = createNetworks({
   hostRecheckMs: 0,
 });
 const signal = new AbortController().signal;
-const guest = "0000000000000009";
 console.log("ready");
 for (;;) {
   await networks.ensure(request, signal);
-  await networks.reserve(request.uid, {
-    uid: guest,
-    hostname: "victim",
-    macAddress: "02:00:00:00:00:09",
-    ipAddress: request.gateway.replace(/\d+$/, "9"),
-  });
-  await networks.release(request.uid, guest);
+  await networks.apply(request.uid, policyOf([cardOf(request, "victim", 9)]), signal);
+  await networks.apply(request.uid, policyOf([]), signal);
   await networks.remove(request.uid, signal);
 }

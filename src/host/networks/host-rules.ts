@@ -71,14 +71,26 @@ export class HostRules {
     if (hasTable(listing, "inet", this.#table)) {
       await apply(renderHostRulesRemoval(this.#options.namespace), signal);
     }
-    for (const chain of findForwardChains(listing, this.#table)) {
-      const text = renderWithdrawal(chain, await listRules(chain, signal), `${this.#uplinks}*`);
-      if (text !== "") await apply(text, signal);
-    }
+    for (const chain of findForwardChains(listing, this.#table)) await this.#withdraw(chain, signal);
     if (await hasLegacyFilter()) {
       for (const direction of ["-i", "-o"]) {
         while (await this.#legacyHas(direction, signal)) await this.#legacy("-D", direction, signal);
       }
+    }
+  }
+
+  /** Firewalls of others come and go, and our rules with them. */
+  async #withdraw(chain: ForwardChain, signal: AbortSignal): Promise<void> {
+    try {
+      const text = renderWithdrawal(chain, await listRules(chain, signal), `${this.#uplinks}*`);
+      if (text !== "") await apply(text, signal);
+    } catch (cause) {
+      signal.throwIfAborted();
+      const chains = findForwardChains(await nft(["-j", "list", "chains"], signal), this.#table);
+      const there = chains.some(
+        ({ family, table, name }) => family === chain.family && table === chain.table && name === chain.name,
+      );
+      if (there) throw cause;
     }
   }
 

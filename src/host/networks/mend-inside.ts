@@ -6,6 +6,7 @@ import { run } from "../run.ts";
 import { text } from "./links.ts";
 import type { InsideNeeds } from "./mending.ts";
 import type { NetworkPlan, PeeringPlan } from "./network-plan.ts";
+import { netnsState } from "./observe.ts";
 
 const scriptTimeoutMs = 15_000;
 
@@ -65,7 +66,7 @@ export async function makePeeringLink(
 ): Promise<boolean> {
   const { link, macAddress, peerMacAddress } = peering;
   const mtu = String(Math.min(plan.mtu, other.mtu));
-  const own = ["name", link, "address", macAddress, "mtu", mtu, "addrgenmode", "none"];
+  const own = ["name", link, "address", macAddress, "mtu", mtu];
   const peer = ["peer", "name", link, "address", peerMacAddress, "mtu", mtu, "netns", other.netns];
   const inside = (netns: string, ...args: string[]) =>
     ["nsenter", [`--net=${netns}`, "ip", ...args]] as const;
@@ -75,8 +76,10 @@ export async function makePeeringLink(
     return true;
   } catch (cause) {
     if (!hasCode(cause, "Internal")) throw cause;
+    if ((await netnsState(other)) !== "there") return false;
     const [command, args] = inside(other.netnsPath, "link", "del", "dev", link);
-    await run(command, args, { signal, timeoutMs: scriptTimeoutMs, expected: [0, 1] });
+    const { status } = await run(command, args, { signal, timeoutMs: scriptTimeoutMs, expected: [0, 1] });
+    if (status !== 0) throw cause; // it was not that
     return false;
   }
 }

@@ -2,6 +2,7 @@
  * The gateway's permanent neighbour entries: which hardware address is behind each card's addresses. Nobody is asked, so
  * nobody can answer for another, and the first packet to a guest waits for nothing. Pure.
  */
+import { formatIp, parseIp } from "../../core/ip-range.ts";
 import type { SeenNeighbour } from "./kernel-json.ts";
 import type { NetworkPlan } from "./network-plan.ts";
 import type { CardPolicy } from "./networks.ts";
@@ -16,9 +17,10 @@ export function planNeighbours(plan: NetworkPlan, cards: readonly CardPolicy[]):
   for (const { subnet, macAddress, ipAddress, ipv6Address } of cards) {
     const bridge = bridges.get(subnet);
     if (bridge === undefined) continue;
-    entries.set(`${ipAddress} dev ${bridge}`, macAddress);
-    if (ipv6Address !== undefined && plan.ipv6Cidr !== undefined) {
-      entries.set(`${ipv6Address} dev ${bridge}`, macAddress);
+    const addresses = plan.ipv6Cidr === undefined ? [ipAddress] : [ipAddress, ipv6Address ?? ""];
+    for (const text of addresses) {
+      const address = parseIp(text); // in the form in which the kernel lists it
+      if (address) entries.set(`${formatIp(address)} dev ${bridge}`, macAddress);
     }
   }
   return entries;

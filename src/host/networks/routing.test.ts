@@ -134,6 +134,8 @@ describe("what the kernel lists", () => {
     expect(parseRoutes(listed, 4)).toEqual(planRouting(place(), 4).routes);
     const listed6 = `[{"type":"7","dst":"default","dev":"lo","table":"900","metric":1024,"flags":[],"pref":"medium"}]`;
     expect(parseRoutes(listed6, 6)).toEqual(new Set(["unreachable default table 900 proto 83"]));
+    const refusing = `[{"priority":33001,"src":"all","action":"7","protocol":"83"}]`;
+    expect(parseRules(refusing, 4)).toEqual(new Set(["pref 33001 unreachable protocol 83"]));
     expect(parseRules("", 4)).toEqual(new Set());
   });
 });

@@ -182,11 +182,16 @@ export function parseRules(json: string, family: IpFamily): Set<string> {
           ...(rule.fwmark === undefined ? [] : [`fwmark ${rule.fwmark}/${rule.fwmask ?? "0xffffffff"}`]),
           ...(rule.iif === undefined ? [] : [`iif ${rule.iif}`]),
           ...(rule.oif === undefined ? [] : [`oif ${rule.oif}`]),
-          rule.table === undefined ? (rule.action ?? "") : `lookup ${rule.table}`,
+          rule.table === undefined ? actionName(rule.action) : `lookup ${rule.table}`,
           `protocol ${routeProtocol}`,
         ].join(" "),
       ),
   );
+}
+
+/** FR_ACT_UNREACHABLE, which `ip -N` lists by the number of the route type of that name. */
+function actionName(action = ""): string {
+  return action === refusalNumber ? refusal : action;
 }
 
 /** From `ip -N -j -FAMILY route show table all proto 83`. */
