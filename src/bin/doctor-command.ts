@@ -1,4 +1,5 @@
 /** `strata doctor`: what this machine can do, proven where it can be; what follows from it, and what to do about it. */
+import { existsSync } from "node:fs";
 import type { Session } from "../cli/command.ts";
 import type { Branch, Output, Tone } from "../cli/output.ts";
 import { asJson } from "../cli/show.ts";
@@ -6,7 +7,7 @@ import { systemClock } from "../core/clock.ts";
 import { openCgroups } from "../host/kernel-cgroups.ts";
 import type { Finding } from "../host/probes/finding.ts";
 import { runProbes } from "../host/probes/run-probes.ts";
-import { proveKvm } from "./real-host-parts.ts";
+import { proveDocker, proveKvm } from "./real-host-parts.ts";
 import type { Settings } from "./settings.ts";
 
 const tones: Record<Finding["level"], Tone> = { ok: "good", info: "dim", warning: "busy", problem: "bad" };
@@ -21,6 +22,8 @@ export async function doctorCommand(session: Session, settings: Settings): Promi
     config: settings,
     openCgroups: () => openCgroups({ clock: systemClock }),
     probeKvm: isRoot ? () => proveKvm(settings, signal).catch(() => undefined) : undefined,
+    probeDocker:
+      isRoot && existsSync(settings.dockerSocket) ? () => proveDocker(settings, signal) : undefined,
     signal,
   });
   const problems = findings.filter(({ level }) => level === "problem").length;

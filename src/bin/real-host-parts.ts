@@ -1,9 +1,10 @@
 /** The host as it is: images, disks, networks and drivers of this machine. */
-import { rm, rmdir } from "node:fs/promises";
+import { mkdtempDisposable, rm, rmdir } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { systemClock } from "../core/clock.ts";
 import { StrataError } from "../core/errors.ts";
-import type { Logger } from "../core/logger.ts";
+import { type Logger, silentLogger } from "../core/logger.ts";
 import { systemRandom } from "../core/random.ts";
 import { createDockerDriver } from "../drivers/docker/docker-driver.ts";
 import { createLxcDriver } from "../drivers/lxc/lxc-driver.ts";
@@ -14,6 +15,7 @@ import { openCgroups } from "../host/kernel-cgroups.ts";
 import { createNetworks } from "../host/networks/kernel-networks.ts";
 import { probeKvm } from "../host/probes/kvm.ts";
 import { fetchProbeKernel, findProbeKernel } from "../host/probes/probe-kernel.ts";
+import type { Fingerprint } from "../kinds/host.ts";
 import type { HostParts } from "./host-parts.ts";
 import type { Settings } from "./settings.ts";
 
@@ -62,6 +64,19 @@ async function removeLxcLocks(stateDir: string): Promise<void> {
     );
     if (!removed) return;
   }
+}
+
+/** Leaves nothing, also where there is no daemon. */
+export async function proveDocker(settings: Settings, signal: AbortSignal): Promise<Fingerprint> {
+  await using directory = await mkdtempDisposable(join(tmpdir(), "strata-docker-"));
+  const driver = createDockerDriver({
+    host: { namespace: settings.namespace, stateDir: directory.path },
+    socketPath: settings.dockerSocket,
+    clock: systemClock,
+    random: systemRandom,
+    logger: silentLogger,
+  });
+  return await driver.fingerprint(signal);
 }
 
 /** With the kernel of any image that is here, else with Debian's. */

@@ -3,12 +3,14 @@
  * container's own network namespace. Both namespaces are entered from here; nothing inside the container takes part.
  *
  * The container's namespaces are held open as files from before the container is found to be the right one until all is
- * done, so a process id that is used again meanwhile leads nowhere else.
+ * done, so a process id that is used again meanwhile leads nowhere else. Programs that change something die with us: one
+ * that was under way when a daemon was killed would undo what the next one does.
  */
 import { constants } from "node:fs";
 import { access, type FileHandle, open, stat } from "node:fs/promises";
 import { StrataError } from "../../core/errors.ts";
 import { joinBridge } from "../../host/networks/bridge-port.ts";
+import { runWithUs } from "../../host/networks/run-with-us.ts";
 import { run } from "../../host/run.ts";
 import type { GuestNic } from "../driver.ts";
 
@@ -90,12 +92,12 @@ export async function plugCard(nic: GuestNic, guest: HeldNamespaces, options: Pl
   try {
     await joinBridge(nic.netns, [nic], { before: pair, signal });
     const batches = [inside.ipv4, inside.ipv6].map((lines) => lines.map((line) => `${line}\n`).join(""));
-    await run("nsenter", [`--net=${guest.net}`, "--", "sh", "-c", insideScript, "sh", ...batches], {
+    await runWithUs("nsenter", [`--net=${guest.net}`, "--", "sh", "-c", insideScript, "sh", ...batches], {
       signal,
     });
     if (!first) {
       const mark = ["ip", "link", "set", "dev", nic.port, "alias", complete];
-      await run("nsenter", [`--net=${nic.netns}`, "--", ...mark], { signal });
+      await runWithUs("nsenter", [`--net=${nic.netns}`, "--", ...mark], { signal });
     }
   } catch (cause) {
     await unplugCard(nic);
@@ -161,7 +163,9 @@ export async function forgetRules(nic: GuestNic, guest: HeldNamespaces): Promise
     if (address === undefined) continue;
     const rule = ["rule", "delete", "from", address, "lookup", `${tableOf(nic)}`];
     // One that is gone already is no failure.
-    await run("nsenter", [`--net=${guest.net}`, "--", "ip", family, ...rule], { expected: [0, 1, 2, 255] });
+    await runWithUs("nsenter", [`--net=${guest.net}`, "--", "ip", family, ...rule], {
+      expected: [0, 1, 2, 255],
+    });
   }
 }
 
@@ -203,7 +207,7 @@ export async function unplugCard({ netns, port }: Pick<GuestNic, "netns" | "port
   );
   if (!namespaceExists) return;
   const args = [`--net=${netns}`, "--", "ip", "link", "delete", "dev", port];
-  const { stderr, status } = await run("nsenter", args, { expected: [0, 1] });
+  const { stderr, status } = await runWithUs("nsenter", args, { expected: [0, 1] });
   if (status === 0 || /Cannot find device/.test(stderr)) return;
   throw new StrataError("Internal", `cannot remove the guest's network card ${port}`, {
     detail: stderr.slice(-500),

@@ -8,6 +8,7 @@ export const findingAreas = [
   "cgroups",
   "storage",
   "network",
+  "docker",
   "packages",
   "security",
   "time",

@@ -5,6 +5,7 @@ import type { CgroupLayout, Cgroups } from "../cgroups.ts";
 import { parsePackages, readPackages } from "../packages.ts";
 import { hostCapacity } from "./capacity.ts";
 import { cgroupFindings, readCgroups } from "./cgroup-findings.ts";
+import { dockerFindings } from "./docker.ts";
 import { findingAreas } from "./finding.ts";
 import { type KernelFacts, kernelFindings, securityFindings } from "./kernel.ts";
 import { memoryFindings, parseMemory } from "./memory.ts";
@@ -246,6 +247,7 @@ it("every area is looked at, whatever fails, and says what it means", async () =
     },
     openCgroups: failing,
     probeKvm: failing,
+    probeDocker: failing,
     signal: AbortSignal.timeout(20_000),
   });
   const areas = findings.map(({ area }) => area);
@@ -256,4 +258,18 @@ it("every area is looked at, whatever fails, and says what it means", async () =
     if (finding.level === "problem" || finding.level === "warning") expect(finding.advice).not.toBe("");
     if (finding.level === "ok") expect(finding.advice).toBe("");
   }
+});
+
+it("an Engine is a warning only where it is there and does not work", () => {
+  const nothing = { version: "", types: [], abilities: [], facts: {} };
+  const levels = [
+    undefined,
+    { available: false, message: "no space left", ...nothing },
+    { available: true, message: "", ...nothing, version: "20.10", facts: { seccomp: "yes" } },
+  ].map((fingerprint) => dockerFindings(fingerprint).map(({ level, facts }) => ({ level, facts })));
+  expect(levels).toEqual([
+    [{ level: "info", facts: {} }],
+    [{ level: "warning", facts: { reason: "no space left" } }],
+    [{ level: "ok", facts: { seccomp: "yes" } }],
+  ]);
 });

@@ -3,12 +3,14 @@
  * What can only be known by doing it is done, in namespaces and files that are thrown away.
  */
 import { describeError } from "../../core/errors.ts";
+import type { Fingerprint } from "../../kinds/host.ts";
 import type { Cgroups } from "../cgroups.ts";
 import type { HostConfig } from "../host-config.ts";
 import { readPackages } from "../packages.ts";
 import { cgroupFindings, readCgroups } from "./cgroup-findings.ts";
 import { connectivityFindings, readConnectivity } from "./connectivity.ts";
 import { cpuFindings, readCpu } from "./cpu.ts";
+import { dockerFindings } from "./docker.ts";
 import { type Finding, type FindingArea, findingAreas } from "./finding.ts";
 import { HostFiles } from "./host-files.ts";
 import { kernelFindings, readKernel, securityFindings } from "./kernel.ts";
@@ -25,6 +27,8 @@ export interface ProbeOptions {
   openCgroups: () => Promise<Cgroups>;
   /** Boots a test guest; undefined when that cannot be tried (no root, no kernel at hand). */
   probeKvm: (() => Promise<KvmProof | undefined>) | undefined;
+  /** Runs a container; undefined when there is no Engine to try it with. */
+  probeDocker: (() => Promise<Fingerprint>) | undefined;
   signal: AbortSignal;
   /** Where the host's files are. Default `/`. */
   root?: string;
@@ -49,6 +53,7 @@ export async function runProbes(options: ProbeOptions): Promise<Finding[]> {
       ...networkFindings(await readNetwork(files, config, signal)),
       ...(await connectivity(options, files)),
     ],
+    docker: async () => dockerFindings(await options.probeDocker?.()),
     packages: async () => packageFindings(await readPackageFacts(await readPackages(), signal)),
     security: async () => securityFindings(await readKernel(files)),
     time: async () => timeFindings(await readTime(files)),
