@@ -56,7 +56,7 @@ const versions = [
 ];
 const knownVersions = new Set(versions);
 
-export const tokenHeader = "x-aws-ec2-metadata-token";
+const tokenHeader = "x-aws-ec2-metadata-token";
 const ttlHeader = `${tokenHeader}-ttl-seconds`;
 /** No request has a body; some clients send an empty one. */
 const maxBodyBytes = 1024;
