@@ -3,6 +3,7 @@ import type { Client } from "../../client/client.ts";
 import { StrataError } from "../../core/errors.ts";
 import type { Kind, Resource } from "../../kinds/kind.ts";
 import type { Session } from "../command.ts";
+import { FailureGrace } from "../failure-grace.ts";
 import { kindTitle } from "../resolve.ts";
 import { follow, patience } from "../watching.ts";
 
@@ -12,7 +13,7 @@ interface Settling {
   observedGeneration: number;
 }
 
-/** Until it is in one of `states`, unless --no-wait. @throws Unavailable when it failed; NotFound when it went away. */
+/** Until it is in one of `states`, unless --no-wait. @throws Unavailable when it stays failed; NotFound when it went away. */
 export async function awaitState<S, T extends Settling>(
   client: Client,
   session: Session,
@@ -24,22 +25,22 @@ export async function awaitState<S, T extends Settling>(
   const title = `${kindTitle(kind)} "${name}"`;
   let last = resource;
   if (!session.wait) return last;
-  await follow(
-    client,
-    kind,
-    project === undefined ? {} : { project },
-    patience(session),
-    (seen) => {
-      const found = [...seen.values()].find((one) => one.metadata.uid === uid);
-      if (!found) throw new StrataError("NotFound", `${title} was deleted meanwhile`);
-      last = found;
-      if (found.status.observedGeneration < generation) return false;
-      if (found.status.state === "failed") {
-        throw new StrataError("Unavailable", `${title} is not in force: ${found.status.message}`);
-      }
-      return states.includes(found.status.state);
-    },
-    () => `waiting for ${title} to become ${states.join(" or ")}`,
-  );
+  const grace = new FailureGrace(patience(session));
+  const scope = project === undefined ? {} : { project };
+  const look = (seen: ReadonlyMap<string, Resource<S, T>>) => {
+    const found = [...seen.values()].find((one) => one.metadata.uid === uid);
+    if (!found) throw new StrataError("NotFound", `${title} was deleted meanwhile`);
+    last = found;
+    if (found.status.observedGeneration < generation) return false;
+    const { state, message } = found.status;
+    grace.saw(title, state === "failed" ? `${title} is not in force: ${message}` : undefined);
+    return states.includes(state);
+  };
+  const waitingFor = () => `waiting for ${title} to become ${states.join(" or ")}`;
+  try {
+    await follow(client, kind, scope, grace.limits, look, waitingFor);
+  } finally {
+    grace.end();
+  }
   return last;
 }

@@ -5,6 +5,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { Kind, Resource } from "../../kinds/kind.ts";
 import { networkKind } from "../../kinds/network.ts";
 import { networkInterfaceKind } from "../../kinds/network-interface.ts";
+import { publishedPortKind } from "../../kinds/published-port.ts";
 import { guest, worldOf } from "../../kinds/reachability/testing-world.ts";
 import type { NetworkWorld } from "../../kinds/reachability/world.ts";
 import { findKind } from "../../kinds/registry.ts";
@@ -208,9 +209,23 @@ test("a port that cannot be published says why", async () => {
     const status = { ...(resource.status as object), state: "failed", message: "port 80 is taken by nginx" };
     return { ...resource, status: { ...status, observedGeneration: resource.metadata.generation } };
   };
-  const { status, err } = await terminal.run("publish", "80", "web");
+  const { status, err } = await terminal.run("publish", "80", "web", "--timeout", "1");
   expect(status).toBe(5);
   expect(err).toContain('published port "tcp-80" is not in force: port 80 is taken by nginx');
+});
+
+test("a port that is published at the second attempt is published", async () => {
+  seed(shop);
+  let attempts = 0;
+  terminal.client.react = (resource) => {
+    const state = ++attempts > 1 ? "active" : "failed";
+    const observedGeneration = resource.metadata.generation;
+    return { ...resource, status: { ...(resource.status as object), state, observedGeneration } };
+  };
+  const publishing = terminal.run("publish", "80", "web");
+  await expect.poll(() => terminal.client.calls.at(-1)).toBe("list published-ports");
+  await terminal.client.patch(publishedPortKind as Kind, { project: "campus", name: "tcp-80" }, { spec: {} });
+  expect(await publishing).toMatchObject({ status: 0 });
 });
 
 test("network cards are plugged in, unplugged and deleted", async () => {

@@ -1,10 +1,10 @@
 /** Waits until what leads to a stack's instances is in force: further network cards, addresses, published ports. */
 import type { Client } from "../../client/client.ts";
-import { StrataError } from "../../core/errors.ts";
 import { addressKind } from "../../kinds/address.ts";
 import type { Kind } from "../../kinds/kind.ts";
 import { networkInterfaceKind } from "../../kinds/network-interface.ts";
 import { publishedPortKind } from "../../kinds/published-port.ts";
+import { FailureGrace } from "../failure-grace.ts";
 import { kindTitle } from "../resolve.ts";
 import { follow, type Patience } from "../watching.ts";
 import type { Reporter } from "./apply-stack.ts";
@@ -28,7 +28,7 @@ interface Observed {
   observedGeneration: number;
 }
 
-/** `running`: names of instances; what leads to others has to wait for them. @throws Unavailable when one failed. */
+/** `running`: names of instances; what leads to others has to wait for them. @throws Unavailable when one stays failed. */
 export async function awaitNetworking(
   client: Client,
   project: string,
@@ -37,34 +37,56 @@ export async function awaitNetworking(
   limits: Patience,
   reporter: Reporter,
 ): Promise<void> {
-  for (const { kind, states } of leading) {
-    const names = desired.filter((one) => one.kind === kind).map((one) => one.name);
-    const left = new Set(names);
-    if (left.size === 0) continue;
-    await follow(
-      client,
-      kind,
-      { project },
-      limits,
-      (seen) => {
-        for (const name of left) {
-          const found = seen.get(`${project}/${name}`);
-          if (!found) continue;
-          const { state, message, observedGeneration } = found.status as Observed;
-          const { instance } = found.spec as { instance?: string };
-          const waits = instance !== undefined && !running.has(instance);
-          const current = observedGeneration >= found.metadata.generation;
-          if (current && state === "failed" && !waits) {
-            throw new StrataError("Unavailable", `${kindTitle(kind)} "${name}" is not in force: ${message}`);
-          }
-          if (!waits && !(current && state === states[instance === undefined ? "without" : "with"])) continue;
-          left.delete(name);
-          const text = waits ? `waits for ${instance}` : state;
-          reporter.progress(keyOf(kind, name), text, { settled: true });
-        }
-        return left.size === 0;
-      },
-      () => `waiting for ${kindTitle(kind)} ${[...left].join(", ")}`,
-    );
+  const grace = new FailureGrace(limits);
+  try {
+    for (const one of leading) {
+      await awaitKind(client, project, one, { desired, running, grace, reporter });
+    }
+  } finally {
+    grace.end();
   }
+}
+
+interface Waiting {
+  desired: readonly { kind: Kind; name: string }[];
+  running: ReadonlySet<string>;
+  grace: FailureGrace;
+  reporter: Reporter;
+}
+
+async function awaitKind(
+  client: Client,
+  project: string,
+  { kind, states }: Leading,
+  { desired, running, grace, reporter }: Waiting,
+): Promise<void> {
+  const names = desired.filter((one) => one.kind === kind).map((one) => one.name);
+  const left = new Set(names);
+  if (left.size === 0) return;
+  await follow(
+    client,
+    kind,
+    { project },
+    grace.limits,
+    (seen) => {
+      for (const name of left) {
+        const found = seen.get(`${project}/${name}`);
+        if (!found) continue;
+        const { state, message, observedGeneration } = found.status as Observed;
+        const { instance } = found.spec as { instance?: string };
+        const waits = instance !== undefined && !running.has(instance);
+        const current = observedGeneration >= found.metadata.generation;
+        const failed = current && state === "failed" && !waits;
+        const title = `${kindTitle(kind)} "${name}"`;
+        grace.saw(title, failed ? `${title} is not in force: ${message}` : undefined);
+        if (failed) reporter.progress(keyOf(kind, name), `${state}: ${message}`);
+        if (!waits && !(current && state === states[instance === undefined ? "without" : "with"])) continue;
+        left.delete(name);
+        const text = waits ? `waits for ${instance}` : state;
+        reporter.progress(keyOf(kind, name), text, { settled: true });
+      }
+      return left.size === 0;
+    },
+    () => `waiting for ${kindTitle(kind)} ${[...left].join(", ")}`,
+  );
 }

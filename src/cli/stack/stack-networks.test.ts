@@ -73,7 +73,8 @@ const spec = (path: string) => terminal.client.resources.get(path)?.spec;
 const write = (text: string) => writeFile(join(terminal.cwd, "s.yaml"), `stack: s\n${text}`);
 async function up(text: string, ...more: string[]) {
   await write(text);
-  return await terminal.run("up", "s.yaml", "--yes", "--timeout", "5", ...more);
+  const timeout = more.includes("--timeout") ? [] : ["--timeout", "5"];
+  return await terminal.run("up", "s.yaml", "--yes", ...timeout, ...more);
 }
 
 test("the example is a stack that comes, stays as it is, and goes in the right order", async () => {
@@ -137,7 +138,7 @@ publishedPorts: { p: { port: 80, instance: a } }
     if (next?.kind !== "PublishedPort") return next;
     return { ...next, status: { ...(next.status as object), state: "failed", message: "nginx has port 80" } };
   };
-  const { status, err } = await up(text);
+  const { status, err } = await up(text, "--timeout", "2");
   expect(status).toBe(5);
   expect(err).toContain('published port "p" is not in force: nginx has port 80');
 });
