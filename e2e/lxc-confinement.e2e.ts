@@ -13,7 +13,7 @@ let bench: LxcBench;
 let driver: GuestDriver;
 
 beforeAll(async () => {
-  bench = await LxcBench.open("dv-lxc-conf");
+  bench = await LxcBench.open("e2e-lxc-conf");
   driver = bench.driver();
 });
 afterEach(async () => {
@@ -258,7 +258,7 @@ describe("isolation", () => {
     ["the magic key", "echo b > /proc/sysrq-trigger"],
     ["the clock", "date -s 2001-01-01; test $(date +%Y) = 2001"],
     ["a file system from a device", "mount -t ext4 /dev/vda /mnt"],
-    ["the host's file systems", "ls /proc/1/root/../../../var/tmp/dv-lxc-conf*"],
+    ["the host's file systems", "ls /proc/1/root/../../../var/tmp/e2e-lxc-conf*"],
     ["kernel memory", "cat /dev/mem || cat /proc/kcore"],
   ])("cannot have %s", async (_title, attempt) => {
     const { uid } = await boot();

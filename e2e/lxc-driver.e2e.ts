@@ -2,7 +2,7 @@ import { driverConformance } from "../src/drivers/conformance.ts";
 import { LxcBench, stubbornInit } from "./lxc-bench.ts";
 
 driverConformance("lxc", async () => {
-  const bench = await LxcBench.open("dv-lxc");
+  const bench = await LxcBench.open("e2e-lxc");
   return {
     makeGuest: (overrides) => bench.makeGuest(overrides),
     makeStubbornGuest: () => bench.makeGuest({}, { "sbin/init": stubbornInit }),

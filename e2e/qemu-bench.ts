@@ -148,6 +148,14 @@ export class QemuBench {
     return status === 0;
   }
 
+  /** Of its control group. */
+  async memoryLimitMib(uid: Uid): Promise<number> {
+    const { layout } = await openCgroups({ clock: systemClock });
+    const [hierarchy, file] = layout === "v2" ? ["", "memory.max"] : ["memory", "memory.limit_in_bytes"];
+    const path = join("/sys/fs/cgroup", hierarchy, this.host.namespace, uid, file);
+    return Number(await readFile(path, "utf8")) / 1024 ** 2;
+  }
+
   async observeSize(uid: Uid): Promise<{ cpus: number; memoryMib: number }> {
     const seen = await this.ask(uid, "nproc; sed -n 's/MemTotal: *//p' /proc/meminfo");
     const [cpus, memoryKib] = seen.split("\n").map((line) => Number.parseInt(line, 10));

@@ -100,6 +100,53 @@ describe("a virtual machine", () => {
     expect(after.memoryBytes).toBeLessThan((256 + 160 + 16 + 2 + 256 + 4) * 1024 ** 2);
   });
 
+  it("grows and shrinks within its bounds, its control group with it", async () => {
+    const { uid, handle } = await boot({ cpus: 1, memoryMib: 160 });
+    const apply = (cpus: number, memoryMib: number) =>
+      driver.resize?.apply(handle, { cpus, memoryMib }, signal);
+    const limit = await bench.memoryLimitMib(uid);
+    await apply(2, 416);
+    expect(await bench.memoryLimitMib(uid)).toBeGreaterThan(limit + 255);
+    const grown = await bench.observeSize(uid);
+    expect(grown.cpus).toBe(2);
+
+    // What is in use cannot be given back; then nothing has changed.
+    await ask(
+      handle,
+      "mkdir /big; mount -t tmpfs -o size=90% big /big; head -c 200000000 /dev/zero > /big/file",
+    );
+    await expect(apply(1, 160)).rejects.toMatchObject({ code: "Conflict" });
+    expect(await bench.observeSize(uid)).toEqual(grown);
+    expect(await bench.memoryLimitMib(uid)).toBeGreaterThan(limit + 255);
+    await ask(handle, "rm /big/file");
+    await apply(1, 160);
+    expect((await bench.observeSize(uid)).cpus).toBe(1);
+    expect(await bench.memoryLimitMib(uid)).toBe(limit);
+
+    for (const [cpus, memoryMib] of [
+      [1, 128],
+      [9, 160],
+      [1, 160 + 1024 + 4],
+    ] as const) {
+      await expect(apply(cpus, memoryMib)).rejects.toMatchObject({ code: "Unsupported" });
+    }
+    expect((await driver.inspect(uid))?.state).toBe("running");
+  });
+
+  it("is as likely to be ended by the host's OOM killer as any process, whatever the daemon is", async () => {
+    // Lower than one's own needs a capability that not every host of tests gives; the way back is the same.
+    await writeFile("/proc/self/oom_score_adj", "100");
+    try {
+      const { uid } = await boot();
+      const cgroups = await openCgroups({ clock: systemClock });
+      for (const pid of await cgroups.pids(`${bench.host.namespace}/${uid}`)) {
+        expect(await readFile(`/proc/${pid}/oom_score_adj`, "utf8")).toBe("0\n");
+      }
+    } finally {
+      await writeFile("/proc/self/oom_score_adj", "0");
+    }
+  });
+
   it("gets one CPU's time however much it asks for", async () => {
     const { uid, handle } = await boot({ cpus: 1 });
     const group = `${bench.host.namespace}/${uid}`;

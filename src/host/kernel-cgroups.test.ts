@@ -28,6 +28,7 @@ const files: Record<string, Record<string, string>> = {
     "cpu.max": "max 100000",
     "cpu.stat": "usage_usec 1234\nuser_usec 1000\n",
     "memory.max": "max",
+    "memory.high": "max",
     "memory.swap.max": "max",
     "memory.current": "4096",
     "pids.max": "max",
@@ -125,6 +126,18 @@ describe.each<CgroupLayout>(["v2", "hybrid", "v1"])("cgroups on a %s host", (lay
 
   test("finds the layout", async () => {
     expect((await open()).layout).toBe(layout);
+  });
+
+  test("refuses less memory than is in use, as the kernel does by itself in version 1", async () => {
+    const cgroups = await open();
+    await cgroups.ensure(group, { memoryMib: 64 });
+    if (layout !== "v2") return;
+    writeFileSync(join(tree.root, group, "memory.current"), String(40 * 1024 ** 2));
+    await expect(cgroups.ensure(group, { memoryMib: 32 })).rejects.toMatchObject({ code: "Conflict" });
+    expect(tree.read(tree.root, group, "memory.max")).toBe(String(64 * 1024 ** 2));
+    expect(tree.read(tree.root, group, "memory.high")).toBe("max");
+    await cgroups.ensure(group, { memoryMib: 48 });
+    expect(tree.read(tree.root, group, "memory.max")).toBe(String(48 * 1024 ** 2));
   });
 
   test("sets each limit, and takes it away again when it is left out", async () => {

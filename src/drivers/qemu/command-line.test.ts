@@ -135,7 +135,7 @@ describe("qemuArguments", () => {
       -device virtio-net-pci-non-transitional,id=nic0,netdev=net0,mac=52:54:00:12:34:56,host_mtu=1450,romfile=,addr=0x10
       -object rng-builtin,id=random
       -device virtio-rng-pci-non-transitional,rng=random,addr=0x5
-      -device virtio-balloon-pci-non-transitional,free-page-reporting=on,deflate-on-oom=on,addr=0x6
+      -device virtio-balloon-pci-non-transitional,id=balloon,free-page-reporting=on,deflate-on-oom=on,addr=0x6
       -device virtio-serial-pci-non-transitional,id=ports,addr=0x7
       -device virtserialport,id=agent,bus=ports.0,chardev=agent,name=org.qemu.guest_agent.0
       -device pvpanic
@@ -204,7 +204,7 @@ describe("qemuArguments", () => {
       -device pcie-root-port,id=plug7,chassis=7,slot=7,io-reserve=0,addr=0x9.0x6
       -object rng-builtin,id=random
       -device virtio-rng-pci-non-transitional,rng=random,addr=0x5
-      -device virtio-balloon-pci-non-transitional,free-page-reporting=on,deflate-on-oom=on,addr=0x6
+      -device virtio-balloon-pci-non-transitional,id=balloon,free-page-reporting=on,deflate-on-oom=on,addr=0x6
       -device virtio-serial-pci-non-transitional,id=ports,addr=0x7
       -device virtserialport,id=agent,bus=ports.0,chardev=agent,name=org.qemu.guest_agent.0
       -device pvpanic

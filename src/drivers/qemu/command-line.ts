@@ -90,6 +90,7 @@ export const cardIds = (place: number) => ({
   bus: `plug${place}`,
 });
 export const hotMemoryId = "memory";
+export const balloonId = "balloon";
 
 /** The processors that a guest can be grown to; the kernel keeps about 200 KiB for each that may come. */
 export function maxCpus(cpus: number): number {
@@ -366,7 +367,7 @@ function auxiliaryDevices(): string[] {
     // Memory that the guest frees goes back to the host without anybody asking for it.
     ...[
       "-device",
-      `virtio-balloon-pci-non-transitional,free-page-reporting=on,deflate-on-oom=on,addr=${hex(slots.balloon)}`,
+      `virtio-balloon-pci-non-transitional,id=${balloonId},free-page-reporting=on,deflate-on-oom=on,addr=${hex(slots.balloon)}`,
     ],
     ...["-device", `virtio-serial-pci-non-transitional,id=ports,addr=${hex(slots.serial)}`],
     ...["-device", "virtserialport,id=agent,bus=ports.0,chardev=agent,name=org.qemu.guest_agent.0"],

@@ -5,8 +5,8 @@
  * the guest is asked to put them out of use, and its control group holds it to their number in any case. QEMU 7.2 dies
  * some time after a processor was unplugged under emulation.
  *
- * Memory comes and goes through virtio-mem. What the machine began with cannot go. A guest that was asked to give memory
- * back and keeps it is told to keep it; one that ignores its bounds is stopped by its control group.
+ * Memory comes and goes through virtio-mem. What the machine began with cannot go. A guest that cannot spare what it is
+ * asked to give back keeps all of it; one that ignores its bounds is stopped by its control group.
  *
  * Called with the guest's lock held.
  */
@@ -21,7 +21,14 @@ import { isAgentThere } from "./exec-ports.ts";
 import { type GuestAgent, withAgent } from "./guest-agent.ts";
 import type { GuestRecord } from "./guest-files.ts";
 import type { GuestLifecycle } from "./guest-lifecycle.ts";
-import { type MachineSize, readHotMemory, readMachineSize, requestHotMemory } from "./machine-size.ts";
+import {
+  type MachineSize,
+  pollGuestMemory,
+  readGuestMemory,
+  readHotMemory,
+  readMachineSize,
+  requestHotMemory,
+} from "./machine-size.ts";
 import { cgroupLimits } from "./resource-limits.ts";
 import { validateGuest } from "./validate-guest.ts";
 
@@ -43,6 +50,10 @@ const memoryTimeoutMs = 10_000;
 /** For the guest's kernel to see a processor. */
 const cpuTimeoutMs = 10_000;
 const agentTimeoutMs = 10_000;
+/** The balloon driver is asked every second. */
+const statsTimeoutMs = 5_000;
+/** Of the memory that a guest has left. */
+const spareShare = 0.05;
 const lookEveryMs = 50;
 /** Linux takes and gives whole groups of pages. */
 const memoryStepMib = 4;
@@ -96,6 +107,9 @@ export class HotResize {
       cpus: Math.max(before.cpus, size.cpus),
       memoryMib: Math.max(before.memoryMib, size.memoryMib),
     };
+    if (machine.hot && hotMib < machine.hot.sizeMib) {
+      await this.#expectFree(machine.hot.sizeMib - hotMib, size.memoryMib, signal);
+    }
     await limit(larger);
     try {
       if (machine.hot) await this.#moveMemory(machine.hot.requestedMib, hotMib, signal);
@@ -119,6 +133,44 @@ export class HotResize {
         ? `the machine was started with ${baseMib} MiB of memory; less than that needs a restart`
         : `the machine was started with room for ${baseMib + (hot?.maxMib ?? 0)} MiB of memory; ${memoryMib} MiB need a restart`,
     );
+  }
+
+  /**
+   * A guest that is made to give back more than it can spare ends programs of its own choice. So it is asked beforehand;
+   * one that has no balloon driver to answer is taken to know what it does.
+   * @throws Conflict.
+   */
+  async #expectFree(mib: number, remainingMib: number, signal: AbortSignal): Promise<void> {
+    const availableMib = await this.#availableMib(signal);
+    const spareMib = Math.ceil(remainingMib * spareShare);
+    if (availableMib === undefined || availableMib >= mib + spareMib) return;
+    throw new StrataError(
+      "Conflict",
+      `the guest's programs use too much memory: ${Math.floor(availableMib)} MiB are available, and ${mib + spareMib} MiB must be to give ${mib} MiB back; end some of them first`,
+    );
+  }
+
+  async #availableMib(signal: AbortSignal): Promise<number | undefined> {
+    const { clock } = this.#options;
+    const deadline = clock.monotonicMs() + statsTimeoutMs;
+    const before = await this.#guest.withMonitor(
+      async (monitor) => {
+        const last = await readGuestMemory(monitor);
+        await pollGuestMemory(monitor, 1);
+        return last;
+      },
+      { signal },
+    );
+    try {
+      while (clock.monotonicMs() < deadline) {
+        const told = await this.#guest.withMonitor(readGuestMemory, { signal });
+        if (told.toldAt !== before.toldAt) return told.availableMib;
+        await clock.sleep(lookEveryMs, signal);
+      }
+      return undefined;
+    } finally {
+      await this.#guest.withMonitor((monitor) => pollGuestMemory(monitor, 0));
+    }
   }
 
   async #moveMemory(fromMib: number, toMib: number, signal: AbortSignal): Promise<void> {

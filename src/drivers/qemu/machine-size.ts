@@ -1,6 +1,6 @@
 /** What QEMU says about processors and memory that come and go. QEMU is not trusted: answers are checked. */
 import { isJsonObject, type Json, type JsonObject } from "../../core/json.ts";
-import { hotMemoryId } from "./command-line.ts";
+import { balloonId, hotMemoryId } from "./command-line.ts";
 import type { QmpClient } from "./qmp-client.ts";
 
 const mibBytes = 1024 ** 2;
@@ -45,6 +45,24 @@ export async function requestHotMemory(monitor: QmpClient, requestedMib: number)
 
 export async function readHotMemory(monitor: QmpClient): Promise<HotMemory | undefined> {
   return parseHotMemory(await monitor.execute("query-memory-devices"));
+}
+
+/** Has the guest's balloon driver tell every second what it knows about the use of memory; 0 ends it. */
+export async function pollGuestMemory(monitor: QmpClient, everySeconds: 0 | 1): Promise<void> {
+  const path = `/machine/peripheral/${balloonId}`;
+  await monitor.execute("qom-set", { path, property: "guest-stats-polling-interval", value: everySeconds });
+}
+
+/** What the guest said last; its programs could have `availableMib` without any of them being ended. */
+export async function readGuestMemory(
+  monitor: QmpClient,
+): Promise<{ toldAt: number; availableMib: number | undefined }> {
+  const path = `/machine/peripheral/${balloonId}`;
+  const answer = await monitor.execute("qom-get", { path, property: "guest-stats" });
+  const told = isJsonObject(answer) ? answer : {};
+  const available = isJsonObject(told.stats) ? told.stats["stat-available-memory"] : undefined;
+  const known = typeof available === "number" && available >= 0 && available < Number.MAX_SAFE_INTEGER;
+  return { toldAt: Number(told["last-update"] ?? 0), availableMib: known ? mib(available) : undefined };
 }
 
 export function parseCpus(cpus: readonly JsonObject[]): Pick<MachineSize, "cpus" | "freeCpus"> {
