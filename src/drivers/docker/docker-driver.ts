@@ -41,7 +41,7 @@ import { ensureVolumes, removeVolumes } from "./engine-volumes.ts";
 import { openGate } from "./gate.ts";
 import { type DockerGuest, GuestRecord, recordedGuests } from "./guest-record.ts";
 import { checkInit } from "./image-init.ts";
-import { containerName, labels, ownerOf } from "./labels.ts";
+import { containerName, imageTag, labels, ownerOf } from "./labels.ts";
 import { runIdOf, stateOf } from "./run-state.ts";
 
 export interface DockerDriverOptions {
@@ -59,6 +59,9 @@ const defaultBusybox = "/bin/busybox";
 /** For a container to be gone after SIGKILL. */
 const killTimeoutMs = 15_000;
 const startTimeoutMs = 60_000;
+/** For the Engine to finish making a container that nobody waits for any more. */
+const settleTimeoutMs = 30_000;
+const settleRetryMs = 20;
 /** Guests that are looked at side by side. */
 const listConcurrency = 8;
 
@@ -215,7 +218,8 @@ class DockerDriver implements GuestDriver<DockerConfig> {
     signal.throwIfAborted();
     const uid = uidOf(handle);
     const record = this.#record(uid);
-    const [guest, found] = await Promise.all([record.readSpec(), this.#container(uid, signal)]);
+    const guest = await record.readSpec();
+    const found = (await this.#container(uid, signal)) ?? (guest && (await this.#settle(guest, signal)));
     if (found !== undefined) await this.#engine.removeContainer(found.Id, signal);
     for (const nic of guest?.nics ?? []) await unplugCard(nic);
     await removeVolumes(this.#engine, this.#namespace, uid, signal);
@@ -268,6 +272,36 @@ class DockerDriver implements GuestDriver<DockerConfig> {
       "Conflict",
       `there is a Docker container ${name} that Strata did not make; it is left alone, remove or rename it to go on`,
     );
+  }
+
+  /**
+   * The container that a killed daemon's order may still be making: the Engine goes on with what was asked. It takes the
+   * name first, so whoever gets the name knows that nothing is under way.
+   */
+  async #settle({ uid, root }: DockerGuest, signal: AbortSignal): Promise<ContainerInfo | undefined> {
+    if (root.type !== "image" || !(await this.#images.has(root.digest, signal))) return undefined;
+    const { clock } = this.#options;
+    const name = containerName(this.#namespace, uid);
+    const options = {
+      name,
+      Image: imageTag(this.#namespace, root.digest).name,
+      Cmd: ["none"],
+      Labels: { [labels.namespace]: this.#namespace, [labels.uid]: uid, [labels.image]: root.digest },
+    };
+    const deadline = clock.monotonicMs() + settleTimeoutMs;
+    while (clock.monotonicMs() < deadline) {
+      await this.#engine.call(
+        `take the name ${name}`,
+        (docker, abortSignal) => docker.createContainer({ ...options, abortSignal }),
+        { signal, accept: [404, 409] },
+      );
+      const found = await this.#engine.inspect(name, signal);
+      if (found !== undefined)
+        return ownerOf(found.Config.Labels, this.#namespace) === uid ? found : undefined;
+      if (!(await this.#images.has(root.digest, signal))) return undefined;
+      await clock.sleep(settleRetryMs, signal);
+    }
+    throw new StrataError("Timeout", `the Docker Engine has been making container ${name} for too long`);
   }
 
   /** What was changed in the spec, or by hand, since the container was made. */

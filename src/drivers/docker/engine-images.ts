@@ -29,7 +29,7 @@ export class EngineImages {
    */
   async using<T>(root: ImageRoot, signal: AbortSignal, use: () => Promise<T>): Promise<T> {
     return await this.#lock.run(root.digest, async () => {
-      if (!(await this.#has(root.digest, signal))) await this.#import(root, signal);
+      if (!(await this.has(root.digest, signal))) await this.#import(root, signal);
       return await use();
     });
   }
@@ -41,7 +41,7 @@ export class EngineImages {
       const users = await this.#engine.containers({
         label: [`${labels.namespace}=${this.#namespace}`, `${labels.image}=${digest}`],
       });
-      if (users.length > 0 || !(await this.#has(digest, signal))) return;
+      if (users.length > 0 || !(await this.has(digest, signal))) return;
       await this.#engine.call(
         `remove image ${name}`,
         (docker, abortSignal) => docker.getImage(name).remove({ abortSignal }),
@@ -51,8 +51,8 @@ export class EngineImages {
     });
   }
 
-  /** @throws Conflict when somebody gave our name to an image of theirs. */
-  async #has(digest: string, signal: AbortSignal): Promise<boolean> {
+  /** Is it imported? @throws Conflict when somebody gave our name to an image of theirs. */
+  async has(digest: string, signal: AbortSignal): Promise<boolean> {
     const { name } = imageTag(this.#namespace, digest);
     const found = await this.#engine.call(
       `look at image ${name}`,
@@ -79,7 +79,7 @@ export class EngineImages {
         { signal, timeoutMs: importTimeoutMs },
       ),
     );
-    if (answer.error === undefined && (await this.#has(root.digest, signal))) return;
+    if (answer.error === undefined && (await this.has(root.digest, signal))) return;
     throw new StrataError(
       "Unavailable",
       `the Docker Engine cannot import image ${name}: ${answer.error ?? "it gave no reason"}`,
