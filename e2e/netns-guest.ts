@@ -4,6 +4,7 @@
  */
 import { chmod, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { systemClock } from "../src/core/clock.ts";
 import { joinBridge } from "../src/host/networks/bridge-port.ts";
 import type { SubnetAttachment } from "../src/host/networks/networks.ts";
 import { run } from "../src/host/run.ts";
@@ -118,12 +119,17 @@ export class NetnsGuest {
     return line === undefined ? undefined : (JSON.parse(line) as DhcpAnswer);
   }
 
-  /** Asks for an IPv6 address and takes it; undefined when there was no answer. Routes come by advertisements. */
+  /** Asks for an IPv6 address and takes it, with the route that was advertised; undefined when there was no answer. */
   async dhcp6(seconds = 3): Promise<string | undefined> {
     const address = (await this.run("python3", "-c", dhcp6Client, this.macAddress, String(seconds))).trim();
     if (address === "") return undefined;
     await this.run("ip", "address", "replace", `${address}/128`, "dev", "eth0", "nodad");
-    return address;
+    // The kernel asks for advertisements some time within a second after the link is up.
+    for (let tries = 0; tries < 100; tries++) {
+      if ((await this.run("ip", "-6", "route")).includes("default via fe80::1")) return address;
+      await systemClock.sleep(50);
+    }
+    throw new Error(`${this.name} has an address and no route`);
   }
 
   /** The address the network's DNS server gives for a name, or the name for an address. */

@@ -112,6 +112,7 @@ describe("planMending", () => {
   it("gives a namespace in which its processes live its name back, and restarts nothing", () => {
     const mending = planMending(network, { ...healthy, netns: { state: "absent" } });
     expect(mending.hostLinks).toEqual({ netns: { attach: 7 }, staleUplink: false, uplink: false });
+    expect(mending.inside).toBeUndefined();
     expect(mending.restart).toEqual([]);
   });
 

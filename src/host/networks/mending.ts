@@ -83,7 +83,8 @@ export function planMending(network: PlacedNetwork, seen: SeenNetwork): Mending 
 
   const nothing: SeenInside = { links: new Map(), routing: noRouting, sysctls: new Map() };
   const inside = planInside(network, there?.inside ?? nothing, mending.hostLinks?.uplink ?? false);
-  if (inside.wrong.length > 0) {
+  // What is in a namespace that gets its name back is seen in the next round.
+  if (inside.wrong.length > 0 && !survivor) {
     mending.inside = inside.needs;
     if (there) mending.wrong.push(...inside.wrong);
   }
