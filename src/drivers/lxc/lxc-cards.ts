@@ -54,11 +54,16 @@ async function attach(
   if (!(await changes.isRunning(guest.uid))) return;
   const host = await changes.host();
   const { run: mark = "" } = await files.readRun();
-  if ((await markOf(host, nic)) === mark) return;
+  const found = await markOf(host, nic);
+  if (found === mark) return;
   const netns = await openNetns(changes, files);
+  const guestNetns = `/proc/${process.pid}/fd/${netns.fd}`;
   try {
+    // What a killed predecessor left half-made, or half taken away.
+    if (found !== undefined) await removePorts(host, [nic]);
+    if (others.length < further.length) await removeRules(host, nic, guestNetns, signal);
     await files.writeCard(nic, cardTexts(nic, { first: false, mark, guestNetns: hookNetns }));
-    await plug(host, nic, { mark, guestNetns: `/proc/${process.pid}/fd/${netns.fd}` }, signal);
+    await plug(host, nic, { mark, guestNetns }, signal);
   } catch (cause) {
     await unplug(host, files, nic);
     await files.writeSpec({ ...guest, nics: [first, ...others] });
@@ -100,9 +105,6 @@ async function plug(
   { mark, guestNetns }: { mark: string; guestNetns: string },
   signal: AbortSignal,
 ): Promise<void> {
-  // What a killed predecessor left half-made.
-  await removePorts(host, [nic]);
-  await removeRules(host, nic, guestNetns, signal);
   const texts = cardTexts(nic, { first: false, mark, guestNetns });
   await joinBridge(nic.netns, [nic], { before: texts.pair, signal });
   const within = (netns: string, options: readonly string[], input: string) =>
@@ -138,13 +140,13 @@ async function removeRules(host: LxcHost, nic: GuestNic, netns: string, signal: 
   }
 }
 
-/** The run in which the port was completed. */
+/** The run in which the port was completed; empty for one that was not, undefined for none. */
 async function markOf(host: LxcHost, { netns, port }: Card): Promise<string | undefined> {
   const args = [`--net=${netns}`, "--", host.ip, "-j", "link", "show", "dev", port];
   const { stdout, status } = await run(host.nsenter, args, { expected: [0, 1] });
   if (status !== 0) return undefined;
   const [link] = JSON.parse(stdout) as { ifalias?: string }[];
-  return link?.ifalias;
+  return link?.ifalias ?? "";
 }
 
 /**
