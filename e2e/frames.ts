@@ -96,7 +96,7 @@ export async function sendFrames(
   scene: { from: Instance; to: Instance; gateway: string },
 ): Promise<void> {
   const netns = `--net=/proc/${pid}/ns/net`;
-  await run("nsenter", [netns, "ping", "-c", "1", "-W", "2", scene.gateway], { expected: [0, 1] });
+  await run("nsenter", [netns, "busybox", "ping", "-c", "1", "-W", "2", scene.gateway], { expected: [0, 1] });
   const { stdout } = await run("nsenter", [netns, "ip", "neigh", "show", scene.gateway]);
   const gatewayMac = /lladdr (\S+)/.exec(stdout)?.[1]?.replaceAll(":", "") ?? everyone;
   const frames = forge(kind, nicOf(scene.from), nicOf(scene.to), { ip: scene.gateway, mac: gatewayMac });

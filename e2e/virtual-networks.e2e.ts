@@ -57,7 +57,7 @@ function specOf(name: (typeof guests)[number]) {
   const common = { network: "vpc", services: [{ name: "http", port: 80 }] };
   if (name === "vm") {
     const serve =
-      "mkdir -p /srv/www; cd /srv/www; hostname > index.html; systemd-run --working-directory=/srv/www python3 -m http.server 80";
+      "mkdir -p /srv/www; cd /srv/www; hostname > index.html; systemd-run --working-directory=/srv/www python3 -m http.server 80 --bind ::";
     const userData = `#cloud-config\nruncmd:\n  - ${JSON.stringify(["sh", "-c", serve])}\n`;
     return { ...common, type: "vm" as const, image: "debian", memoryMib: 512, diskMib: 4096, userData };
   }
