@@ -32,6 +32,7 @@ export interface Answer {
   why?: string;
   atMs?: number;
   count?: number;
+  longestMs?: number;
 }
 
 /** A process in a namespace that talks and listens. */

@@ -20,6 +20,7 @@ for (const port of process.argv.slice(2).map(Number)) {
 }
 
 const streams = new Map<string, Socket>();
+const pumps = new Map<string, { socket: Socket; count: number; longestMs: number; sentAtMs: number }>();
 const probes = new Map<string, { socket: Datagram; timer: NodeJS.Timeout; lastMs: number; count: number }>();
 
 const verbs: Record<string, (request: Record<string, string>) => void> = {
@@ -63,6 +64,36 @@ const verbs: Record<string, (request: Record<string, string>) => void> = {
       say({ id, ok: true });
     });
     socket?.write("echo\n");
+  },
+  /** A connection that sends a kilobyte whenever the last one came back; `pumped` says how often and what took longest. */
+  pump({ id, name, address, port }) {
+    const socket = connect({ host: address ?? "", port: Number(port) });
+    const entry = { socket, count: 0, longestMs: 0, sentAtMs: 0 };
+    pumps.get(name ?? "")?.socket.destroy();
+    pumps.set(name ?? "", entry);
+    const chunk = Buffer.alloc(1024, "x");
+    let missing = 0;
+    const send = () => {
+      missing = chunk.length;
+      entry.sentAtMs = performance.now();
+      socket.write(chunk);
+    };
+    socket.on("error", () => {});
+    socket.once("data", () => {
+      say({ id, ok: true });
+      socket.on("data", (data) => {
+        missing -= data.length;
+        if (missing > 0) return;
+        entry.count++;
+        entry.longestMs = Math.max(entry.longestMs, performance.now() - entry.sentAtMs);
+        send();
+      });
+      send();
+    });
+  },
+  pumped({ id, name }) {
+    const { count, longestMs } = pumps.get(name ?? "") ?? {};
+    say({ id, ok: true, count, longestMs });
   },
   /** From now on a datagram each millisecond; `seen` says when the last answer came. */
   probe({ id, name, address, port }) {

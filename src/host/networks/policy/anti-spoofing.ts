@@ -37,7 +37,7 @@ export function antiSpoofingTable(cards: readonly CardPolicy[]): Table {
       ],
     ]),
     chains: new Map([
-      ["from-ports", { base: "type filter hook prerouting priority -300; policy drop;", rules }],
+      ["from-ports", { base: "type filter hook prerouting priority -300; policy accept;", rules }],
     ]),
   };
 }
@@ -61,4 +61,5 @@ const rules: readonly string[] = [
   "ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept",
   `ip6 saddr { fe80::/10, :: } icmpv6 type ${linkLocalTypes} accept`,
   "ip6 saddr fe80::/10 udp sport 546 udp dport 547 accept",
+  "drop",
 ];

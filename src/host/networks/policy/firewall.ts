@@ -6,7 +6,7 @@
  * change by somebody else, an nft that did not answer), the next transaction replaces the tables as a whole. That is
  * atomic as well: every packet meets the old rules or the new ones, and connections are the kernel's, not the tables'.
  */
-import { readlinkSync } from "node:fs";
+import { randomUUID } from "node:crypto";
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { Clock } from "../../../core/clock.ts";
@@ -17,7 +17,13 @@ import { KeyedLock } from "../keyed-lock.ts";
 import type { NetworkPolicy } from "../networks.ts";
 import { Hints } from "./hints.ts";
 import { HostPublications } from "./host-publications.ts";
-import { emptyPolicy, networkTables, ProfileNumbers, planNetworkRules } from "./network-rules.ts";
+import {
+  emptyPolicy,
+  networkTable,
+  networkTables,
+  ProfileNumbers,
+  planNetworkRules,
+} from "./network-rules.ts";
 import { NftMonitor } from "./nft-monitor.ts";
 import { NftSession } from "./nft-session.ts";
 import { requireNetwork, requirePolicy } from "./policy-values.ts";
@@ -106,7 +112,6 @@ const hostKey = "host";
  */
 const routeBetweenPorts =
   'for setting in /proc/sys/net/bridge/bridge-nf-call-*; do [ ! -e "$setting" ] || echo 0 >"$setting"; done';
-const initialPidNamespace = "pid:[4026531836]"; // PROC_PID_INIT_INO in linux/proc_ns.h
 const firstRepairDelayMs = 1_000;
 const maxRepairDelayMs = 60_000;
 
@@ -126,6 +131,11 @@ interface Guarded {
   inForce: Ruleset | undefined;
   /** Since the last `ensure`. */
   repaired: boolean;
+  /**
+   * Somebody changed the rules. Of many lines about it the first counts; what is heard until the kernel announces our
+   * mending was there before it.
+   */
+  mending: "no" | "soon" | "sent";
   lastRepairMs: number | undefined;
   repairDelayMs: number;
 }
@@ -137,6 +147,8 @@ class LinuxFirewall implements NetworkFirewall {
   readonly #hints = new Hints();
   readonly #host: HostPublications;
   readonly #idleMs: number;
+  /** In marks of this process's changes. Another process's changes are others'. */
+  readonly #token = randomUUID();
   #closed = false;
 
   constructor(options: NetworkFirewallOptions) {
@@ -148,7 +160,7 @@ class LinuxFirewall implements NetworkFirewall {
       directory,
       clock,
       idleMs: this.#idleMs,
-      isOwnChange,
+      marks: { table: `inet ${namespace}-changes`, token: this.#token },
       onDamage: () => {
         logger.warn({}, "somebody changed the host's table of published ports; it will be made again");
         for (const uid of this.#networks.keys()) this.#hints.give(uid);
@@ -227,9 +239,11 @@ class LinuxFirewall implements NetworkFirewall {
     const settle = [`--net=${network.netns}`, "sh", "-c", routeBetweenPorts];
     await run("nsenter", settle, { timeoutMs: 10_000 });
     const { clock, directory } = this.#options;
+    const marks = { table: `inet ${networkTable}-changes`, token: this.#token };
     const session = new NftSession({
       owner: `network ${network.uid}`,
       netns: network.netns,
+      marks,
       file: join(directory, `${network.uid}.nft`),
       clock,
       idleMs: this.#idleMs,
@@ -238,10 +252,12 @@ class LinuxFirewall implements NetworkFirewall {
       netns: network.netns,
       tables: networkTables,
       clock,
-      onChange: ({ pid }) => {
-        if (!isOwnChange(session, pid)) this.#damaged(guarded);
+      marks,
+      onChange: (line) => this.#damaged(guarded, line),
+      onOwn: () => {
+        if (guarded.mending === "sent") guarded.mending = "no";
       },
-      onGap: () => this.#damaged(guarded),
+      onGap: () => this.#damaged(guarded, "nft monitor ended"),
     });
     const guarded: Guarded = {
       network,
@@ -252,6 +268,7 @@ class LinuxFirewall implements NetworkFirewall {
       policy: known?.policy,
       inForce: undefined,
       repaired: false,
+      mending: "no",
       lastRepairMs: undefined,
       repairDelayMs: 0,
     };
@@ -280,6 +297,10 @@ class LinuxFirewall implements NetworkFirewall {
     } catch (cause) {
       // A difference that does not fit may mean that the tables are not what they were; the next time is a whole one.
       if (!before || !hasCode(cause, "Internal", "Unavailable", "Timeout")) throw cause;
+      this.#options.logger.warn(
+        { network: guarded.network.uid, cause: describeError(cause) },
+        "a change of packet rules did not fit what was believed to be in force; they are made anew",
+      );
       await guarded.session.transact(renderWhole(wanted));
       guarded.inForce = wanted;
     }
@@ -287,10 +308,11 @@ class LinuxFirewall implements NetworkFirewall {
   }
 
   /** Mends at once: until then guests are without rules. Somebody who does it again and again is answered more slowly. */
-  #damaged(guarded: Guarded): void {
+  #damaged(guarded: Guarded, seen: string): void {
     const { clock, logger } = this.#options;
     const { uid } = guarded.network;
-    if (this.#closed || this.#networks.get(uid) !== guarded) return;
+    if (this.#closed || guarded.mending !== "no" || this.#networks.get(uid) !== guarded) return;
+    guarded.mending = "soon";
     const now = clock.monotonicMs();
     const calm = guarded.lastRepairMs === undefined || now - guarded.lastRepairMs > maxRepairDelayMs;
     const delayMs = calm
@@ -299,7 +321,7 @@ class LinuxFirewall implements NetworkFirewall {
     guarded.lastRepairMs = now;
     guarded.repairDelayMs = delayMs;
     logger.warn(
-      { network: uid, delayMs },
+      { network: uid, seen, delayMs },
       "somebody changed the packet rules of a network; they are made again",
     );
     if (delayMs === 0) void this.#repair(guarded);
@@ -313,23 +335,16 @@ class LinuxFirewall implements NetworkFirewall {
         if (this.#closed || this.#networks.get(uid) !== guarded) return;
         guarded.inForce = undefined;
         // Before the first policy it is for `ensure` to say whether what an earlier process made is still there.
-        if (guarded.policy) await this.#bringIntoForce(guarded, guarded.policy);
+        if (guarded.policy) {
+          guarded.mending = "sent";
+          await this.#bringIntoForce(guarded, guarded.policy);
+        } else guarded.mending = "no";
         guarded.repaired = true;
       });
     } catch (cause) {
+      guarded.mending = "no";
       this.#options.logger.error({ network: uid, cause: describeError(cause) }, "cannot mend packet rules");
     }
     this.#hints.give(uid);
   }
-}
-
-/**
- * The kernel names the process that made a change by its id in the first namespace of process ids. Where this process runs
- * in another one, its ids are not comparable; there the first change after a session's start is taken for its own.
- */
-function isOwnChange(session: NftSession, pid: number | undefined): boolean {
-  if (pid === undefined || session.pids.has(pid)) return true;
-  if (readlinkSync("/proc/self/ns/pid") === initialPidNamespace || !session.mayLearn) return false;
-  session.learn(pid);
-  return true;
 }

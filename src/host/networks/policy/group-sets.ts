@@ -6,8 +6,9 @@
  * length that occurs; in it, the ports of one range are merged. Rules without ports need no more than the widest ranges.
  * A rule changes elements of its own range only, and the number of elements never exceeds that of the rules.
  */
-import { contains, formatRange, type IpFamily, type IpRange, parseRange } from "../../../core/ip-range.ts";
+import { contains, formatRange, type IpFamily, type IpRange } from "../../../core/ip-range.ts";
 import type { RulePolicy } from "../networks.ts";
+import { type KnownRange, rangeOf } from "./known-texts.ts";
 
 export interface Interval {
   first: number;
@@ -38,7 +39,7 @@ const allPorts: Interval = { first: 0, last: 65_535 };
 export function planGroupSets(rules: readonly RulePolicy[]): GroupSets {
   const any: IpRange[] = [];
   const icmp: IpRange[] = [];
-  const byRange = new Map<string, { range: IpRange; ports: Record<PortProtocol, Interval[]> }>();
+  const byRange = new Map<string, RangePorts>();
   const peers = new Map<string, PeerTraffic>();
   for (const { protocol, ports = allPorts, peer } of rules) {
     if ("group" in peer) {
@@ -48,14 +49,13 @@ export function planGroupSets(rules: readonly RulePolicy[]): GroupSets {
       else traffic.ports[protocol].push(ports);
       continue;
     }
-    const range = parseRange(peer.cidr)?.range;
-    if (!range) continue;
-    if (protocol === "any") any.push(range);
-    else if (protocol === "icmp") icmp.push(range);
+    const known = rangeOf(peer.cidr);
+    if (!known) continue;
+    if (protocol === "any") any.push(known.range);
+    else if (protocol === "icmp") icmp.push(known.range);
     else {
-      const key = formatRange(range);
-      const entry = byRange.get(key) ?? { range, ports: { tcp: [], udp: [] } };
-      byRange.set(key, entry);
+      const entry = byRange.get(known.text) ?? { known, ports: { tcp: [], udp: [] } };
+      byRange.set(known.text, entry);
       entry.ports[protocol].push(ports);
     }
   }
@@ -66,17 +66,21 @@ export function planGroupSets(rules: readonly RulePolicy[]): GroupSets {
   return { any: widestByFamily(any), icmp: widestByFamily(icmp), ports: planPorts(byRange.values()), peers };
 }
 
-function planPorts(
-  entries: Iterable<{ range: IpRange; ports: Record<PortProtocol, Interval[]> }>,
-): GroupSets["ports"] {
+interface RangePorts {
+  known: KnownRange;
+  ports: Record<PortProtocol, Interval[]>;
+}
+
+function planPorts(entries: Iterable<RangePorts>): GroupSets["ports"] {
   const sets: GroupSets["ports"] = new Map();
-  for (const { range, ports } of entries) {
+  for (const { known, ports } of entries) {
+    const { range, text } = known;
     const name = `${range.family}-${range.prefixLength}`;
     const set = sets.get(name) ?? { family: range.family, elements: [] };
     sets.set(name, set);
     for (const protocol of ["tcp", "udp"] as const) {
       for (const interval of mergeIntervals(ports[protocol])) {
-        set.elements.push(`${formatRange(range)} . ${protocol} . ${formatInterval(interval)}`);
+        set.elements.push(`${text} . ${protocol} . ${formatInterval(interval)}`);
       }
     }
   }

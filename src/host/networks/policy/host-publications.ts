@@ -8,6 +8,7 @@ import { run } from "../../run.ts";
 import { uplinkPrefix } from "../network-plan.ts";
 import type { NetworkPolicy } from "../networks.ts";
 import type { FirewallNetwork } from "./firewall.ts";
+import type { Marks } from "./foreign-changes.ts";
 import {
   type Publications,
   parseHostTable,
@@ -24,7 +25,7 @@ export interface HostPublicationsOptions {
   directory: string;
   clock: Clock;
   idleMs: number;
-  isOwnChange: (session: NftSession, pid: number | undefined) => boolean;
+  marks: Marks;
   /** Somebody changed the table, and `ensure` would mend it. */
   onDamage: () => void;
 }
@@ -44,10 +45,11 @@ export class HostPublications {
 
   constructor(options: HostPublicationsOptions) {
     this.#options = options;
-    const { clock, idleMs, directory } = options;
+    const { clock, idleMs, directory, marks } = options;
     this.#session = new NftSession({
       owner: "the host",
       file: join(directory, "host.nft"),
+      marks,
       clock,
       idleMs,
     });
@@ -100,6 +102,7 @@ export class HostPublications {
     this.#monitor = undefined;
     const name = publicationTable(this.#options.namespace);
     if (networks) await this.#session.transact(renderRemoval([{ family: "inet", name }]));
+    if (networks) await this.#session.withdrawMarks();
     this.#networks = undefined;
     this.#inForce = undefined;
     await this.#session.end();
@@ -123,13 +126,12 @@ export class HostPublications {
   }
 
   async #write(): Promise<boolean> {
-    const { namespace, clock, isOwnChange, onDamage } = this.#options;
+    const { namespace, clock, marks, onDamage } = this.#options;
     this.#monitor ??= new NftMonitor({
       tables: [`inet ${publicationTable(namespace)}`],
       clock,
-      onChange: ({ pid }) => {
-        if (!isOwnChange(this.#session, pid)) this.#damage(onDamage);
-      },
+      marks,
+      onChange: () => this.#damage(onDamage),
       onGap: () => this.#damage(onDamage),
     });
     const wanted = planHostTable(namespace, uplinkPrefix(namespace), this.#networks ?? new Map());
@@ -141,7 +143,9 @@ export class HostPublications {
     return true;
   }
 
+  /** Of many lines about one change the first counts. */
   #damage(onDamage: () => void): void {
+    if (this.#inForce === undefined) return;
     this.#inForce = undefined;
     onDamage();
   }

@@ -10,13 +10,16 @@
  * a small verdict map from the number to the profile's chain: a card costs map elements, never rules. The number is also
  * how a rule recognises another group's cards. It is carried in the packet's mark, which nothing reads after routing and
  * which ends with the namespace.
+ *
+ * Base chains accept and have a drop as their last rule. While tables are replaced, the kernel calls old chains without
+ * their rules for a moment; with a policy of drop they would take packets of every connection.
  */
 import type { IpFamily } from "../../../core/ip-range.ts";
 import type { GroupPolicy, NetworkPolicy, RulePolicy } from "../networks.ts";
 import { outsideMark } from "../outside-mark.ts";
 import { antiSpoofingTable, frameTable } from "./anti-spoofing.ts";
 import type { FirewallNetwork } from "./firewall.ts";
-import { formatInterval, type GroupSets, planGroupSets } from "./group-sets.ts";
+import { formatInterval, type GroupSets, type PeerTraffic, planGroupSets } from "./group-sets.ts";
 import { familyOf } from "./policy-values.ts";
 import type { Chain, ElementSet, Ruleset, Table } from "./ruleset.ts";
 
@@ -222,7 +225,7 @@ function addStructure(chains: Map<string, Chain>, network: FirewallNetwork): voi
     ],
   });
   chains.set("input", {
-    base: "type filter hook input priority filter; policy drop;",
+    base: "type filter hook input priority filter; policy accept;",
     rules: [
       'iifname "lo" accept',
       ...replies,
@@ -235,6 +238,7 @@ function addStructure(chains: Map<string, Chain>, network: FirewallNetwork): voi
       "meta l4proto { tcp, udp } th dport 53 accept",
       "meta nfproto ipv4 udp dport 67 accept",
       "meta nfproto ipv6 udp dport 547 accept",
+      "drop",
     ],
   });
   chains.set("output", {
@@ -261,7 +265,7 @@ function addForwarding(chains: Map<string, Chain>, network: FirewallNetwork): vo
   const { uplink, metadata } = network;
   const service = metadata && `ip daddr ${uplink.hostAddress} tcp dport ${metadata.port}`;
   chains.set("sending", {
-    base: "type filter hook forward priority filter - 1; policy drop;",
+    base: "type filter hook forward priority filter - 1; policy accept;",
     rules: [
       ...(metadata
         ? [
@@ -277,10 +281,11 @@ function addForwarding(chains: Map<string, Chain>, network: FirewallNetwork): vo
       "meta mark set ip saddr map @profiles4",
       "meta mark set ip6 saddr map @profiles6",
       "meta mark vmap @sending-profiles",
+      "drop",
     ],
   });
   chains.set("receiving", {
-    base: "type filter hook forward priority filter; policy drop;",
+    base: "type filter hook forward priority filter; policy accept;",
     rules: [
       ...replies,
       "iifname @bridges oifname != @bridges accept",
@@ -292,6 +297,7 @@ function addForwarding(chains: Map<string, Chain>, network: FirewallNetwork): vo
       "meta mark set ip daddr map @profiles4",
       "meta mark set ip6 daddr map @profiles6",
       "meta mark vmap @receiving-profiles",
+      "drop",
     ],
   });
 }
@@ -405,44 +411,55 @@ function addGroup(
       rules.push(`${address} . meta l4proto . th dport @${name}-ports${key} accept`);
     }
   }
-  const { whole, ports } = peerElements(plan, profiles);
   if (plan.peers.size > 0) {
-    sets.set(`${name}-peers`, plainSet("mark . inet_proto", whole, interval));
-    sets.set(`${name}-peer-ports`, plainSet("mark . inet_proto . inet_service", ports, interval));
-    rules.push(`meta mark . meta l4proto @${name}-peers accept`);
-    rules.push(`meta mark . meta l4proto . th dport @${name}-peer-ports accept`);
+    addPeers(sets, chains, { name, direction, plan, profiles });
+    rules.push(`meta mark vmap @${name}-peers`);
   }
   chains.set(name, { rules });
 }
 
-/** Other groups' cards by the numbers of all profiles that have such a group; overlaps merged as for ranges. */
-function peerElements(
-  { peers }: GroupSets,
-  profiles: readonly Profile[],
-): { whole: string[]; ports: string[] } {
-  const whole: string[] = [];
-  const ports: string[] = [];
+/**
+ * What other groups' cards may do: a chain for each group that a rule names, and one for each profile that has some of
+ * these. (A set keyed by number, protocol and range of ports would do without, but nft 1.0.6 adds marks to a set with
+ * ranges in another byte order than it deletes them.)
+ */
+function addPeers(
+  sets: Map<string, ElementSet>,
+  chains: Map<string, Chain>,
+  { name, plan, profiles }: GroupChain,
+): void {
+  const elements: [string, string][] = [];
   for (const { number, groups } of profiles) {
-    const rules: RulePolicy[] = [];
-    for (const group of groups) {
-      const traffic = peers.get(group);
-      if (!traffic) continue;
-      const peer = { group: "" };
-      if (traffic.any) rules.push({ protocol: "any", peer });
-      if (traffic.icmp) rules.push({ protocol: "icmp", peer });
-      for (const protocol of ["tcp", "udp"] as const) {
-        for (const range of traffic.ports[protocol]) rules.push({ protocol, ports: range, peer });
-      }
-    }
-    const merged = planGroupSets(rules).peers.get("");
-    if (!merged) continue;
-    if (merged.any) whole.push(`${number} . 0-255`);
-    else if (merged.icmp) whole.push(`${number} . icmp`, `${number} . ipv6-icmp`);
-    for (const protocol of ["tcp", "udp"] as const) {
-      for (const range of merged.ports[protocol]) {
-        ports.push(`${number} . ${protocol} . ${formatInterval(range)}`);
-      }
+    const named = groups.filter((group) => plan.peers.has(group));
+    if (named.length === 0) continue;
+    chains.set(`${name}-peer-${number}`, { rules: named.map((group) => `jump ${name}-of-${group}`) });
+    elements.push([String(number), `jump ${name}-peer-${number}`]);
+    for (const group of named) {
+      const traffic = plan.peers.get(group);
+      if (traffic && !chains.has(`${name}-of-${group}`))
+        addPeer(sets, chains, `${name}-of-${group}`, traffic);
     }
   }
-  return { whole, ports };
+  sets.set(`${name}-peers`, plainMap("mark : verdict", elements));
+}
+
+function addPeer(
+  sets: Map<string, ElementSet>,
+  chains: Map<string, Chain>,
+  name: string,
+  { any, icmp, ports }: PeerTraffic,
+): void {
+  const elements = (["tcp", "udp"] as const).flatMap((protocol) =>
+    ports[protocol].map((range) => `${protocol} . ${formatInterval(range)}`),
+  );
+  if (any) {
+    chains.set(name, { rules: ["accept"] });
+    return;
+  }
+  const rules = icmp ? ["meta l4proto { icmp, ipv6-icmp } accept"] : [];
+  if (elements.length > 0) {
+    sets.set(name, plainSet("inet_proto . inet_service", elements, interval));
+    rules.push(`meta l4proto . th dport @${name} accept`);
+  }
+  chains.set(name, { rules });
 }

@@ -1,5 +1,5 @@
 /**
- * Hears from the kernel when somebody changes rules: one `nft monitor` in each network's namespace and one on the host.
+ * Hears from the kernel when somebody else changes rules: one `nft monitor` in each network's namespace and one on the host.
  *
  * It is a process of its own, because nft can either listen or act, and the kernel tells only listeners in the same
  * namespace. It is small, and the only one that stays.
@@ -7,16 +7,12 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import type { Clock } from "../../../core/clock.ts";
 import { enterNetns } from "./enter-netns.ts";
-import { type Generation, GenerationReader } from "./generations.ts";
+import { ForeignChanges, type ForeignChangesOptions } from "./foreign-changes.ts";
 
-export interface NftMonitorOptions {
+export interface NftMonitorOptions extends ForeignChangesOptions {
   /** Left out: the host's own namespace. */
   netns?: string;
-  /** The tables of interest: `inet strata`. */
-  tables: readonly string[];
   clock: Clock;
-  /** Somebody changed one of the tables. */
-  onChange: (generation: Generation) => void;
   /** The process ended by itself and is started again: changes may have been missed. */
   onGap: () => void;
 }
@@ -52,14 +48,14 @@ export class NftMonitor {
   }
 
   #start(): void {
-    const { netns, tables, clock, onChange, onGap } = this.#options;
-    const { command, args } = enterNetns(netns, ["nft", "monitor"]);
+    const { netns, clock, onGap } = this.#options;
+    const { command, args } = enterNetns(netns, ["nft", "monitor", "rules"]);
     const child = spawn(command, args, {
       env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", LANG: "C.UTF-8" },
       stdio: ["ignore", "pipe", "ignore"],
     });
     this.#child = child;
-    const reader = new GenerationReader(tables, onChange);
+    const reader = new ForeignChanges(this.#options);
     child.stdout.setEncoding("utf8").on("data", (text: string) => reader.read(text));
     let ended = false;
     const onEnd = () => {

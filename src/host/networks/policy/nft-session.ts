@@ -13,6 +13,7 @@ import { dirname } from "node:path";
 import type { Clock } from "../../../core/clock.ts";
 import { StrataError } from "../../../core/errors.ts";
 import { enterNetns } from "./enter-netns.ts";
+import { type Marks, withMarks } from "./foreign-changes.ts";
 
 export interface NftSessionOptions {
   /** For messages: whose rules these are. */
@@ -21,6 +22,8 @@ export interface NftSessionOptions {
   netns?: string;
   /** Where the next transaction is written. The session's own. */
   file: string;
+  /** Set where somebody listens for changes by others. */
+  marks?: Marks;
   clock: Clock;
   idleMs: number;
   /** Default 20,000. */
@@ -40,10 +43,6 @@ export class NftSession {
   #running: Running | undefined;
   #cancelIdle: (() => void) | undefined;
   #count = 0;
-  /** Process ids under which the kernel announces this session's changes. */
-  readonly pids = new Set<number>();
-  /** Since its process was started, no other id of it was learned. */
-  mayLearn = false;
 
   constructor(options: NftSessionOptions) {
     this.#options = options;
@@ -55,7 +54,8 @@ export class NftSession {
    * the process did not answer: then it may have been carried out.
    */
   async transact(text: string): Promise<void> {
-    const complaint = await this.#say(text);
+    const { marks } = this.#options;
+    const complaint = await this.#say(marks ? withMarks(text, marks) : text);
     if (complaint === "") return;
     throw new StrataError(
       "Internal",
@@ -64,15 +64,15 @@ export class NftSession {
     );
   }
 
+  /** Takes the table of marks away, for leaving nothing behind. */
+  async withdrawMarks(): Promise<void> {
+    const { marks } = this.#options;
+    if (marks) await this.#say(`table ${marks.table} {}\ndelete table ${marks.table}\n`);
+  }
+
   /** Whether a command succeeds; for questions such as `list table …`. */
   async succeeds(command: string): Promise<boolean> {
     return (await this.#say(`${command}\n`)) === "";
-  }
-
-  /** Where ids differ between namespaces: the kernel announced a change of this session under this one. */
-  learn(pid: number): void {
-    this.pids.add(pid);
-    this.mayLearn = false;
   }
 
   /** Resolves when the process is gone, so that the namespace can go. */
@@ -149,8 +149,6 @@ export class NftSession {
       running.complaints += text;
       wake(running);
     });
-    if (child.pid !== undefined) this.pids.add(child.pid);
-    this.mayLearn = true;
     this.#running = running;
     return running;
   }

@@ -1,9 +1,10 @@
 /** Nothing gets into a rule that is not exactly what it claims to be: values are checked here, and only here. */
 import { StrataError } from "../../../core/errors.ts";
 import { isUid } from "../../../core/ids.ts";
-import { type IpFamily, parseIp, parseRange } from "../../../core/ip-range.ts";
+import type { IpFamily } from "../../../core/ip-range.ts";
 import type { NetworkPolicy, RulePolicy } from "../networks.ts";
 import type { FirewallNetwork } from "./firewall.ts";
+import { addressOf, rangeOf } from "./known-texts.ts";
 
 const namePattern = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$/;
 const macPattern = /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/;
@@ -60,7 +61,8 @@ export function requirePolicy(uid: string, policy: NetworkPolicy): void {
   );
   for (const group of policy.groups) {
     check("security group", group.uid, isUid(group.uid));
-    for (const rule of [...group.ingress, ...group.egress]) check("rule", JSON.stringify(rule), isRule(rule));
+    const wrong = group.ingress.find((rule) => !isRule(rule)) ?? group.egress.find((rule) => !isRule(rule));
+    check("rule", JSON.stringify(wrong), wrong === undefined);
   }
   once(
     "the security group",
@@ -110,11 +112,11 @@ function isRule({ protocol, ports, peer }: RulePolicy): boolean {
 }
 
 function isAddress(text: string, family: IpFamily): boolean {
-  return parseIp(text)?.family === family;
+  return addressOf(text)?.family === family;
 }
 
 function isRange(text: string): boolean {
-  return parseRange(text)?.exact === true;
+  return rangeOf(text) !== undefined;
 }
 
 function isPort(port: number): boolean {

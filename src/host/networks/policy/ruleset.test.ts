@@ -46,6 +46,8 @@ function carryOut(text: string, before: Simple): Simple {
     },
     "delete chain": (name, _, line) => {
       must(state.chains[name]?.length === 0, line);
+      const values = Object.values(state.sets).flatMap((elements) => Object.values(elements));
+      must(!values.includes(` : goto ${name}`), line);
       delete state.chains[name];
     },
     "add rule": (name, rest, line) => {
@@ -75,22 +77,37 @@ function carryOut(text: string, before: Simple): Simple {
   return state;
 }
 
-const simple = fc.record({
-  sets: fc.dictionary(
-    fc.constantFrom("a", "b", "c"),
-    fc.dictionary(
-      fc.nat(5).map(String),
-      fc.nat(2).map((value) => ` : ${value}`),
+const simple = fc
+  .record({
+    sets: fc.dictionary(
+      fc.constantFrom("a", "b", "c"),
+      fc.dictionary(
+        fc.nat(5).map(String),
+        fc.constantFrom("1", "2", "goto x", "goto y").map((value) => ` : ${value}`),
+        { noNullPrototype: true },
+      ),
       { noNullPrototype: true },
     ),
-    { noNullPrototype: true },
-  ),
-  chains: fc.dictionary(
-    fc.constantFrom("x", "y", "z"),
-    fc.array(fc.constantFrom("accept", "drop", "jump x"), { maxLength: 3 }),
-    { noNullPrototype: true },
-  ),
-});
+    chains: fc.dictionary(
+      fc.constantFrom("x", "y", "z"),
+      fc.array(fc.constantFrom("accept", "drop", "jump x"), { maxLength: 3 }),
+      { noNullPrototype: true },
+    ),
+  })
+  // Verdicts lead to chains that are there.
+  .map(({ sets, chains }) => ({
+    sets: Object.fromEntries(
+      Object.entries(sets).map(([name, elements]) => [
+        name,
+        Object.fromEntries(
+          Object.entries(elements).filter(
+            ([, value]) => !value.startsWith(" : goto") || value.slice(8) in chains,
+          ),
+        ),
+      ]),
+    ),
+    chains,
+  }));
 
 describe("a ruleset's difference", () => {
   it("leads from any ruleset to any other, and says nothing twice", () => {

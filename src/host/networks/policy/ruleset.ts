@@ -102,9 +102,10 @@ function renderChanges(id: string, before: Table, after: Table): string {
   }
   const goneChains = [...before.chains.keys()].filter((name) => !after.chains.has(name));
   for (const name of goneChains) lines.push(`flush chain ${id} ${name}`);
-  for (const name of goneChains) lines.push(`delete chain ${id} ${name}`);
   for (const [name, { kind }] of before.sets)
     if (!after.sets.has(name)) lines.push(`delete ${kind} ${id} ${name}`);
+  // Elements of maps that go refer to chains that go.
+  for (const name of goneChains) lines.push(`delete chain ${id} ${name}`);
   return lines.map((line) => `${line}\n`).join("");
 }
 
