@@ -24,8 +24,10 @@ export interface ReservationTexts {
 
 export class Reservations {
   readonly #directory: string;
+  /** Leases that are forgotten by us, but not by the DHCP process. Read once. */
+  #remembered: string[][] | undefined;
 
-  /** `directory`: the network's. */
+  /** `directory`: the network's. For one change: what others do to the files meanwhile goes unnoticed. */
   constructor(directory: string) {
     this.#directory = directory;
   }
@@ -88,24 +90,31 @@ export class Reservations {
 
   /** The DHCP process was restarted after `names` had been read: it remembers none of them. */
   async clearForgotten(names: readonly string[]): Promise<void> {
+    this.#remembered = undefined;
     for (const name of names) await rm(join(this.#forgottenDirectory(), name), { force: true });
   }
 
   /** True when a forgotten lease of another hardware address holds an address of it, or the same hardware address others. */
   async #isRemembered(dhcp: string): Promise<boolean> {
     const [mac, ...addresses] = leaseOf(dhcp);
-    for (const name of await this.forgotten()) {
-      const [oldMac, ...oldAddresses] = leaseOf(
-        (await readIfThere(join(this.#forgottenDirectory(), name))) ?? "",
-      );
+    this.#remembered ??= await this.#readForgotten();
+    return this.#remembered.some(([oldMac, ...oldAddresses]) => {
       const shared = addresses.filter((address) => oldAddresses.includes(address)).length;
-      if (oldMac !== mac && shared > 0) return true;
-      if (oldMac === mac && (shared < addresses.length || shared < oldAddresses.length)) return true;
+      if (oldMac !== mac) return shared > 0;
+      return shared < addresses.length || shared < oldAddresses.length;
+    });
+  }
+
+  async #readForgotten(): Promise<string[][]> {
+    const leases: string[][] = [];
+    for (const name of await this.forgotten()) {
+      leases.push(leaseOf((await readIfThere(join(this.#forgottenDirectory(), name))) ?? ""));
     }
-    return false;
+    return leases;
   }
 
   async #forget(cardUid: string): Promise<void> {
+    this.#remembered = undefined;
     const from = join(dhcpDirectory(this.#directory), cardUid);
     await rename(from, join(this.#forgottenDirectory(), cardUid)).catch(ignoreMissing(undefined));
   }
