@@ -52,14 +52,12 @@ describe("addresses", () => {
       fc.bigInt(0n, 2n ** 32n - 1n).map((value): IpAddress => ({ family: 4, value })),
       fc.bigInt(0n, 2n ** 128n - 1n).map((value): IpAddress => ({ family: 6, value })),
       // Runs of zeros, which the short form is about.
-      fc
-        .array(fc.constantFrom<bigint>(0n, 0n, 1n, 0xffffn), { minLength: 8, maxLength: 8 })
-        .map(
-          (groups): IpAddress => ({
-            family: 6,
-            value: groups.reduce((value, group) => (value << 16n) | group, 0n),
-          }),
-        ),
+      fc.array(fc.constantFrom<bigint>(0n, 0n, 1n, 0xffffn), { minLength: 8, maxLength: 8 }).map(
+        (groups): IpAddress => ({
+          family: 6,
+          value: groups.reduce((value, group) => (value << 16n) | group, 0n),
+        }),
+      ),
     );
     fc.assert(
       fc.property(address, (one) => {
