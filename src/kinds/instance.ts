@@ -72,7 +72,6 @@ export const applicationSchema = z.strictObject({
     })
     .optional(),
 });
-export type Application = z.infer<typeof applicationSchema>;
 
 export const instanceSpecSchema = z.strictObject({
   type: z.enum(["vm", "container"]),
