@@ -290,6 +290,31 @@ describe("packet rules", () => {
     expect(await a.ask("echo", { name: "patient" })).toMatchObject({ ok: false });
   });
 
+  it("keep what is published while the process is exchanged, and when somebody deletes the host's table", async () => {
+    const groups = [group(web, [tcp(80, { cidr: "198.18.0.0/15" })])];
+    const publishedPorts = [{ protocol: "tcp" as const, port: 18_081, ipAddress: a.address, targetPort: 80 }];
+    const addresses = [{ address: floating, ipAddress: a.address }];
+    await apply({ groups, publishedPorts, addresses });
+    box.restart();
+    await box.firewall.ensure(box.network, never);
+    const reaches = async () => {
+      expect(await outside.tcp(hostLanAddress, 18_081)).toMatchObject({ ok: true, from: outsideAddress });
+      const answer = await outside.ask("tcp", { address: floating, port: 80, timeoutMs: 3_000 });
+      expect(answer).toMatchObject({ ok: true, from: outsideAddress });
+    };
+    await reaches();
+    const stop = new AbortController();
+    const event = box.firewall.events(stop.signal)[Symbol.asyncIterator]().next();
+    await run("nft", ["delete", "table", "inet", "fwt-published"]);
+    expect(await event).toMatchObject({ value: { uid: box.network.uid } });
+    stop.abort();
+    expect(await box.firewall.ensure(box.network, never)).toEqual({ repaired: true });
+    await reaches();
+    await apply();
+    expect(await outside.tcp(hostLanAddress, 18_081)).toMatchObject({ ok: false });
+    expect(await outside.tcp(floating, 80)).toMatchObject({ ok: false });
+  });
+
   it("are refused as a whole, with the kernel's words, and the next change works", async () => {
     const session = new NftSession({
       owner: "a test",

@@ -101,8 +101,7 @@ export class HostPublications {
     await this.#monitor?.end();
     this.#monitor = undefined;
     const name = publicationTable(this.#options.namespace);
-    if (networks) await this.#session.transact(renderRemoval([{ family: "inet", name }]));
-    if (networks) await this.#session.withdrawMarks();
+    await this.#session.leave(renderRemoval([{ family: "inet", name }]));
     this.#networks = undefined;
     this.#inForce = undefined;
     await this.#session.end();

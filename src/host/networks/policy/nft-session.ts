@@ -64,10 +64,16 @@ export class NftSession {
     );
   }
 
-  /** Takes the table of marks away, for leaving nothing behind. */
-  async withdrawMarks(): Promise<void> {
-    const { marks } = this.#options;
-    if (marks) await this.#say(`table ${marks.table} {}\ndelete table ${marks.table}\n`);
+  /** The last transaction: the table of marks goes with it. */
+  async leave(text: string): Promise<void> {
+    const { marks, owner } = this.#options;
+    const complaint = await this.#say(
+      marks ? `${text}table ${marks.table} {}\ndelete table ${marks.table}\n` : text,
+    );
+    if (complaint === "") return;
+    throw new StrataError("Internal", `the kernel refused to take away the packet rules of ${owner}`, {
+      detail: complaint.slice(0, 2000),
+    });
   }
 
   /** Whether a command succeeds; for questions such as `list table …`. */
