@@ -51,25 +51,29 @@ export class EngineImages {
     });
   }
 
-  /** Is it imported? @throws Conflict when somebody gave our name to an image of theirs. */
+  /** Is it imported? One of others with our name is not. */
   async has(digest: string, signal: AbortSignal): Promise<boolean> {
+    const found = await this.#find(digest, signal);
+    const own = found?.Config?.Labels ?? {};
+    return own[labels.namespace] === this.#namespace && own[labels.image] === digest;
+  }
+
+  async #find(digest: string, signal: AbortSignal) {
     const { name } = imageTag(this.#namespace, digest);
-    const found = await this.#engine.call(
-      `look at image ${name}`,
-      (docker) => docker.getImage(name).inspect(),
-      { signal, accept: [404] },
-    );
-    if (found === undefined) return false;
-    const own = found.Config?.Labels ?? {};
-    if (own[labels.namespace] === this.#namespace && own[labels.image] === digest) return true;
-    throw new StrataError(
-      "Conflict",
-      `the Docker image ${name} was not made by Strata; it is left alone, remove or rename it to go on`,
-    );
+    return await this.#engine.call(`look at image ${name}`, (docker) => docker.getImage(name).inspect(), {
+      signal,
+      accept: [404],
+    });
   }
 
   async #import(root: ImageRoot, signal: AbortSignal): Promise<void> {
     const { repo, tag, name } = imageTag(this.#namespace, root.digest);
+    if ((await this.#find(root.digest, signal)) !== undefined) {
+      throw new StrataError(
+        "Conflict",
+        `the Docker image ${name} was not made by Strata; it is left alone, remove or rename it to go on`,
+      );
+    }
     const changes = [`LABEL ${labels.namespace}=${this.#namespace}`, `LABEL ${labels.image}=${root.digest}`];
     const answer = await withTreeArchive(root, (archive) =>
       this.#engine.ask(
