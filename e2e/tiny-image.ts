@@ -31,6 +31,7 @@ const drivers = [
   "virtio_net",
   "virtio_console",
   "virtio_rng",
+  "virtio_mem",
   "crc32c_generic",
   "ext4",
   "isofs",

@@ -39,7 +39,7 @@ test("a guest's first card has the default routes", () => {
     address add fd12:3456:789a:1::5/128 dev eth0 nodad
     route add default via 10.1.0.1 dev eth0
     route add fd12:3456:789a:1::1/128 dev eth0
-    route add default via fd12:3456:789a:1::1 dev eth0
+    route add default via fd12:3456:789a:1::1 dev eth0 metric 512
     [inside6]
     "
   `);
@@ -90,7 +90,7 @@ test("without IPv6 there is none", () => {
 test("a link-local gateway is there already", () => {
   const ipv6 = { address: "fd00::5", prefixLength: 64, gateway: "fe80::1" };
   const { inside } = cardTexts({ ...nic, ipv6 }, { first: true, mark: "m", guestNetns: "/ns" });
-  expect(inside).toContain("route add default via fe80::1 dev eth1\n");
+  expect(inside).toContain("route add default via fe80::1 dev eth1 metric 512\n");
   expect(inside).not.toContain("fe80::1/128");
 });
 

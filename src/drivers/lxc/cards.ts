@@ -83,7 +83,8 @@ function routes6(nic: GuestNic, ipv6: NonNullable<GuestNic["ipv6"]>, first: bool
   // A link-local gateway needs no route of its own.
   const toGateway = /^fe80:/i.test(gateway) ? [] : [`route add ${gateway}/128 dev ${name}`];
   const via = `via ${gateway} dev ${name}`;
-  if (first) return [...toGateway, `route add default ${via}`];
+  // Better than what any network's router advertises.
+  if (first) return [...toGateway, `route add default ${via} metric 512`];
   // Several cards may be in one subnet: the kernel takes two routes to it if they are not equally good.
   const metric = ` metric ${tableOf(nic) + 1_024}`;
   return [
