@@ -6,7 +6,7 @@ const card = { port: "g-0123456789abc", bridge: "br0", macAddress: "02:00:00:00:
 describe("a guest's port", () => {
   it("is isolated, and its hardware address is known", () => {
     expect(renderBridgePort(card)).toEqual({
-      ip: "link set dev g-0123456789abc master br0\nlink set dev g-0123456789abc type bridge_slave isolated on learning off flood off mcast_flood off\n",
+      ip: "link set dev g-0123456789abc addrgenmode none\nlink set dev g-0123456789abc master br0\nlink set dev g-0123456789abc type bridge_slave isolated on learning off flood off mcast_flood off\n",
       bridge: "fdb replace 02:00:00:00:00:01 dev g-0123456789abc master static\n",
     });
   });

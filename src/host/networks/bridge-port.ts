@@ -35,7 +35,8 @@ export function renderBridgePort({ port, bridge, macAddress }: BridgePort): { ip
     throw new StrataError("Invalid", `"${macAddress}" is no hardware address for the network port ${port}`);
   }
   return {
-    ip: `link set dev ${port} master ${bridge}\nlink set dev ${port} type bridge_slave isolated on learning off flood off mcast_flood off\n`,
+    // It speaks for nobody itself: without an address of its own it sends the guest nothing.
+    ip: `link set dev ${port} addrgenmode none\nlink set dev ${port} master ${bridge}\nlink set dev ${port} type bridge_slave isolated on learning off flood off mcast_flood off\n`,
     bridge: `fdb replace ${macAddress} dev ${port} master static\n`,
   };
 }

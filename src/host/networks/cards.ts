@@ -108,7 +108,7 @@ async function putNeighbours(plan: NetworkPlan, applied: Applied, signal: AbortS
           timeoutMs,
           expected,
         });
-  await batch(deletes, ["-force"], [0, 1]);
+  await batch(deletes, ["-force"], [0, 1, 2]);
   await batch(puts, [], [0]);
   applied.neighbours = wanted;
 }

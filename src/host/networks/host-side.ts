@@ -15,7 +15,7 @@ import type { Route } from "./kernel-tables.ts";
 import type { NetworkNames, NetworkPlan } from "./network-plan.ts";
 import { routeProtocol } from "./routing.ts";
 import { runWithUs } from "./run-with-us.ts";
-import { chooseFreePair, hostRulePriority, pairOf, type UplinkPair } from "./uplink-pair.ts";
+import { chooseFreePair, hostRulePriority, pairOf, type UplinkPair, uplinkPool } from "./uplink-pair.ts";
 
 /** Below /run, where every daemon of the host finds it. */
 const lockFile = "/run/strata-uplinks.lock";
@@ -144,7 +144,7 @@ export async function choosePair(
   if (pair) return pair;
   throw new StrataError(
     "CapacityExceeded",
-    `network ${names.uid} gets no uplink: all of 100.64.0.0/10 is in use on this host; free a part of it`,
+    `network ${names.uid} gets no uplink: all of ${uplinkPool} is in use on this host; free a part of it`,
   );
 }
 

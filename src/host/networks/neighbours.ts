@@ -1,6 +1,10 @@
 /**
- * The gateway's permanent neighbour entries: which hardware address is behind each card's addresses. Nobody is asked, so
- * nobody can answer for another, and the first packet to a guest waits for nothing. Pure.
+ * The gateway's neighbour entries: which hardware address is behind each card's addresses. Pure.
+ *
+ * For IPv6 they are permanent: nobody is asked, so nobody can answer for another. For IPv4 the gateway asks, because answers
+ * are checked at the port that they come from (policy/anti-spoofing.ts): so a connection to a guest that is still being
+ * started waits the moment until it answers, where a permanent entry would lead its first packet into nothing and have it
+ * sent again a second later. What is known of an address that came to another card is forgotten.
  */
 import { formatIp, parseIp } from "../../core/ip-range.ts";
 import type { SeenNeighbour } from "./kernel-json.ts";
@@ -36,15 +40,19 @@ export function seenNeighbours(plan: NetworkPlan, seen: readonly SeenNeighbour[]
   );
 }
 
-/** Lines for `ip -batch`. An entry to be deleted may be gone with its bridge, so these are carried out by themselves. */
+/** Lines for `ip -batch`. An entry to be deleted may not be there, so these are carried out by themselves. */
 export function renderNeighbours(
   wanted: Neighbours,
   seen: Neighbours,
 ): { puts: string[]; deletes: string[] } {
-  const puts = [...wanted].filter(([entry, mac]) => seen.get(entry) !== mac);
-  const deletes = [...seen.keys()].filter((entry) => !wanted.has(entry));
+  const changed = [...wanted].filter(([entry, mac]) => seen.get(entry) !== mac);
+  const isPermanent = ([entry]: readonly [string, string]) => entry.includes(":");
+  const gone = [...seen.keys()].filter((entry) => !wanted.has(entry));
+  const asked = changed.filter((one) => !isPermanent(one)).map(([entry]) => entry);
   return {
-    puts: puts.map(([entry, mac]) => `neigh replace ${entry} lladdr ${mac} nud permanent`),
-    deletes: deletes.map((entry) => `neigh del ${entry}`),
+    puts: changed
+      .filter(isPermanent)
+      .map(([entry, mac]) => `neigh replace ${entry} lladdr ${mac} nud permanent`),
+    deletes: [...gone, ...asked].map((entry) => `neigh del ${entry}`),
   };
 }

@@ -187,6 +187,7 @@ it("settings of the kernel inside", () => {
       "ipv4/conf/br0/send_redirects = 0",
       "ipv4/conf/br0/proxy_arp_pvlan = 1",
       "ipv4/neigh/br0/proxy_delay = 0",
+      "ipv4/neigh/br0/retrans_time_ms = 50",
       "ipv6/conf/all/disable_ipv6 = 0",
       "ipv6/conf/all/forwarding = 1",
       "ipv6/conf/default/disable_ipv6 = 0",
@@ -221,7 +222,7 @@ it("rules of the host", () => {
       }
       chain postrouting {
         type nat hook postrouting priority srcnat; policy accept;
-        iifname "sgax7*" oifname != "sgax7*" ip saddr 100.64.0.0/10 masquerade
+        iifname "sgax7*" oifname != "sgax7*" ip saddr 100.64.0.0/11 masquerade
         iifname "sgax7*" oifname != "sgax7*" ip6 saddr fd73:7472:6174::/48 masquerade
       }
     }

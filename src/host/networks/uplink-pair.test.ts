@@ -21,11 +21,11 @@ describe("pairs of uplink addresses", () => {
       cidr6: "fd73:7472:6174::2/127",
       table: 100_000_001,
     });
-    expect(uplinkPair(2 ** 21 - 1).innerAddress).toBe("100.127.255.255");
+    expect(uplinkPair(2 ** 20 - 1).innerAddress).toBe("100.95.255.255");
   });
 
   it("are found by their addresses", () => {
-    for (const index of [1, 2, 77_777, 2 ** 21 - 1]) {
+    for (const index of [1, 2, 77_777, 2 ** 20 - 1]) {
       const pair = uplinkPair(index);
       expect(pairOf(pair.hostAddress)).toEqual(pair);
       expect(pairOf(pair.innerAddress)).toEqual(pair);
@@ -33,7 +33,7 @@ describe("pairs of uplink addresses", () => {
     for (const other of [
       "100.64.0.1",
       "100.63.255.255",
-      "100.128.0.0",
+      "100.96.0.0",
       "10.0.0.1",
       "fd73:7472:6174::2",
       "",
@@ -49,15 +49,15 @@ describe("pairs of uplink addresses", () => {
     expect(chooseFreePair("strata-a", [range(`${first?.innerAddress}/32`)])?.index).toBe(
       (first?.index ?? 0) + 1,
     );
-    expect(chooseFreePair("strata-a", [range("100.64.0.0/10")])).toBeUndefined();
+    expect(chooseFreePair("strata-a", [range("100.64.0.0/11")])).toBeUndefined();
     expect(chooseFreePair("strata-a", [range("64.0.0.0/2")])).toBeUndefined();
   });
 
   it("are found wherever one is free", () => {
     const used = fc.array(
       fc.record({
-        base: fc.integer({ min: 0, max: 2 ** 22 - 1 }),
-        prefixLength: fc.integer({ min: 11, max: 32 }),
+        base: fc.integer({ min: 0, max: 2 ** 21 - 1 }),
+        prefixLength: fc.integer({ min: 12, max: 32 }),
       }),
       { maxLength: 8 },
     );
@@ -65,7 +65,7 @@ describe("pairs of uplink addresses", () => {
       fc.property(fc.string(), used, (name, ranges) => {
         const inUse = ranges.map(({ base, prefixLength }) => {
           const size = 1n << BigInt(32 - prefixLength);
-          const first = range("100.64.0.0/10").base + BigInt(base);
+          const first = range("100.64.0.0/11").base + BigInt(base);
           return { family: 4 as const, base: (first / size) * size, prefixLength };
         });
         const pair = chooseFreePair(name, inUse);

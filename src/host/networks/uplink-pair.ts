@@ -1,6 +1,6 @@
 /**
  * Addresses of uplinks. Every network's uplink has a pair of its own: the host's end and the inner end. Pairs are the /31s of
- * 100.64.0.0/10 (RFC 6598: between a provider and its customers, so neither a network's range nor an address of the outside),
+ * 100.64.0.0/11 (the lower half of RFC 6598: between a provider and its customers, so neither a network's range nor an address of the outside),
  * each with a /127 of one unique local prefix. All else about a pair follows from its number.
  *
  * No record is kept: a network's pair is read back from its interface. A network begins its search at a place that its
@@ -23,14 +23,14 @@ export interface UplinkPair {
   table: number;
 }
 
-export const uplinkPool = "100.64.0.0/10";
+export const uplinkPool = "100.64.0.0/11";
 /** `fd`, and "strat" in ASCII. */
 export const uplinkPool6 = "fd73:7472:6174::/48";
 /** Priority of the host's rules that choose a network's table by the host's address. */
 export const hostRulePriority = 6464;
 
 /** Of /31s; the first is left out, because its addresses end in 0 and 1. */
-const pairCount = 2 ** 21;
+const pairCount = 2 ** 20;
 const firstTable = 100_000_000;
 
 const pool = requireRange(uplinkPool);
