@@ -13,8 +13,9 @@ export function planSysctls(plan: NetworkPlan): Map<string, string> {
       // The gateway answers for neighbours, because ports are isolated from one another, and it does so at once.
       [`ipv4/conf/${bridge}/proxy_arp_pvlan`, "1"],
       [`ipv4/neigh/${bridge}/proxy_delay`, "0"],
-      // A guest that has just been started is found within this time rather than a second.
-      [`ipv4/neigh/${bridge}/retrans_time_ms`, "50"],
+      // A guest that has just been started is found within this time rather than a second. (A multiple of every kernel's tick:
+      // it is read back.)
+      [`ipv4/neigh/${bridge}/retrans_time_ms`, "100"],
     );
   }
   if (plan.ipv6Cidr === undefined) return new Map(settings);
