@@ -323,7 +323,8 @@ async function makeNetwork(netns: string, range: string): Promise<void> {
     "link set lo up",
     "address add 192.0.2.1/32 dev lo",
     "address add 2001:db8::1/128 dev lo",
-    "link add br0 type bridge",
+    // Of its own: otherwise it changes with the ports, and guests go on sending to the one before.
+    "link add br0 address 02:00:00:01:00:01 type bridge",
     `address add ${range}.1/24 dev br0`,
     `address add ${ipv6Of(range, 1)}/64 dev br0 nodad`,
     "link set br0 up",

@@ -261,7 +261,7 @@ export class QemuBench {
 async function makeNetwork(netns: string, gateway: string): Promise<void> {
   await run("ip", ["netns", "add", basename(netns)]);
   await run("nsenter", [`--net=${netns}`, "ip", "-batch", "-"], {
-    input: `link set lo up\nlink add br0 type bridge\naddress add ${gateway}/24 dev br0\nlink set br0 up\n`,
+    input: `link set lo up\nlink add br0 address 02:00:00:01:00:01 type bridge\naddress add ${gateway}/24 dev br0\nlink set br0 up\n`,
   });
   const settings = ["net.ipv4.ip_forward=1", "net.ipv4.conf.br0.proxy_arp_pvlan=1"];
   await run("nsenter", [

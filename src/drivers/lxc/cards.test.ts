@@ -28,6 +28,7 @@ test("a guest's first card has the default routes", () => {
     link add name p0123456789 mtu 1450 type veth peer name eth0 address 02:ab:cd:00:00:05 mtu 1450 netns /ns
     [outside]
     link add name p0123456789 mtu 1450 type veth peer name eth0 address 02:ab:cd:00:00:05 mtu 1450 netns /ns
+    link set dev p0123456789 addrgenmode none
     link set dev p0123456789 master br0
     link set dev p0123456789 type bridge_slave isolated on learning off flood off mcast_flood off
     link set dev p0123456789 up alias run1
@@ -52,6 +53,7 @@ test("a further card answers the way it was asked", () => {
     link add name p0123456789 mtu 1450 type veth peer name eth1 address 02:ab:cd:00:00:05 mtu 1450 netns /ns
     [outside]
     link add name p0123456789 mtu 1450 type veth peer name eth1 address 02:ab:cd:00:00:05 mtu 1450 netns /ns
+    link set dev p0123456789 addrgenmode none
     link set dev p0123456789 master br0
     link set dev p0123456789 type bridge_slave isolated on learning off flood off mcast_flood off
     link set dev p0123456789 up alias run1
