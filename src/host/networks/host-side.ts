@@ -41,10 +41,17 @@ said=$(ip rule add pref ${hostRulePriority} from "$4" lookup "$5" protocol ${rou
   *) echo "$said" >&2; exit 1 ;;
 esac`;
 
-/** Arguments: the uplink, the namespace, its path. The link may be going away by itself, with a namespace that is no more. */
+/**
+ * Arguments: the uplink, the namespace, its path. The uplink may be going away by itself, with a namespace that is no more.
+ * Links of peerings go at once, not some time after their namespace: peers look whether they are there.
+ */
 const removeScript = `
 if [ -e "/sys/class/net/$1" ]; then ip link del dev "$1" || [ ! -e "/sys/class/net/$1" ] || exit 1; fi
-if [ -e "$3" ]; then ip netns del "$2" || exit 1; fi`;
+[ -e "$3" ] || exit 0
+for link in $(ip -n "$2" -o link show 2>/dev/null | sed -n 's/^[0-9]*: \\(p[0-9a-z]\\{14\\}\\)@.*/\\1/p'); do
+  ip -n "$2" link del dev "$link" 2>/dev/null || true
+done
+ip netns del "$2"`;
 
 /** Makes what `host-links.ip` and `host-routes.ip` say. False: the pair has been taken meanwhile, nothing was made. */
 export async function makeHostSide(
