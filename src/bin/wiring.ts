@@ -43,7 +43,8 @@ export async function startParts(
   const close = async () => {
     for (const closer of closers.splice(0).reverse()) await closer();
   };
-  const ownPorts: number[] = [];
+  /** TCP ports that may not be published: who publishes SSH locks the administrator out of the host. */
+  const ownPorts = [22];
   try {
     const services = createServices({
       store,

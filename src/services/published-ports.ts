@@ -12,7 +12,7 @@ type Hooks =
 /**
  * Ports of the hosts, each once in the whole cluster: a key each, `/allocations/ports/PROTOCOL/PORT`. They are few an
  * instance, because they go with it in the commit that marks it for deletion.
- * `reserved`: TCP ports that Strata itself listens on.
+ * `reserved`: TCP ports that the host itself answers on.
  */
 export function publishedPortHooks(reserved: () => readonly number[]): Hooks {
   return {
@@ -60,7 +60,7 @@ async function claim(
   const what = `is ${spec.port}/${spec.protocol}, which`;
   const allowed = "a port that nobody has";
   if (spec.protocol === "tcp" && reserved.includes(spec.port)) {
-    throw conflict(action, { path, message: `${what} Strata itself listens on`, allowed });
+    throw conflict(action, { path, message: `${what} this host itself answers on (SSH, Strata)`, allowed });
   }
   const entry = await world.store.get(keyOf(spec));
   if (entry) {

@@ -52,12 +52,3 @@ export function parseNeighbours(json: string): SeenNeighbour[] {
       dev === undefined || lladdr === undefined ? [] : [{ address: dst, device: dev, macAddress: lladdr }],
     );
 }
-
-const routesSchema = z.array(z.object({ dev: z.string().optional(), gateway: z.string().optional() }));
-
-/** Which way `ip -j route get` says; undefined when there is none. */
-export function parseRouteGet(
-  json: string,
-): { dev?: string | undefined; gateway?: string | undefined } | undefined {
-  return routesSchema.safeParse(JSON.parse(json || "[]")).data?.[0];
-}

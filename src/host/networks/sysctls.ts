@@ -15,7 +15,7 @@ export function planSysctls(plan: NetworkPlan): Map<string, string> {
       [`ipv4/neigh/${bridge}/proxy_delay`, "0"],
       // A guest that has just been started is found within this time rather than a second. (A multiple of every kernel's tick:
       // it is read back.)
-      [`ipv4/neigh/${bridge}/retrans_time_ms`, "100"],
+      [`ipv4/neigh/${bridge}/retrans_time_ms`, "40"],
     );
   }
   if (plan.ipv6Cidr === undefined) return new Map(settings);

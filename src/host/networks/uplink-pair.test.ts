@@ -30,14 +30,7 @@ describe("pairs of uplink addresses", () => {
       expect(pairOf(pair.hostAddress)).toEqual(pair);
       expect(pairOf(pair.innerAddress)).toEqual(pair);
     }
-    for (const other of [
-      "100.64.0.1",
-      "100.63.255.255",
-      "100.96.0.0",
-      "10.0.0.1",
-      "fd73:7472:6174::2",
-      "",
-    ]) {
+    for (const other of ["100.64.0.1", "100.63.255.255", "100.96.0.0", "10.0.0.1", "fd73:7472:6174::2", ""]) {
       expect(pairOf(other)).toBeUndefined();
     }
   });
