@@ -346,7 +346,7 @@ test("a published port is one in the whole cluster, and whose it is concerns its
   expect(error.message).toContain("another project has already");
   expect(JSON.stringify([error.message, error.fields])).not.toMatch(/default|"http" has/);
   await expect(here.create(publishedPortKind, "api", { port: 7443, instance: "web" })).rejects.toThrow(
-    "Strata itself listens on",
+    "this host itself answers on",
   );
   await here.delete(publishedPortKind, "http");
   await there.create(publishedPortKind, "http", { port: 80, instance: "web" });

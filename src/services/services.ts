@@ -59,7 +59,7 @@ export interface ServicesOptions {
   networkPool?: string;
   /** Where floating addresses come from. Default: defaultAddressPool. */
   addressPool?: string;
-  /** TCP ports of the host that Strata itself listens on: they cannot be published. Asked anew every time. */
+  /** TCP ports of the host that the host itself answers on: they cannot be published. Asked anew every time. */
   reservedPorts?: () => readonly number[];
   /** Absent: no uploads are taken, and images may name any. */
   uploads?: Uploads;
