@@ -28,6 +28,9 @@ const rounds = Number(values.rounds);
 const hostNetns = "/proc/1/ns/net";
 const port = "15201";
 
+/** Each is in it before it has made anything, so that all of it is taken away again. */
+const contenders: Contender[] = [];
+
 /** Two guests on one network, and the host's address as they see it. */
 interface Contender {
   name: string;
@@ -67,7 +70,7 @@ async function strata(): Promise<Contender> {
   };
 }
 
-async function docker(directory: string): Promise<Contender> {
+async function docker(directory: string): Promise<void> {
   const socket = `${directory}/docker.sock`;
   const call = async (...args: string[]) =>
     (await run("/usr/bin/docker", ["-H", `unix://${socket}`, ...args])).stdout;
@@ -81,26 +84,27 @@ async function docker(directory: string): Promise<Contender> {
     `${directory}/dockerd.log`,
     { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" },
   );
-  await daemon.ready(() => call("version"), 30_000);
-  await call("import", await tinyImage(), "bench");
   const places: Place[] = [];
-  for (const name of ["a", "b"]) {
-    await call("run", "-d", "--name", name, "bench", "/bin/busybox", "sleep", "100000");
-    const format = "{{.State.Pid}} {{.NetworkSettings.IPAddress}}";
-    const [pid, address = ""] = (await call("inspect", "-f", format, name)).trim().split(" ");
-    places.push({ netns: `/proc/${pid}/ns/net`, address });
-  }
-  return {
+  const contender = {
     name: "Docker's bridge",
     guests: places as unknown as [Place, Place],
     host: { netns: hostNetns, address: "10.214.2.1" },
     async dispose() {
-      await call("rm", "-f", "a", "b");
+      await call("rm", "-f", "guest-a", "guest-b").catch(() => {});
       await daemon.stop();
       await run("ip", ["link", "del", "docker0"]).catch(() => {});
       await run("iptables-restore", [], { input: firewall });
     },
   };
+  contenders.push(contender);
+  await daemon.ready(() => call("version"), 30_000);
+  await call("import", await tinyImage(), "bench");
+  for (const name of ["guest-a", "guest-b"]) {
+    await call("run", "-d", "--name", name, "bench", "/bin/busybox", "sleep", "100000");
+    const format = "{{.State.Pid}} {{.NetworkSettings.IPAddress}}";
+    const [pid, address = ""] = (await call("inspect", "-f", format, name)).trim().split(" ");
+    places.push({ netns: `/proc/${pid}/ns/net`, address });
+  }
 }
 
 async function plainBridge(): Promise<Contender> {
@@ -158,12 +162,15 @@ interface Result {
   end: { sum_received: { bits_per_second: number } };
 }
 
-async function listening(server: ChildProcess): Promise<void> {
-  let text = "";
-  for await (const chunk of server.stdout ?? []) {
-    text += String(chunk);
-    if (text.includes("Server listening")) break;
-  }
+/** Goes on reading afterwards: iperf3 ends when nobody does. */
+function listening(server: ChildProcess): Promise<void> {
+  return new Promise((resolve) => {
+    let text = "";
+    server.stdout?.on("data", (chunk) => {
+      text += String(chunk);
+      if (text.includes("Server listening")) resolve();
+    });
+  });
 }
 
 async function compare(
@@ -196,13 +203,14 @@ async function compare(
 }
 
 const directory = await mkdtemp("/var/tmp/strata-bench-");
-const contenders: Contender[] = [];
 try {
-  contenders.push(await strata(), await plainBridge(), await docker(directory));
+  contenders.push(await strata());
+  contenders.push(await plainBridge());
+  await docker(directory);
   await systemClock.sleep(1_000); // neighbours are resolved, guests are idle
   await compare("Guest to guest", contenders, ({ guests }) => [guests[0], guests[1]]);
   await compare("Guest to host", contenders, ({ guests, host }) => [guests[0], host]);
 } finally {
-  for (const one of contenders) await one.dispose();
+  for (const one of contenders) await one.dispose().catch(console.error);
   await rm(directory, { recursive: true, force: true });
 }
