@@ -183,6 +183,38 @@ it(`has a changed group in force for ${watched} guests at once, and allowed stre
   expect(Number(retransmitted)).toBe(0);
 }, 120_000);
 
+it("has one more rule in force as fast among a thousand as among the first", async () => {
+  const watcher = await daemon.client.require(instanceKind, { project, name: "prober" });
+  const target = await daemon.client.require(instanceKind, { project, name: "guest-0" });
+  const allowed = { protocol: "icmp" as const, group: "default" };
+  const setRules = (rules: object[]) =>
+    daemon.client.patch(securityGroupKind, { project, name: "many" }, { spec: { ingress: rules as never } });
+  const timesAmong = async (count: number) => {
+    const others = Array.from({ length: count }, (_, index) => ({
+      ...{
+        protocol: "tcp" as const,
+        ports: String(10_000 + index),
+        cidr: `10.99.${index >> 8}.${index & 255}/32`,
+      },
+    }));
+    const times: number[] = [];
+    for (let round = 0; round < 20; round++) {
+      await setRules(others);
+      const probe = python(await guestPid(watcher), prober, addressOf(target));
+      await probe.said("ready");
+      const began = Number(process.hrtime.bigint()) / 1e6;
+      await setRules([...others, allowed]);
+      await probe.said("done");
+      times.push(Number(/done (\S+)/.exec(await probe.end())?.[1]) - began);
+    }
+    return times.sort((a, b) => a - b)[10] ?? 0;
+  };
+  const first = await timesAmong(10);
+  const last = await timesAmong(999);
+  console.log(`one more rule in force: ${first.toFixed(0)} ms among 10, ${last.toFixed(0)} ms among 999`);
+  expect(last / first).toBeLessThanOrEqual(maxGrowth);
+}, 120_000);
+
 it("takes all of them away", async () => {
   const { uid } = (await daemon.client.require(networkKind, { project, name: "wide" })).metadata;
   const began = systemClock.monotonicMs();
