@@ -102,6 +102,7 @@ function furtherCards(views: FactViews, instance: Instance): CardFacts[] {
     return [
       {
         uid: metadata.uid,
+        ...(status.device === undefined ? {} : { device: status.device }),
         macAddress,
         ipAddress,
         ...(ipv6Address === undefined ? {} : { ipv6Address }),

@@ -26,6 +26,8 @@ export interface InstanceFacts {
 
 export interface CardFacts {
   uid: string;
+  /** Its number inside the guest, as in `eth1`; left out where only the order is known. */
+  device?: number;
   macAddress: string;
   ipAddress: string;
   ipv6Address?: string;

@@ -97,7 +97,7 @@ function macs(facts: InstanceFacts): MetadataDirectory {
 function cardDirectory(facts: InstanceFacts, card: CardFacts, index: number): MetadataDirectory {
   const { subnet, network, publicAddress } = card;
   return directory({
-    "device-number": `${index}`,
+    "device-number": `${card.device ?? index}`,
     "interface-id": id("eni", card.uid),
     "ipv4-associations":
       publicAddress === undefined ? undefined : directory({ [publicAddress]: card.ipAddress }),
