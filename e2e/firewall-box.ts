@@ -88,7 +88,7 @@ export class FirewallBox {
     this.name = name;
     this.directory = directory;
     this.#subnet = index % 200;
-    const pair = uplinkPair(1_900_000 + index);
+    const pair = uplinkPair(1_000_000 + index);
     this.network = {
       uid: `fwb${"0".repeat(13)}`,
       netns: `/run/netns/${name}-net`,

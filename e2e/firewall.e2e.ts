@@ -59,7 +59,7 @@ describe("packet rules", () => {
     c = await box.guest(12, [80]);
     outside = await box.peer("fwt-out", outsideAddress, "", [80]);
     // The outside knows its way back, so that what is dropped here was dropped by a rule.
-    for (const range of ["100.64.0.0/10", "10.231.0.0/16"]) {
+    for (const range of ["100.64.0.0/11", "10.231.0.0/16"]) {
       await run("ip", ["-n", "fwt-out", "route", "replace", range, "via", hostLanAddress]);
     }
   });
