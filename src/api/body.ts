@@ -11,6 +11,8 @@ export const bodyLimits = {
   depth: 32,
   /** Objects, lists and values in all. */
   nodes: 80_000,
+  /** Of a body that is too large, read and dropped before the refusal. */
+  droppedBytes: 256 * 1024 * 1024,
   /** For the whole of it to arrive. */
   timeoutMs: 30_000,
 } as const;
@@ -28,8 +30,8 @@ export function installBodyParser(app: FastifyInstance, clock: Clock): void {
 }
 
 /**
- * @throws Invalid (413) beyond the limit. The rest is then read and dropped, because a client that is still sending
- * when the connection closes may never see the answer.
+ * @throws Invalid (413) beyond the limit. The rest is read and dropped first, because a client that is still sending when the
+ * connection closes, which it does after a refusal, may never see the answer.
  */
 async function readText(payload: Readable, clock: Clock): Promise<string> {
   const late = new AbortController();
@@ -41,15 +43,16 @@ async function readText(payload: Readable, clock: Clock): Promise<string> {
     for await (const chunk of payload.iterator({ destroyOnReturn: false })) {
       if (late.signal.aborted) break;
       bytes += (chunk as Buffer).length;
-      if (bytes > bodyLimits.bytes) break;
-      chunks.push(chunk as Buffer);
+      if (bytes > bodyLimits.droppedBytes) break;
+      if (bytes > bodyLimits.bytes) chunks.length = 0;
+      else chunks.push(chunk as Buffer);
     }
   } catch (cause) {
     throw new StrataError("Invalid", "the connection broke before the whole body arrived", { cause });
   } finally {
     cancel();
   }
-  if (late.signal.aborted) {
+  if (late.signal.aborted && bytes <= bodyLimits.bytes) {
     payload.resume();
     throw new HttpError(408, "Timeout", `the body did not arrive within ${bodyLimits.timeoutMs / 1000} s`);
   }
