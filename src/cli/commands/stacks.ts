@@ -113,9 +113,9 @@ async function up(call: Call): Promise<Output> {
   if (!session.wait) return await table(client, stack.project, instanceNames, session);
   const wanted = { images: names(imageKind as Kind), instances: instanceNames };
   const instances = await awaitReady(client, stack.project, wanted, limits, printer);
-  const running = await runningInstances(client, stack.project, session);
+  const running = await retrying(() => runningInstances(client, stack.project, session), limits);
   await awaitNetworking(client, stack.project, stack.desired, running, limits, printer);
-  return await instanceTable(client, stack.project, instances, session);
+  return await retrying(() => instanceTable(client, stack.project, instances, session), limits);
 }
 
 /** Also those of the project that are not of the stack: its addresses and ports may lead to them. */
