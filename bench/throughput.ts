@@ -25,7 +25,7 @@ const { values } = parseArgs({
   options: { rounds: { type: "string", default: "20" }, seconds: { type: "string", default: "2" } },
 });
 const rounds = Number(values.rounds);
-const hostNetns = "/proc/1/ns/net";
+const hostNetns = `/proc/${process.pid}/ns/net`;
 const port = "15201";
 
 /** Each is in it before it has made anything, so that all of it is taken away again. */
@@ -148,7 +148,7 @@ async function plainBridge(): Promise<Contender> {
 
 /** Gbit/s of one TCP stream. */
 async function carry(from: Place, to: Place): Promise<number> {
-  const server = spawn("nsenter", [`--net=${to.netns}`, "iperf3", "-s", "-1", "-B", to.address, "-p", port], {
+  const server = spawn("nsenter", [`--net=${to.netns}`, "iperf3", "--forceflush", "-s", "-1", "-B", to.address, "-p", port], {
     stdio: ["ignore", "pipe", "inherit"],
   });
   await listening(server);
