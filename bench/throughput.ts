@@ -148,9 +148,13 @@ async function plainBridge(): Promise<Contender> {
 
 /** Gbit/s of one TCP stream. */
 async function carry(from: Place, to: Place): Promise<number> {
-  const server = spawn("nsenter", [`--net=${to.netns}`, "iperf3", "--forceflush", "-s", "-1", "-B", to.address, "-p", port], {
-    stdio: ["ignore", "pipe", "inherit"],
-  });
+  const server = spawn(
+    "nsenter",
+    [`--net=${to.netns}`, "iperf3", "--forceflush", "-s", "-1", "-B", to.address, "-p", port],
+    {
+      stdio: ["ignore", "pipe", "inherit"],
+    },
+  );
   await listening(server);
   const args = ["-c", to.address, "-p", port, "-t", values.seconds, "-J"];
   const { stdout } = await run("nsenter", [`--net=${from.netns}`, "iperf3", ...args], { timeoutMs: 60_000 });
