@@ -6,7 +6,7 @@
  * before the feed tells; only a change that matters (`relevant`) is a hint, so that status reports of one's own do not
  * call one again.
  */
-import { Hints } from "./hints.ts";
+import { Hints } from "../core/hints.ts";
 import { untilAborted } from "./until-aborted.ts";
 
 export interface Versioned {

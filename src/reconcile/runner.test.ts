@@ -1,8 +1,8 @@
 import { expect, test, vi } from "vitest";
+import { Hints } from "../core/hints.ts";
 import { silentLogger } from "../core/logger.ts";
 import { seededRandom } from "../core/random.ts";
 import { settle, VirtualClock } from "../core/virtual-clock.ts";
-import { Hints } from "./hints.ts";
 import type { Failure, Plan, Reconciler } from "./reconciler.ts";
 import { type RunnerOptions, runReconciler } from "./runner.ts";
 

@@ -1,6 +1,6 @@
 import { type IpFamily, widthOf } from "../core/ip-range.ts";
+import { KeyedLock } from "../core/keyed-lock.ts";
 import type { Store } from "../store/store.ts";
-import { KeyedLock } from "./keyed-lock.ts";
 
 /**
  * Finds an address that nobody has taken. A taken address is a key: a prefix and the address in hexadecimal, so that

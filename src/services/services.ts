@@ -5,6 +5,7 @@
  */
 import type { Clock } from "../core/clock.ts";
 import { hasCode } from "../core/errors.ts";
+import { KeyedLock } from "../core/keyed-lock.ts";
 import type { Logger } from "../core/logger.ts";
 import type { Random } from "../core/random.ts";
 import { addressKind } from "../kinds/address.ts";
@@ -32,7 +33,6 @@ import { hostHooks } from "./hosts.ts";
 import { pruneIdempotencyKeys } from "./idempotency.ts";
 import { imageHooks } from "./images.ts";
 import { instanceHooks, volumeHooks } from "./instances.ts";
-import { KeyedLock } from "./keyed-lock.ts";
 import { networkInterfaceHooks } from "./network-interfaces.ts";
 import { networkHooks } from "./networks.ts";
 import { peeringHooks } from "./peerings.ts";

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { StrataError } from "../core/errors.ts";
+import { KeyedLock } from "../core/keyed-lock.ts";
 import { createMemoryStore } from "../store/memory/memory-store.ts";
-import { KeyedLock } from "./keyed-lock.ts";
 import { maxAttempts, transact, unchanged } from "./transact.ts";
 
 const transaction = () => ({

@@ -1,6 +1,6 @@
 import { hasCode, StrataError } from "../core/errors.ts";
+import type { KeyedLock } from "../core/keyed-lock.ts";
 import type { Revision, Store, Write } from "../store/store.ts";
-import type { KeyedLock } from "./keyed-lock.ts";
 
 /** Rounds before a verb gives up against writers that keep changing what it read. */
 export const maxAttempts = 20;

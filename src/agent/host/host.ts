@@ -3,8 +3,8 @@
  * Drivers are told one by one as their proof comes in, so that a slow one keeps nobody waiting.
  */
 import { hasCode } from "../../core/errors.ts";
+import { Hints } from "../../core/hints.ts";
 import { type Fingerprint, type HostStatus, hostKind } from "../../kinds/host.ts";
-import { Hints } from "../../reconcile/hints.ts";
 import type { Reconciler, Watch } from "../../reconcile/reconciler.ts";
 import type { AgentContext } from "../agent-context.ts";
 import { statusPatch } from "../status-patch.ts";

@@ -5,9 +5,9 @@
  * Lanes: virtual machines and containers do not wait for each other, and what is being deleted waits for neither.
  */
 import { hasCode, toStrataError } from "../../core/errors.ts";
+import { Hints } from "../../core/hints.ts";
 import type { GuestDriver } from "../../drivers/driver.ts";
 import { instanceKind } from "../../kinds/instance.ts";
-import { Hints } from "../../reconcile/hints.ts";
 import type { Failure, Reconciler, Watch } from "../../reconcile/reconciler.ts";
 import type { AgentContext } from "../agent-context.ts";
 import { reportStatus } from "../report.ts";

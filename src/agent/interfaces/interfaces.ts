@@ -3,11 +3,11 @@
  * with the next start. A guest that starts gets all its cards at once (instances/execute.ts).
  */
 import { StrataError, toStrataError } from "../../core/errors.ts";
+import { Hints } from "../../core/hints.ts";
 import type { Uid } from "../../core/ids.ts";
 import { isJsonObject, type JsonObject } from "../../core/json.ts";
 import type { Instance } from "../../kinds/instance.ts";
 import { type NetworkInterface, networkInterfaceKind } from "../../kinds/network-interface.ts";
-import { Hints } from "../../reconcile/hints.ts";
 import type { Failure, Reconciler, Watch } from "../../reconcile/reconciler.ts";
 import type { AgentContext } from "../agent-context.ts";
 import { instanceOfCard } from "../networks/contents.ts";

@@ -8,10 +8,10 @@
  * of it.
  */
 import { hasCode } from "../../core/errors.ts";
+import { Hints } from "../../core/hints.ts";
 import type { NetworkPolicy, Networks } from "../../host/networks/networks.ts";
 import type { Instance } from "../../kinds/instance.ts";
 import type { NetworkInterface } from "../../kinds/network-interface.ts";
-import { Hints } from "../../reconcile/hints.ts";
 import { type AgentViews, instanceKeyOf, networkKeyOf } from "../views.ts";
 import { type Departed, policySources, requestFor } from "./contents.ts";
 import type { NetworkAttachments } from "./network-attachments.ts";

@@ -4,10 +4,10 @@
  * API's decision; here they are only carried out.
  */
 import { toStrataError } from "../../core/errors.ts";
+import { Hints } from "../../core/hints.ts";
 import type { Ref } from "../../kinds/keys.ts";
 import { type Network, type NetworkStatus, networkKind } from "../../kinds/network.ts";
 import type { Peering } from "../../kinds/peering.ts";
-import { Hints } from "../../reconcile/hints.ts";
 import type { Failure, Reconciler, Watch } from "../../reconcile/reconciler.ts";
 import type { AgentContext } from "../agent-context.ts";
 import { reportStatus } from "../report.ts";

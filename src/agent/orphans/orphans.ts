@@ -4,11 +4,11 @@
  * what was made in between is known; without an answer, everything stays.
  */
 import { describeError } from "../../core/errors.ts";
+import { Hints } from "../../core/hints.ts";
 import { imageKind } from "../../kinds/image.ts";
 import { instanceKind } from "../../kinds/instance.ts";
 import { networkKind } from "../../kinds/network.ts";
 import { volumeKind } from "../../kinds/volume.ts";
-import { Hints } from "../../reconcile/hints.ts";
 import type { Reconciler } from "../../reconcile/reconciler.ts";
 import type { AgentContext } from "../agent-context.ts";
 import {

@@ -3,11 +3,11 @@
  * (networks/network-policies.ts); here they are waited for and told.
  */
 import { toStrataError } from "../../core/errors.ts";
+import { Hints } from "../../core/hints.ts";
 import { type Address, addressKind } from "../../kinds/address.ts";
 import type { Kind, Resource } from "../../kinds/kind.ts";
 import { type PublishedPort, publishedPortKind } from "../../kinds/published-port.ts";
 import type { CacheIndex, Versioned } from "../../reconcile/cache.ts";
-import { Hints } from "../../reconcile/hints.ts";
 import type { Reconciler } from "../../reconcile/reconciler.ts";
 import type { AgentContext } from "../agent-context.ts";
 import { joinNetwork } from "../interfaces/cards.ts";

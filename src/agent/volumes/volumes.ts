@@ -1,9 +1,10 @@
 /** Looks after the root volumes of this host, as far as their instances do not. */
+
+import { Hints } from "../../core/hints.ts";
 import type { Uid } from "../../core/ids.ts";
 import type { Instance } from "../../kinds/instance.ts";
 import type { Ref } from "../../kinds/keys.ts";
 import { type Volume, volumeKind } from "../../kinds/volume.ts";
-import { Hints } from "../../reconcile/hints.ts";
 import type { Reconciler } from "../../reconcile/reconciler.ts";
 import type { AgentContext } from "../agent-context.ts";
 import { reportStatus } from "../report.ts";

@@ -1,8 +1,8 @@
 /** Tells which hosts are alive, by the leases that their agents renew. */
 
+import { Hints } from "../../core/hints.ts";
 import { hostKind } from "../../kinds/host.ts";
 import { resourceKey } from "../../kinds/keys.ts";
-import { Hints } from "../../reconcile/hints.ts";
 import type { Reconciler } from "../../reconcile/reconciler.ts";
 import type { ControllerContext } from "../context.ts";
 import { executeHostAction } from "./execute.ts";

@@ -1,7 +1,7 @@
+import { Hints } from "../../core/hints.ts";
 import type { Host } from "../../kinds/host.ts";
 import type { Instance } from "../../kinds/instance.ts";
 import { Usage } from "../../placement/usage.ts";
-import { Hints } from "../../reconcile/hints.ts";
 import type { ControllerCaches } from "../context.ts";
 
 /** What placement keeps beside the caches, each part kept up to date with single changes. */

@@ -1,7 +1,8 @@
 /** Lets a project go once everything in it is gone. */
+
+import { Hints } from "../../core/hints.ts";
 import { resourceKey } from "../../kinds/keys.ts";
 import { projectKind } from "../../kinds/project.ts";
-import { Hints } from "../../reconcile/hints.ts";
 import type { Reconciler } from "../../reconcile/reconciler.ts";
 import type { ControllerContext } from "../context.ts";
 import { executeProjectAction } from "./execute.ts";

@@ -1,5 +1,5 @@
 import type { Instant } from "../../core/clock.ts";
-import { Hints } from "../../reconcile/hints.ts";
+import { Hints } from "../../core/hints.ts";
 import type { Reconciler } from "../../reconcile/reconciler.ts";
 import type { Revision } from "../../store/store.ts";
 import type { ControllerContext } from "../context.ts";

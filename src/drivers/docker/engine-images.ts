@@ -3,7 +3,7 @@
  * ours uses it. Only images with our label are used or removed; one that others use as well merely loses our name.
  */
 import { StrataError } from "../../core/errors.ts";
-import { KeyedLock } from "../../host/networks/keyed-lock.ts";
+import { KeyedLock } from "../../core/keyed-lock.ts";
 import type { GuestRoot } from "../driver.ts";
 import { type Engine, importTimeoutMs } from "./engine.ts";
 import { lastMessage } from "./engine-messages.ts";

@@ -1,8 +1,8 @@
 import { StrataError } from "../../core/errors.ts";
 import type { Uid } from "../../core/ids.ts";
 import type { JsonObject } from "../../core/json.ts";
+import { KeyedLock } from "../../core/keyed-lock.ts";
 import type { Cgroups } from "../../host/cgroups.ts";
-import { KeyedLock } from "../../host/networks/keyed-lock.ts";
 import type { GuestSpec } from "../driver.ts";
 import type { GuestFiles } from "./guest-files.ts";
 import type { LxcHost } from "./lxc-host.ts";

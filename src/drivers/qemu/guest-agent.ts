@@ -11,8 +11,8 @@ import type { Socket } from "node:net";
 import type { Clock } from "../../core/clock.ts";
 import { StrataError } from "../../core/errors.ts";
 import { isJsonObject, type Json, type JsonObject } from "../../core/json.ts";
+import { KeyedLock } from "../../core/keyed-lock.ts";
 import { type Random, randomInt } from "../../core/random.ts";
-import { KeyedLock } from "../../host/networks/keyed-lock.ts";
 import { LineReader } from "./line-reader.ts";
 import { openSocket } from "./open-socket.ts";
 

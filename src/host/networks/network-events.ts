@@ -4,6 +4,7 @@
  */
 import { existsSync, watch as watchFile } from "node:fs";
 import type { Clock } from "../../core/clock.ts";
+import { Hints } from "../../core/hints.ts";
 import type { Cgroups } from "../cgroups.ts";
 import { type NetworkNames, netnsDirectory } from "./network-plan.ts";
 
@@ -26,7 +27,7 @@ export class NetworkEvents {
   readonly #clock: Clock;
   readonly #watched = new Map<string, Watched>();
   readonly #deaths = new Map<string, Deaths>();
-  readonly #readers = new Set<{ pending: Set<string>; wake: () => void }>();
+  readonly #hints = new Hints();
   readonly #watchNames: WatchNames;
   #directoryWatcher: { close(): void } | undefined;
 
@@ -60,33 +61,11 @@ export class NetworkEvents {
 
   /** Says that a network needs mending. */
   hint(uid: string): void {
-    for (const reader of this.#readers) {
-      reader.pending.add(uid);
-      reader.wake();
-    }
+    this.#hints.hint(uid);
   }
 
   async *read(signal: AbortSignal): AsyncGenerator<{ uid: string }, void> {
-    const reader = { pending: new Set<string>(), wake: () => {} };
-    const onAbort = () => reader.wake();
-    this.#readers.add(reader);
-    signal.addEventListener("abort", onAbort, { once: true });
-    try {
-      while (!signal.aborted) {
-        for (const uid of reader.pending) {
-          reader.pending.delete(uid);
-          yield { uid };
-          if (signal.aborted) return;
-        }
-        await new Promise<void>((resolve) => {
-          reader.wake = resolve;
-          if (reader.pending.size > 0 || signal.aborted) resolve();
-        });
-      }
-    } finally {
-      this.#readers.delete(reader);
-      signal.removeEventListener("abort", onAbort);
-    }
+    for await (const uid of this.#hints.keys(signal)) yield { uid };
   }
 
   close(): void {

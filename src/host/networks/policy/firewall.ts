@@ -11,11 +11,11 @@ import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { Clock } from "../../../core/clock.ts";
 import { describeError, hasCode, StrataError } from "../../../core/errors.ts";
+import { Hints } from "../../../core/hints.ts";
+import { KeyedLock } from "../../../core/keyed-lock.ts";
 import type { Logger } from "../../../core/logger.ts";
 import { run } from "../../run.ts";
-import { KeyedLock } from "../keyed-lock.ts";
 import type { NetworkPolicy } from "../networks.ts";
-import { Hints } from "./hints.ts";
 import { HostPublications } from "./host-publications.ts";
 import {
   emptyPolicy,
@@ -163,7 +163,7 @@ class LinuxFirewall implements NetworkFirewall {
       marks: { table: `inet ${namespace}-changes`, token: this.#token },
       onDamage: () => {
         logger.warn({}, "somebody changed the host's table of published ports; it will be made again");
-        for (const uid of this.#networks.keys()) this.#hints.give(uid);
+        for (const uid of this.#networks.keys()) this.#hints.hint(uid);
       },
     });
   }
@@ -213,8 +213,8 @@ class LinuxFirewall implements NetworkFirewall {
     await this.#locks.run(hostKey, () => this.#host.removeTable(signal));
   }
 
-  events(signal: AbortSignal): AsyncIterable<{ uid: string }> {
-    return this.#hints.read(signal);
+  async *events(signal: AbortSignal): AsyncGenerator<{ uid: string }> {
+    for await (const uid of this.#hints.keys(signal)) yield { uid };
   }
 
   close(): void {
@@ -345,6 +345,6 @@ class LinuxFirewall implements NetworkFirewall {
       guarded.mending = "no";
       this.#options.logger.error({ network: uid, cause: describeError(cause) }, "cannot mend packet rules");
     }
-    this.#hints.give(uid);
+    this.#hints.hint(uid);
   }
 }

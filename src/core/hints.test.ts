@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { settle } from "../core/virtual-clock.ts";
 import { Hints } from "./hints.ts";
+import { settle } from "./virtual-clock.ts";
 
 test("each reader gets the first keys, then what is hinted, each once until it is read", async () => {
   const hints = new Hints();

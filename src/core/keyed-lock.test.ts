@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
-import { settle } from "../../core/virtual-clock.ts";
 import { KeyedLock } from "./keyed-lock.ts";
+import { settle } from "./virtual-clock.ts";
 
 it("runs tasks of one key in order, those of others beside, and goes on after a failure", async () => {
   const lock = new KeyedLock();

@@ -1,4 +1,7 @@
-/** Runs tasks of the same key one after the other, in the order asked for; tasks of different keys run side by side. */
+/**
+ * Runs tasks of the same key one after the other, in the order asked for; tasks of different keys run side by side. Holds
+ * nothing once a key is idle. In this process only: what must hold across processes is guarded by the store's revisions.
+ */
 export class KeyedLock {
   readonly #tails = new Map<string, Promise<unknown>>();
 
