@@ -22,10 +22,13 @@ const walls: Readonly<Record<string, readonly string[]>> = {
   "store/*": ["store"],
   placement: ["kinds"],
   reconcile: [],
-  services: ["kinds", "store"],
-  api: ["services", "kinds"],
+  // Time series of what instances, balancers and hosts do: the contract, and implementations below it.
+  metrics: ["kinds"],
+  "metrics/*": ["metrics", "kinds"],
+  services: ["kinds", "store", "metrics"],
+  api: ["services", "kinds", "metrics"],
   facades: ["services", "kinds"],
-  controllers: ["kinds", "store", "reconcile", "placement"],
+  controllers: ["kinds", "store", "reconcile", "placement", "metrics"],
   // What drivers and host tell one another: a guest's root is made by the host and used by the driver.
   drivers: ["kinds"],
   host: ["kinds", "drivers"],

@@ -34,6 +34,37 @@ export const serviceSchema = z.strictObject({
     .default("/"),
 });
 
+/**
+ * How the host finds out whether a running instance works, beyond its services' ports. While it fails, the instance is
+ * not Ready, and a group replaces it in the end. Left out: the services' ports are all that is asked.
+ */
+export const healthCheckSchema = z
+  .strictObject({
+    /** `tcp`: a port accepts connections; `http`: GET is answered with 2xx or 3xx; `command`: exits with 0 inside. */
+    type: z.enum(["tcp", "http", "command"]),
+    port: z.int().min(1).max(65_535).optional(),
+    path: z
+      .string()
+      .regex(/^\/[^\s]{0,199}$/, { error: "must start with /" })
+      .default("/"),
+    /** Program and arguments; no shell. */
+    command: z.array(z.string().max(4096)).min(1).max(256).optional(),
+    intervalMs: z.int().min(100).max(3_600_000).default(5_000),
+    timeoutMs: z.int().min(50).max(600_000).default(2_000),
+    /** Successes in a row until it is healthy, failures in a row until it is not. */
+    rise: z.int().min(1).max(100).default(1),
+    fall: z.int().min(1).max(100).default(3),
+  })
+  .superRefine((check, context) => {
+    const needs = check.type === "command" ? "command" : "port";
+    const without = check.type === "command" ? "port" : "command";
+    const refuse = (path: string, message: string) =>
+      context.addIssue({ code: "custom", path: [path], message });
+    if (check[needs] === undefined) refuse(needs, `must be given for type ${check.type}`);
+    if (check[without] !== undefined) refuse(without, `is not for type ${check.type}`);
+  });
+export type HealthCheck = z.infer<typeof healthCheckSchema>;
+
 /** The service at 169.254.169.254. */
 export const metadataServiceSchema = z.strictObject({
   enabled: z.boolean().default(true),
@@ -109,6 +140,7 @@ export const instanceSpecSchema = z.strictObject({
   /** Restarts asked for so far; one more than before restarts the guest once. */
   restarts: z.int().min(0).default(0),
   services: z.array(serviceSchema).max(32).default([]),
+  healthCheck: healthCheckSchema.optional(),
   /** A driver by name; left out, the host's preferred one for the type. */
   driver: nameSchema.optional(),
 });
@@ -178,6 +210,17 @@ export const instanceStatusSchema = z.strictObject({
    * a changed size takes effect with the next start only.
    */
   conditions: z.array(conditionSchema),
+  /** Of a member of a group; written by the group's controller. */
+  member: z
+    .strictObject({
+      /** Version of the group's template it was made from. */
+      revision: z.string().max(16),
+      /** `warm`: runs, gets no requests yet; `serving`: gets requests once Ready; `draining`: gets no new ones. */
+      phase: z.enum(["warm", "serving", "draining"]),
+      /** When the phase began, RFC 3339. */
+      since: z.string(),
+    })
+    .optional(),
 });
 export type InstanceStatus = z.infer<typeof instanceStatusSchema>;
 

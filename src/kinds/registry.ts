@@ -1,17 +1,21 @@
 import { addressKind } from "./address.ts";
+import { certificateKind } from "./certificate.ts";
 import { eventKind } from "./event.ts";
+import { groupKind } from "./group.ts";
 import { hostKind } from "./host.ts";
 import { imageKind } from "./image.ts";
 import { instanceKind } from "./instance.ts";
 import { keyPairKind } from "./key-pair.ts";
 import type { Kind } from "./kind.ts";
 import { leaseKind } from "./lease.ts";
+import { loadBalancerKind } from "./load-balancer.ts";
 import { networkKind } from "./network.ts";
 import { networkInterfaceKind } from "./network-interface.ts";
 import { peeringKind } from "./peering.ts";
 import { projectKind } from "./project.ts";
 import { publishedPortKind } from "./published-port.ts";
 import { routeTableKind } from "./route-table.ts";
+import { scalingDecisionKind } from "./scaling-decision.ts";
 import { securityGroupKind } from "./security-group.ts";
 import { subnetKind } from "./subnet.ts";
 import { tokenKind } from "./token.ts";
@@ -32,9 +36,13 @@ export const kinds = [
   imageKind,
   volumeKind,
   instanceKind,
+  groupKind,
+  certificateKind,
+  loadBalancerKind,
   networkInterfaceKind,
   addressKind,
   publishedPortKind,
+  scalingDecisionKind,
   eventKind,
 ] as const;
 
