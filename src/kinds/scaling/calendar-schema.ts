@@ -36,3 +36,5 @@ export const calendarSchema = z.strictObject({
   /** Of several that last at one moment, the later in this list wins, for min and max each. */
   events: z.array(calendarEventSchema).min(1).max(200),
 });
+export type Calendar = z.infer<typeof calendarSchema>;
+export type CalendarEvent = z.infer<typeof calendarEventSchema>;

@@ -90,3 +90,8 @@ export const policySchema = z.discriminatedUnion("type", [
   calendarPolicy,
   forecastPolicy,
 ]);
+export type Policy = z.infer<typeof policySchema>;
+export type TargetPolicy = z.infer<typeof targetPolicy>;
+export type StepPolicy = z.infer<typeof stepPolicy>;
+export type CalendarPolicy = z.infer<typeof calendarPolicy>;
+export type ForecastPolicy = z.infer<typeof forecastPolicy>;
