@@ -10,6 +10,7 @@ import type { GuestDriver } from "../src/drivers/driver.ts";
 import { createFakeDriver } from "../src/drivers/fake/fake-driver.ts";
 import { imageKind } from "../src/kinds/image.ts";
 import { type Instance, instanceKind } from "../src/kinds/instance.ts";
+import { createMemoryMetricStore } from "../src/metrics/memory/memory-metric-store.ts";
 import { systemPrincipal } from "../src/services/principal.ts";
 import { createServices } from "../src/services/services.ts";
 import { createMemoryStore } from "../src/store/memory/memory-store.ts";
@@ -24,7 +25,8 @@ export async function agentBench(
   const clock = new VirtualClock();
   const store = createMemoryStore();
   const logger = silentLogger;
-  const services = createServices({ store, clock, random: seededRandom(1), logger });
+  const metrics = createMemoryMetricStore({ clock });
+  const services = createServices({ store, metrics, clock, random: seededRandom(1), logger });
   await services.ensureDefaults();
   const host = new FakeHost("alpha", clock);
   const { link, withoutCards = false, ...options } = overrides;
@@ -33,6 +35,7 @@ export async function agentBench(
   const controllersAbort = new AbortController();
   const controllers = startControllers({
     store,
+    metrics,
     clock,
     random: seededRandom(2),
     logger,

@@ -8,6 +8,8 @@ import { startControllers } from "../src/controllers/controllers.ts";
 import { silentLogger } from "../src/core/logger.ts";
 import { seededRandom } from "../src/core/random.ts";
 import { settle, VirtualClock } from "../src/core/virtual-clock.ts";
+import { createMemoryMetricStore } from "../src/metrics/memory/memory-metric-store.ts";
+import type { MetricStore } from "../src/metrics/metric-store.ts";
 import { createServices, type Services } from "../src/services/services.ts";
 import { createMemoryStore } from "../src/store/memory/memory-store.ts";
 import type { Store } from "../src/store/store.ts";
@@ -54,6 +56,7 @@ export async function simulate(options: SimulationOptions): Promise<SimulationRe
 class Simulation {
   readonly clock = new VirtualClock();
   readonly store: Store = createMemoryStore();
+  readonly #metrics: MetricStore;
   readonly services: Services;
   readonly hosts: SimulatedHost[];
   readonly users: Users;
@@ -69,7 +72,14 @@ class Simulation {
     const { seed } = options;
     this.#chance = new Chance(seed);
     const { clock, store } = this;
-    this.services = createServices({ store, clock, random: seededRandom(seed + 1), logger: silentLogger });
+    this.#metrics = createMemoryMetricStore({ clock });
+    this.services = createServices({
+      store,
+      metrics: this.#metrics,
+      clock,
+      random: seededRandom(seed + 1),
+      logger: silentLogger,
+    });
     this.hosts = Array.from(
       { length: options.hosts ?? 3 },
       (_, index) =>
@@ -155,6 +165,7 @@ class Simulation {
     this.#controllers = life;
     startControllers({
       store: life.guard(late(this.store, this.clock, this.#chance), "store"),
+      metrics: this.#metrics,
       clock: life.clock(this.clock),
       random: seededRandom(this.#chance.below(2 ** 31)),
       logger: silentLogger,

@@ -21,7 +21,9 @@ import { installBodyParser } from "./body.ts";
 import { EventStreams } from "./event-stream.ts";
 import { listen, listenOnPath } from "./listeners.ts";
 import { installMetaRoutes } from "./meta-routes.ts";
+import { installMetricRoutes } from "./metric-routes.ts";
 import { HttpError, type Problem, problemType, toProblem } from "./problems.ts";
+import { RequestCounts } from "./request-counts.ts";
 import { installResourceRoutes } from "./resource-routes.ts";
 import { SessionHub } from "./session-hub.ts";
 import { installSessionRoutes } from "./session-routes.ts";
@@ -72,12 +74,14 @@ export async function createApi(options: ApiOptions): Promise<Api> {
   const trusted = new TrustedSockets();
   const streams = new EventStreams(options.clock);
   const unixServer = createServer(serverOptions);
-  const app = buildApp(options, unixServer);
+  const counts = new RequestCounts();
+  const app = buildApp(options, unixServer, counts);
   await app.register(websocket, { options: { maxPayload: maxMessageBytes, perMessageDeflate: false } });
   installBodyParser(app, options.clock);
   installAuthentication(app, { services: options.services, trusted, clock: options.clock });
   installMetaRoutes(app, options.version);
   installTokenRoutes(app, options.services);
+  installMetricRoutes(app, { services: options.services, counts, version: options.version });
   installResourceRoutes(app, { services: options.services, streams });
   await installUploadRoutes(app, options.services.uploads);
   const hub = new SessionHub(options.clock, options.random);
@@ -87,7 +91,7 @@ export async function createApi(options: ApiOptions): Promise<Api> {
   return new RunningApi(app, streams, unixServer, options);
 }
 
-function buildApp({ random, logger }: ApiOptions, server: Server): FastifyInstance {
+function buildApp({ random, logger }: ApiOptions, server: Server, counts: RequestCounts): FastifyInstance {
   const app = fastify({
     serverFactory: (handler) => server.on("request", handler),
     genReqId: () => encodeBase32(random.bytes(10)),
@@ -108,6 +112,7 @@ function buildApp({ random, logger }: ApiOptions, server: Server): FastifyInstan
   });
   app.addHook("onResponse", async (request, reply) => {
     const { method, url } = request;
+    counts.count(reply.statusCode);
     const ms = Math.round(reply.elapsedTime * 10) / 10;
     const who = request.principal?.name;
     logger.debug(

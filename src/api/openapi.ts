@@ -1,4 +1,4 @@
-import { z } from "zod";
+import type { z } from "zod";
 import { errorCodes } from "../core/errors.ts";
 import { namePattern } from "../core/ids.ts";
 import type { Json, JsonObject } from "../core/json.ts";
@@ -7,6 +7,16 @@ import { kinds } from "../kinds/registry.ts";
 import { tokenKind } from "../kinds/token.ts";
 import { listLimits } from "../services/listing.ts";
 import { apiVersion } from "./meta-routes.ts";
+import { metricPaths } from "./openapi-metrics.ts";
+import {
+  headerParameter,
+  jsonSchema,
+  operation,
+  parameters,
+  pathParameter,
+  queryParameter,
+  ref,
+} from "./openapi-parts.ts";
 import { errorCodesToStatus, problemType } from "./problems.ts";
 
 /**
@@ -48,15 +58,6 @@ export function buildOpenApi(): JsonObject {
 /** As it is committed and served. */
 export function openApiText(): string {
   return `${JSON.stringify(buildOpenApi(), null, 2)}\n`;
-}
-
-function jsonSchema(schema: z.ZodType, io: "input" | "output"): JsonObject {
-  const { $schema: _dialect, ...rest } = z.toJSONSchema(schema, { io, unrepresentable: "any" });
-  return rest as JsonObject;
-}
-
-function ref(name: string): JsonObject {
-  return { $ref: `#/components/schemas/${name}` };
 }
 
 function sharedSchemas(): JsonObject {
@@ -179,60 +180,9 @@ const sharedParameters: JsonObject = {
   ),
 };
 
-function pathParameter(name: string): JsonObject {
-  return { name, in: "path", required: true, schema: { type: "string", pattern: namePattern.source } };
-}
-
-function queryParameter(name: string, schema: JsonObject, description?: string): JsonObject {
-  return { name, in: "query", ...(description === undefined ? {} : { description }), schema };
-}
-
-function headerParameter(name: string, description: string): JsonObject {
-  return { name, in: "header", description, schema: { type: "string" } };
-}
-
 const problemResponse: JsonObject = {
   description: "It failed.",
   content: { [problemType]: { schema: ref("Problem") } },
-};
-
-function parameters(...names: string[]): JsonObject[] {
-  return names.map((name) => ({ $ref: `#/components/parameters/${name}` }));
-}
-
-interface Operation {
-  id: string;
-  summary: string;
-  parameters?: Json[];
-  body?: JsonObject;
-  bodyType?: string;
-  /** Schema by status; null: no body. */
-  answers: Readonly<Record<number, JsonObject | null>>;
-  tag: string;
-}
-
-function operation(parts: Operation): JsonObject {
-  const { id, summary, tag, body, bodyType = "application/json" } = parts;
-  const responses: JsonObject = { default: { $ref: "#/components/responses/Problem" } };
-  for (const [status, schema] of Object.entries(parts.answers)) {
-    const content = schema === null ? {} : { content: { "application/json": { schema } } };
-    responses[status] = { description: answerNames[status] ?? "Done.", ...content };
-  }
-  return {
-    operationId: id,
-    summary,
-    tags: [tag],
-    ...(parts.parameters ? { parameters: parts.parameters } : {}),
-    ...(body ? { requestBody: { required: true, content: { [bodyType]: { schema: body } } } } : {}),
-    responses,
-  };
-}
-
-const answerNames: Readonly<Record<string, string>> = {
-  200: "As it is now.",
-  201: "Created.",
-  202: "Marked for deletion; it goes when all that belongs to it is cleaned up.",
-  204: "Gone.",
 };
 
 function kindPaths(kind: Kind): JsonObject {
@@ -344,7 +294,7 @@ function itemOperations(kind: Kind, named: Json[]): JsonObject {
 }
 
 function otherPaths(): JsonObject {
-  return { ...metaPaths(), ...uploadPaths(), ...sessionPaths() };
+  return { ...metaPaths(), ...uploadPaths(), ...sessionPaths(), ...metricPaths() };
 }
 
 function metaPaths(): JsonObject {

@@ -10,6 +10,8 @@ import { type Clock, systemClock } from "../core/clock.ts";
 import { describeError } from "../core/errors.ts";
 import type { Logger } from "../core/logger.ts";
 import { systemRandom } from "../core/random.ts";
+import type { MetricStore } from "../metrics/metric-store.ts";
+import { openSqliteMetricStore } from "../metrics/sqlite/sqlite-metric-store.ts";
 import { systemPrincipal } from "../services/principal.ts";
 import { createServices, type Services } from "../services/services.ts";
 import { Uploads } from "../services/uploads.ts";
@@ -40,6 +42,12 @@ export async function startParts(
   const file = openSqliteStore({ path: join(settings.stateDir, settings.fake ? "lock.db" : "store.db") });
   const store = settings.fake ? createMemoryStore() : file;
   const closers: (() => Promise<void>)[] = [...new Set([file, store])].map((one) => () => one.close());
+  const metrics = openSqliteMetricStore({
+    path: join(settings.stateDir, "metrics.db"),
+    clock: systemClock,
+    logger: logger.child({ part: "metrics" }),
+  });
+  closers.push(async () => metrics.close());
   const close = async () => {
     for (const closer of closers.splice(0).reverse()) await closer();
   };
@@ -48,6 +56,7 @@ export async function startParts(
   try {
     const services = createServices({
       store,
+      metrics,
       clock: systemClock,
       random: systemRandom,
       logger: logger.child({ part: "services" }),
@@ -75,7 +84,7 @@ export async function startParts(
     await beforeAnswers(https.port);
     await api.listenUnix(settings.socketPath);
     closers.push(keepTidy(services, systemClock, logger));
-    closers.push(startController(store, services, logger));
+    closers.push(startController({ store, metrics, services, logger }));
     closers.push(await startAgent(settings, logger));
     return { httpsPort: https.port, close };
   } catch (error) {
@@ -84,10 +93,19 @@ export async function startParts(
   }
 }
 
-function startController(store: Store, { resources }: Services, logger: Logger): () => Promise<void> {
+interface ControllerParts {
+  store: Store;
+  metrics: MetricStore;
+  services: Services;
+  logger: Logger;
+}
+
+function startController({ store, metrics, services, logger }: ControllerParts): () => Promise<void> {
+  const { resources } = services;
   const ended = new AbortController();
   const running = startControllers({
     store,
+    metrics,
     clock: systemClock,
     random: systemRandom,
     logger,

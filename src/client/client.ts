@@ -6,6 +6,7 @@
 import type { Json, JsonObject } from "../core/json.ts";
 import type { Ref } from "../kinds/keys.ts";
 import type { Kind, Resource } from "../kinds/kind.ts";
+import type { MeasuredKind, MetricUnit } from "../kinds/metric-names.ts";
 
 export interface ListOptions {
   /** Only this project; left out, all that the caller may see. */
@@ -46,6 +47,49 @@ export interface CallOptions {
   ifRevision?: number;
   /** The same key and body within a day give the first answer again. */
   idempotencyKey?: string;
+}
+
+export interface MetricReport {
+  /** RFC 3339. */
+  at: string;
+  /** `subject`: a resource's key, `/instances/PROJECT/NAME`. Metrics as kinds/metric-names.ts lists them. */
+  samples: readonly { subject: string; uid: string; values: Readonly<Record<string, number>> }[];
+}
+
+export interface MetricSeriesQuery {
+  kind: MeasuredKind;
+  ref: Ref;
+  metric: string;
+  /** RFC 3339; left out: the last hour. */
+  from?: string;
+  until?: string;
+  /** Left out: about 240 steps. */
+  stepSeconds?: number;
+}
+
+export interface MetricSeries {
+  kind: MeasuredKind;
+  project?: string;
+  name: string;
+  uid: string;
+  metric: string;
+  unit: MetricUnit;
+  /** RFC 3339. */
+  from: string;
+  until: string;
+  stepSeconds: number;
+  /** In the order of time; steps without a sample are left out. */
+  points: { at: string; mean: number; min: number; max: number }[];
+}
+
+/** The newest values of one resource; none is older than 50 s. */
+export interface CurrentMetrics {
+  project?: string;
+  name: string;
+  uid: string;
+  /** RFC 3339. */
+  at: string;
+  values: Record<string, number>;
 }
 
 /** Sent to an agent: open a stream of this kind to an instance. */
@@ -116,6 +160,26 @@ export interface Client {
     options: ListOptions & { after: number },
     signal: AbortSignal,
   ): AsyncIterable<WatchEvent<Resource<S, T>>>;
+
+  /** For agents: a round of samples, of one moment. Tells which subjects are gone; they were left out. */
+  reportMetrics(
+    report: MetricReport,
+    options?: CallOptions,
+  ): Promise<{ recorded: number; unknown: string[] }>;
+  /** Values that only the group's application knows, as its metrics `custom/NAME`. `at` (RFC 3339): now. */
+  pushMetrics(
+    group: Ref,
+    metrics: Readonly<Record<string, number>>,
+    options?: CallOptions & { at?: string },
+  ): Promise<void>;
+  /** One metric of one resource over time. */
+  metricSeries(query: MetricSeriesQuery, options?: CallOptions): Promise<MetricSeries>;
+  /** The newest values of all resources of a kind. */
+  currentMetrics(
+    kind: MeasuredKind,
+    scope: { project?: string },
+    options?: CallOptions,
+  ): Promise<CurrentMetrics[]>;
 
   /** Sends a file; returns the name to use in an image's source. */
   upload(

@@ -8,20 +8,27 @@ import { hasCode, StrataError } from "../core/errors.ts";
 import { encodeBase32 } from "../core/ids.ts";
 import { isJsonObject, type Json, type JsonObject } from "../core/json.ts";
 import { type Random, randomFraction, systemRandom } from "../core/random.ts";
+import { groupKind } from "../kinds/group.ts";
 import type { Ref } from "../kinds/keys.ts";
 import type { Kind, Resource } from "../kinds/kind.ts";
+import type { MeasuredKind } from "../kinds/metric-names.ts";
 import { type Token, tokenKind } from "../kinds/token.ts";
 import type {
   CallOptions,
   Channel,
   Client,
+  CurrentMetrics,
   ListOptions,
+  MetricReport,
+  MetricSeries,
+  MetricSeriesQuery,
   NewResource,
   ResourcePage,
   SessionRequest,
   WatchEvent,
 } from "./client.ts";
 import { readEvents } from "./event-source.ts";
+import { metricSeriesPath, metricsPath } from "./metric-paths.ts";
 import { fromProblem } from "./problem.ts";
 import { type Call, type Endpoint, Transport } from "./transport.ts";
 
@@ -198,6 +205,47 @@ class HttpClientImpl implements HttpClient {
         yield { type: "bookmark", revision: Number(data.revision) };
       }
     }
+  }
+
+  async reportMetrics(
+    report: MetricReport,
+    options?: CallOptions,
+  ): Promise<{ recorded: number; unknown: string[] }> {
+    // Not repeated: the next round is better than an old one.
+    const body = report as unknown as Json;
+    const { json } = await this.#call(
+      { method: "POST", path: "/v1/metrics", body, idempotent: false },
+      options,
+    );
+    return json as { recorded: number; unknown: string[] };
+  }
+
+  async pushMetrics(
+    group: Ref,
+    metrics: Readonly<Record<string, number>>,
+    options?: CallOptions & { at?: string },
+  ): Promise<void> {
+    const path = `${pathOf(groupKind, group)}/metrics`;
+    const body = { metrics: { ...metrics }, ...(options?.at === undefined ? {} : { at: options.at }) };
+    await this.#call({ method: "POST", path, body, idempotent: true }, options);
+  }
+
+  async metricSeries(query: MetricSeriesQuery, options?: CallOptions): Promise<MetricSeries> {
+    const { json } = await this.#call(
+      { method: "GET", path: metricSeriesPath(query), idempotent: true },
+      options,
+    );
+    return json as unknown as MetricSeries;
+  }
+
+  async currentMetrics(
+    kind: MeasuredKind,
+    scope: { project?: string },
+    options?: CallOptions,
+  ): Promise<CurrentMetrics[]> {
+    const path = `${metricsPath(scope.project)}/current?kind=${kind}`;
+    const { json } = await this.#call({ method: "GET", path, idempotent: true }, options);
+    return (json as unknown as { items: CurrentMetrics[] }).items;
   }
 
   async upload(

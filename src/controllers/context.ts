@@ -10,6 +10,7 @@ import type { Kind, Resource } from "../kinds/kind.ts";
 import type { Lease } from "../kinds/lease.ts";
 import type { Project } from "../kinds/project.ts";
 import type { Token } from "../kinds/token.ts";
+import type { MetricStore } from "../metrics/metric-store.ts";
 import type { Store } from "../store/store.ts";
 import type { StoreCache } from "./store-cache.ts";
 
@@ -24,6 +25,7 @@ export interface ControllerVerbs {
 /** What the controllers share. */
 export interface ControllerContext {
   store: Store;
+  metrics: MetricStore;
   clock: Clock;
   random: Random;
   logger: Logger;

@@ -14,6 +14,7 @@ import { networkKind } from "../kinds/network.ts";
 import { projectKind } from "../kinds/project.ts";
 import { tokenKind } from "../kinds/token.ts";
 import { volumeKind } from "../kinds/volume.ts";
+import { createMemoryMetricStore } from "../metrics/memory/memory-metric-store.ts";
 import { systemPrincipal as me } from "../services/principal.ts";
 import type { Services } from "../services/services.ts";
 import { createHost, createImage, testServices } from "../services/testing.ts";
@@ -31,6 +32,7 @@ beforeEach(async () => {
   abort = new AbortController();
   running = startControllers({
     store,
+    metrics: createMemoryMetricStore({ clock }),
     clock,
     random: seededRandom(1),
     logger: silentLogger,

@@ -14,6 +14,7 @@ import type { Resource } from "../kinds/kind.ts";
 import { leaseKind } from "../kinds/lease.ts";
 import { projectKind } from "../kinds/project.ts";
 import { tokenKind } from "../kinds/token.ts";
+import type { MetricStore } from "../metrics/metric-store.ts";
 import { type RunnerHooks, type RunnerOptions, runReconciler } from "../reconcile/runner.ts";
 import type { Store } from "../store/store.ts";
 import type { ControllerCaches, ControllerContext, ControllerVerbs } from "./context.ts";
@@ -27,6 +28,7 @@ import { createTokenExpiry } from "./tidy/tokens.ts";
 
 export interface ControllerOptions {
   store: Store;
+  metrics: MetricStore;
   clock: Clock;
   random: Random;
   logger: Logger;
@@ -37,10 +39,10 @@ export interface ControllerOptions {
 
 /** Runs all controllers until the signal aborts; resolves when what is under way has ended. */
 export async function startControllers(options: ControllerOptions): Promise<void> {
-  const { store, clock, random, signal, verbs, hooks } = options;
+  const { store, metrics, clock, random, signal, verbs, hooks } = options;
   const logger = options.logger.child({ room: "controllers" });
   const caches = createCaches({ store, clock, random, logger });
-  const context: ControllerContext = { store, clock, random, logger, caches, verbs };
+  const context: ControllerContext = { store, metrics, clock, random, logger, caches, verbs };
   const shared: RunnerOptions = { clock, random, logger, ...(hooks ? { hooks } : {}) };
   const rooms = [
     runReconciler(createPlacementReconciler(context), { ...shared, concurrency: 1 }, signal),
@@ -54,7 +56,7 @@ export async function startControllers(options: ControllerOptions): Promise<void
   await Promise.all([...rooms, ...feeds]);
 }
 
-function createCaches(parts: Omit<ControllerContext, "caches" | "verbs">): ControllerCaches {
+function createCaches(parts: Omit<ControllerContext, "metrics" | "caches" | "verbs">): ControllerCaches {
   return {
     instances: new StoreCache({ ...parts, kind: instanceKind, relevant: unplacedChanged }),
     images: new StoreCache({ ...parts, kind: imageKind, relevant: unplacedChanged }),

@@ -23,6 +23,7 @@ import { defaultSecurityGroup, securityGroupKind } from "../kinds/security-group
 import { subnetKind } from "../kinds/subnet.ts";
 import { tokenKind } from "../kinds/token.ts";
 import { volumeKind } from "../kinds/volume.ts";
+import type { MetricStore } from "../metrics/metric-store.ts";
 import type { Store } from "../store/store.ts";
 import { Addresses } from "./addresses.ts";
 import { Capacity } from "./capacity.ts";
@@ -33,6 +34,7 @@ import { hostHooks } from "./hosts.ts";
 import { pruneIdempotencyKeys } from "./idempotency.ts";
 import { imageHooks } from "./images.ts";
 import { instanceHooks, volumeHooks } from "./instances.ts";
+import { Metrics } from "./metrics.ts";
 import { networkInterfaceHooks } from "./network-interfaces.ts";
 import { networkHooks } from "./networks.ts";
 import { peeringHooks } from "./peerings.ts";
@@ -52,6 +54,7 @@ import { createWorld } from "./world.ts";
 
 export interface ServicesOptions {
   store: Store;
+  metrics: MetricStore;
   clock: Clock;
   random: Random;
   logger: Logger;
@@ -68,11 +71,14 @@ export interface ServicesOptions {
 export interface Services {
   readonly resources: Resources;
   readonly tokens: Tokens;
+  readonly metrics: Metrics;
   readonly uploads: Uploads | undefined;
   readonly recordEvent: RecordEvent;
   /** Makes the project `default` and the projects' security groups `default` unless they are there, takes over what an older version stored, and goes on with deletions that a stop cut short. Idempotent. */
   ensureDefaults(): Promise<void>;
-  /** Forgets what has lapsed: idempotency keys, uploads. To be called every few minutes. */
+  /** Of the store, for the exposition. */
+  revision(): Promise<number>;
+  /** Forgets what has lapsed: idempotency keys, uploads, old samples. To be called every few minutes. */
   prune(): Promise<void>;
 }
 
@@ -80,8 +86,11 @@ export function createServices(options: ServicesOptions): Services {
   const { store, clock, random, logger } = options;
   const world = createWorld(store, clock, random);
   const resources = new Resources(world, new KeyedLock(), hooksOf(options));
+  const metrics = new Metrics(world, resources, options.metrics);
   return {
     resources,
+    metrics,
+    revision: () => store.revision(),
     uploads: options.uploads,
     tokens: new Tokens(world, resources),
     recordEvent: createRecordEvent({ resources, clock, random, logger }),
@@ -103,6 +112,7 @@ export function createServices(options: ServicesOptions): Services {
     async prune() {
       await pruneIdempotencyKeys(store, clock);
       await pruneClosed(store, clock.now());
+      metrics.prune();
       await options.uploads?.prune(() => world.scan(imageKind, undefined));
     },
   };

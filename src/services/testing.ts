@@ -4,6 +4,7 @@ import { VirtualClock } from "../core/virtual-clock.ts";
 import { type Host, hostKind } from "../kinds/host.ts";
 import { imageKind } from "../kinds/image.ts";
 import type { Resource } from "../kinds/kind.ts";
+import { createMemoryMetricStore } from "../metrics/memory/memory-metric-store.ts";
 import { createMemoryStore } from "../store/memory/memory-store.ts";
 import type { Store } from "../store/store.ts";
 import { systemPrincipal } from "./principal.ts";
@@ -17,6 +18,7 @@ export async function testServices(
   const clock = new VirtualClock();
   const services = createServices({
     store,
+    metrics: createMemoryMetricStore({ clock: options.clock ?? clock }),
     clock,
     random: seededRandom(1),
     logger: createLogger("silent"),
