@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { type InstanceSpec, instanceSpecSchema } from "./instance.ts";
 import { defineKind, immutable, type ResourceOf } from "./kind.ts";
+import { scalingProblems } from "./scaling/group-rules.ts";
 import { policySchema } from "./scaling/policy-schema.ts";
 
 export const groupLimits = {
@@ -84,6 +85,7 @@ export const groupSpecSchema = z
     const names = spec.policies.map((policy) => policy.name);
     const again = names.findIndex((name, index) => names.indexOf(name) < index);
     if (again >= 0) refuse(["policies", again, "name"], `is "${names[again]}" a second time`);
+    for (const { path, message } of scalingProblems(spec)) refuse(path, message);
   });
 export type GroupSpec = z.infer<typeof groupSpecSchema>;
 

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { nameSchema } from "../kind.ts";
+import { calendarProblems } from "./calendar-rules.ts";
 
 const numbers = z.int().min(0).max(1000);
 
@@ -30,11 +31,17 @@ export const calendarEventSchema = z.strictObject({
   except: z.array(z.iso.date()).max(366).default([]),
 });
 
-export const calendarSchema = z.strictObject({
-  /** An IANA zone, such as Europe/Berlin. */
-  timeZone: z.string().max(64).default("UTC"),
-  /** Of several that last at one moment, the later in this list wins, for min and max each. */
-  events: z.array(calendarEventSchema).min(1).max(200),
-});
+export const calendarSchema = z
+  .strictObject({
+    /** An IANA zone, such as Europe/Berlin. */
+    timeZone: z.string().max(64).default("UTC"),
+    /** Of several that last at one moment, the later in this list wins, for min and max each. */
+    events: z.array(calendarEventSchema).min(1).max(200),
+  })
+  .superRefine((calendar, context) => {
+    for (const { path, message } of calendarProblems(calendar)) {
+      context.addIssue({ code: "custom", path, message });
+    }
+  });
 export type Calendar = z.infer<typeof calendarSchema>;
 export type CalendarEvent = z.infer<typeof calendarEventSchema>;

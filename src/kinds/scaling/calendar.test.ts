@@ -149,7 +149,7 @@ test("nextChange jumps to the next start or end", () => {
   const calendar = calendarOf(
     berlin,
     { every: "year", from: "09-01", until: "10-01" },
-    { from: "2026-12-24", until: "2026-12-25" },
+    { name: "christmas", from: "2026-12-24", until: "2026-12-25" },
   );
   expect(nextChange(calendar, utc("2026-01-01T00:00"))).toBe(utc("2026-08-31T22:00"));
   expect(nextChange(calendar, utc("2026-08-31T22:00"))).toBe(utc("2026-09-30T22:00"));

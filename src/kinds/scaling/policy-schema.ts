@@ -32,16 +32,21 @@ const percentile = z.union([z.literal(50), z.literal(90), z.literal(95), z.liter
 const positive = z.number().positive().max(1e12);
 
 /** As many members as bring the metric to the target. */
-const targetPolicy = z.strictObject({
-  type: z.literal("target"),
-  name: nameSchema,
-  metric: metricSchema,
-  target: positive,
-  /** Of `latency`. */
-  percentile,
-  /** No change while the metric is within this share of the target, so that it does not swing around it. */
-  tolerance: z.number().min(0).max(0.5).default(0.1),
-});
+const targetPolicy = z
+  .strictObject({
+    type: z.literal("target"),
+    name: nameSchema,
+    metric: metricSchema,
+    target: positive,
+    /** Of `latency`. */
+    percentile,
+    /** No change while the metric is within this share of the target, so that it does not swing around it. */
+    tolerance: z.number().min(0).max(0.5).default(0.1),
+  })
+  .superRefine(({ metric, target }, context) => {
+    if (!isPerCent(metric) || target <= 100) return;
+    context.addIssue({ code: "custom", path: ["target"], message: neverAbove(metric, target) });
+  });
 
 const stepSchema = z
   .strictObject({
@@ -51,18 +56,48 @@ const stepSchema = z
     /** Members more (or less) than now. */
     change: z.int().min(-1000).max(1000),
   })
-  .refine((step) => step.from !== undefined || step.below !== undefined, {
-    error: "needs from, below or both",
+  .superRefine(({ from, below }, context) => {
+    const refuse = (message: string) => context.addIssue({ code: "custom", message });
+    if (from === undefined && below === undefined) refuse("needs from, below or both");
+    if (from !== undefined && below !== undefined && from >= below) {
+      refuse(`applies from ${from} below ${below}, so never; from must be less than below`);
+    }
   });
 
 /** So many more or less in given ranges of the metric. Ranges may not overlap. */
-const stepPolicy = z.strictObject({
-  type: z.literal("step"),
-  name: nameSchema,
-  metric: metricSchema,
-  percentile,
-  steps: z.array(stepSchema).min(1).max(20),
-});
+const stepPolicy = z
+  .strictObject({
+    type: z.literal("step"),
+    name: nameSchema,
+    metric: metricSchema,
+    percentile,
+    steps: z.array(stepSchema).min(1).max(20),
+  })
+  .superRefine(({ metric, steps }, context) => {
+    const refuse = (path: PropertyKey[], message: string) =>
+      context.addIssue({ code: "custom", path: ["steps", ...path], message });
+    steps.forEach((step, index) => {
+      const { from = 0 } = step;
+      if (isPerCent(metric) && from > 100) refuse([index, "from"], neverAbove(metric, from));
+      const other = steps.findIndex((earlier) => overlap(earlier, step));
+      if (other >= 0 && other < index) refuse([index], `overlaps step ${other}; ranges must not overlap`);
+    });
+  });
+
+type Range = { from?: number | undefined; below?: number | undefined };
+
+function overlap(a: Range, b: Range): boolean {
+  const infinite = Number.POSITIVE_INFINITY;
+  return (a.from ?? 0) < (b.below ?? infinite) && (b.from ?? 0) < (a.below ?? infinite);
+}
+
+function isPerCent(metric: Metric): boolean {
+  return metric === "cpu" || metric === "memory";
+}
+
+function neverAbove(metric: Metric, value: number): string {
+  return `is ${value}; ${metric} is in per cent and never above 100`;
+}
 
 /** What is known beforehand: terms, opening hours, sales. */
 const calendarPolicy = z.strictObject({

@@ -112,11 +112,13 @@ function stepWish(policy: StepPolicy, signal: MetricSignal, desired: number) {
   const change = stepAt(policy.steps, each)?.change ?? 0;
   const said = seen(policy, signal);
   if (change === 0) return { members: desired, reason: `${said}: no step` };
-  const next = signal.members + change;
+  // Whatever is asked for needs one: without it, held requests would wake the group again at once.
+  const least = isTotal(policy.metric) && signal.value > 0 ? 1 : 0;
+  const next = Math.max(least, signal.members + change);
   return change > 0
     ? { members: Math.max(desired, next), reason: `${said}: ${change} more than ${signal.members}` }
     : {
-        members: Math.max(0, Math.min(desired, next)),
+        members: Math.min(Math.max(least, desired), next),
         reason: `${said}: ${-change} fewer than ${signal.members}`,
       };
 }
