@@ -23,7 +23,7 @@ export function controllerVerbs({ resources }: Services): ControllerVerbs {
   };
 }
 
-export function createServiceClient({ resources }: Services, link: Link = perfect): Client {
+export function createServiceClient({ resources, metrics }: Services, link: Link = perfect): Client {
   const me = systemPrincipal;
   const ifRevision = (options?: { ifRevision?: number }) =>
     options?.ifRevision === undefined ? {} : { ifRevision: options.ifRevision };
@@ -79,6 +79,7 @@ export function createServiceClient({ resources }: Services, link: Link = perfec
         await resources.delete(me, kind, refOf(any(kind), ref), ifRevision(options));
       }),
     watch,
+    reportMetrics: (report) => link("reportMetrics", () => metrics.report(me, report)),
     async *sessionRequests(_host, signal) {
       await new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
     },

@@ -5,6 +5,7 @@ import type { Random } from "../core/random.ts";
 import type { GuestDriver } from "../drivers/driver.ts";
 import type { Disks } from "../host/disks/disks.ts";
 import type { ImageStore } from "../host/images/image-store.ts";
+import type { Measurements } from "../host/measurements/measurements.ts";
 import type { Networks } from "../host/networks/networks.ts";
 import type { RunnerHooks } from "../reconcile/runner.ts";
 import type { DriverTable } from "./driver-table.ts";
@@ -26,6 +27,8 @@ export interface AgentOptions {
   images: ImageStore;
   disks: Disks;
   networks: Networks;
+  /** Default: nothing is measured. */
+  measurements?: Measurements;
   /** Guests may ask for metadata, in sessions signed with this key. Default: nobody answers them. */
   metadata?: { key: Uint8Array };
   /** What this machine has. Default: what the operating system says. */
@@ -45,7 +48,10 @@ export interface AgentOptions {
 
 /** What the agent's rooms share while it runs. */
 export interface AgentContext
-  extends Omit<AgentOptions, "drivers" | "machine" | "metadata" | "connect" | "removeUnusedImages"> {
+  extends Omit<
+    AgentOptions,
+    "drivers" | "machine" | "measurements" | "metadata" | "connect" | "removeUnusedImages"
+  > {
   /** Aborts when the agent stops. */
   signal: AbortSignal;
   drivers: DriverTable;

@@ -23,6 +23,7 @@ import { GuestCards } from "./interfaces/guest-cards.ts";
 import { createInterfaceReconciler } from "./interfaces/interfaces.ts";
 import { thisMachine } from "./machine.ts";
 import { serveMetadata } from "./metadata/serve-metadata.ts";
+import { runMetrics } from "./metrics/metrics.ts";
 import { NetworkAttachments } from "./networks/network-attachments.ts";
 import { NetworkPolicies } from "./networks/network-policies.ts";
 import { createNetworkReconciler } from "./networks/networks.ts";
@@ -114,11 +115,20 @@ function startRooms(context: AgentContext, options: AgentOptions): Promise<void>
     runReconciler(createOrphanReconciler(context), shared, signal),
     runHeartbeat(context),
     runSessions(context),
+    ...(options.measurements ? [runMetrics(context, options.measurements)] : []),
   ];
 }
 
 function createContext(options: AgentOptions, signal: AbortSignal): AgentContext {
-  const { drivers, machine, metadata, connect, removeUnusedImages = false, ...rest } = options;
+  const {
+    drivers,
+    machine,
+    measurements: _,
+    metadata,
+    connect,
+    removeUnusedImages = false,
+    ...rest
+  } = options;
   const logger = options.logger.child({ host: options.hostName });
   const { client, clock, random } = options;
   const views = createViews(options);

@@ -1,11 +1,14 @@
 /** A host without substance, for `npm run dev`: everything works and nothing is there. */
 import { FakeHost } from "../../sim/fake-host.ts";
+import { createFakeMeasurements } from "../../sim/fake-measurements.ts";
 import { systemClock } from "../core/clock.ts";
 import { createFakeDriver } from "../drivers/fake/fake-driver.ts";
 import type { HostParts } from "./host-parts.ts";
 
 /** Long enough to see its progress. */
 const imageMs = 2_000;
+
+const machine = { cpus: 64, memoryMib: 256 * 1024 };
 
 export function fakeHostParts(name: string): HostParts {
   const host = new FakeHost(name, systemClock);
@@ -16,7 +19,8 @@ export function fakeHostParts(name: string): HostParts {
     disks: host.disks,
     networks: host.networks,
     connect: async () => true,
-    machine: { cpus: 64, memoryMib: 256 * 1024, facts: { os: "pretended" } },
+    measurements: createFakeMeasurements(systemClock, machine),
+    machine: { ...machine, facts: { os: "pretended" } },
     close: () => {},
   };
 }

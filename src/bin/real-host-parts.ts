@@ -12,6 +12,7 @@ import { createQemuDriver } from "../drivers/qemu/qemu-driver.ts";
 import { createDisks } from "../host/disks/create-disks.ts";
 import { createImageStore } from "../host/images/create-image-store.ts";
 import { openCgroups } from "../host/kernel-cgroups.ts";
+import { createKernelMeasurements } from "../host/measurements/kernel-measurements.ts";
 import { createNetworks } from "../host/networks/kernel-networks.ts";
 import { probeKvm } from "../host/probes/kvm.ts";
 import { fetchProbeKernel, findProbeKernel } from "../host/probes/probe-kernel.ts";
@@ -47,6 +48,7 @@ export async function realHostParts(settings: Settings, logger: Logger): Promise
     images,
     disks,
     networks,
+    measurements: createKernelMeasurements({ cgroups, stateDir: settings.stateDir }),
     // One that is elsewhere may be shared.
     removeUnusedImages: dirname(settings.imageDir) === (settings.ownDirectory ?? settings.stateDir),
     close: () => networks.close(),

@@ -12,6 +12,19 @@ export interface CgroupLimits {
   processes?: number;
 }
 
+/** Since the group was made, sub-groups included. */
+export interface CgroupCounters {
+  cpuMicros: number;
+  /** In use, less what the kernel would give up first: file caches that are not in use. */
+  memoryBytes: number;
+  /** Of block devices; absent where the kernel does not count for the group. */
+  diskReadBytes?: number;
+  diskWrittenBytes?: number;
+}
+
+/** Reads at once and does not wait: the files are the kernel's memory. Undefined while there is no such group. */
+export type CgroupMeter = () => CgroupCounters | undefined;
+
 /** How the kernel's hierarchies are mounted on this host. */
 export type CgroupLayout = "v2" | "hybrid" | "v1";
 
@@ -33,6 +46,8 @@ export interface Cgroups {
   list(parent: string): Promise<string[]>;
   /** Use as the kernel tells it. @throws NotFound. */
   usage(group: string): Promise<{ memoryBytes: number; cpuMicros: number; processes: number }>;
+  /** A meter of that group. It is cheap to read, many times a second. The group need not exist yet. */
+  meter(group: string): CgroupMeter;
   /**
    * Calls back when the group becomes empty or populated (v2 and hybrid: from the kernel's notification on
    * `cgroup.events`; v1: by looking once a second). A hint: changes may be merged or reported twice. The returned

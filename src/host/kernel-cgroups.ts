@@ -12,7 +12,9 @@ import { mkdir, readdir, readFile, rmdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Clock } from "../core/clock.ts";
 import { StrataError } from "../core/errors.ts";
-import type { CgroupLayout, CgroupLimits, Cgroups } from "./cgroups.ts";
+import { childGroups, isErrno, isMissing, readIfThere, subgroups } from "./cgroup-files.ts";
+import { createCgroupMeter } from "./cgroup-meter.ts";
+import type { CgroupLayout, CgroupLimits, CgroupMeter, Cgroups } from "./cgroups.ts";
 
 /** What a directory tree cannot do by itself; replaced in tests that run on one. */
 export interface CgroupKernel {
@@ -33,7 +35,7 @@ export interface KernelCgroupsOptions {
 
 type ControllerName = "cpu" | "memory" | "pids";
 type Version = 1 | 2;
-interface Hierarchy {
+export interface Hierarchy {
   path: string;
   version: Version;
   controllers: string[];
@@ -170,6 +172,10 @@ class KernelCgroups implements Cgroups {
     }
   }
 
+  meter(group: string): CgroupMeter {
+    return createCgroupMeter(this.#hierarchies, partsOf(group).join("/"));
+  }
+
   watch(group: string, onChange: (populated: boolean) => void): () => void {
     const name = partsOf(group).join("/");
     return this.#tracking.version === 2
@@ -198,7 +204,10 @@ class KernelCgroups implements Cgroups {
 
   /** Version 2: a group has only the controllers that its parent passes on. */
   async #enableControllers(hierarchy: Hierarchy, parent: string): Promise<void> {
-    const wanted = controllerNames.filter((name) => this.#limiting.get(name) === hierarchy);
+    const limiting = controllerNames.filter((name) => this.#limiting.get(name) === hierarchy);
+    // For what it counts; not every host offers it.
+    const offersIo = (await readIfThere(join(parent, "cgroup.controllers"))).split(/\s+/).includes("io");
+    const wanted = offersIo ? [...limiting, "io"] : limiting;
     const file = join(parent, "cgroup.subtree_control");
     const enabled = (await readIfThere(file)).split(/\s+/);
     const missing = wanted.filter((name) => !enabled.includes(name));
@@ -443,44 +452,6 @@ function partsOf(group: string): string[] {
 
 function isPopulatedText(events: string): boolean {
   return /^populated 1$/m.test(events);
-}
-
-async function childGroups(path: string): Promise<string[]> {
-  try {
-    const entries = await readdir(path, { withFileTypes: true });
-    return entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
-  } catch (cause) {
-    if (isMissing(cause)) return [];
-    throw cause;
-  }
-}
-
-/** All groups below, parents before children. */
-async function subgroups(path: string): Promise<string[]> {
-  const found: string[] = [];
-  for (const name of await childGroups(path)) {
-    const child = join(path, name);
-    found.push(child, ...(await subgroups(child)));
-  }
-  return found;
-}
-
-async function readIfThere(file: string): Promise<string> {
-  try {
-    return await readFile(file, "utf8");
-  } catch (cause) {
-    if (isMissing(cause)) return "";
-    throw cause;
-  }
-}
-
-/** ENODEV is what a file of a group answers that was removed while the file was open. */
-function isMissing(cause: unknown): boolean {
-  return isErrno(cause, "ENOENT") || isErrno(cause, "ENODEV");
-}
-
-function isErrno(cause: unknown, code: string): boolean {
-  return cause instanceof Error && "code" in cause && cause.code === code;
 }
 
 function inUse(name: string, bytes: number): StrataError {

@@ -1,0 +1,15 @@
+/** How often is who measured, pure. A tick is a second. */
+
+/** Instances of no group, and the host. */
+export const slowTicks = 10;
+/** Members of groups measured in one tick: with more of them on the host, each has its turn less often. */
+const membersPerTick = 100;
+
+/** Ticks between two measurements of a member of a group: 1 for few, so that policies can act at once. */
+export function memberTicks(members: number): number {
+  return Math.min(slowTicks, Math.max(1, Math.ceil(members / membersPerTick)));
+}
+
+export function isDue(tick: number, everyTicks: number): boolean {
+  return tick % everyTicks === 0;
+}
