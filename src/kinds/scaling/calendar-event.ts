@@ -1,7 +1,7 @@
 /** One event of a calendar: its times read, and its occurrences in order. calendar-schema.ts says what the times mean. */
 import type { Instant } from "../../core/clock.ts";
 import type { CalendarEvent } from "./calendar-schema.ts";
-import { dayMs, dayOf, instantOf, type LocalDay, localOf, minuteMs, yearOf, type Zone } from "./zone.ts";
+import { dayMs, dayOf, instantOf, type LocalDay, localOf, yearOf, type Zone } from "./zone.ts";
 
 /** Half open: `end` is the first moment after it. */
 export interface Occurrence {
@@ -15,7 +15,8 @@ interface Moment {
   /** Month 1–12 and day of it; day of the week 1–7; nothing; day since 1970. */
   month: number;
   day: number;
-  minute: number;
+  /** Since midnight, local. */
+  timeMs: number;
   /** Greater means later in the same year, week, day or at all. */
   order: number;
 }
@@ -29,7 +30,7 @@ const forms: Record<"year" | "week" | "day" | "once", RegExp> = {
   year: new RegExp(`^(\\d\\d)-(\\d\\d)(?:T${time})?$`),
   week: new RegExp(`^(${weekdays.join("|")})(?: ${time})?$`),
   day: new RegExp(`^${time}$`),
-  once: new RegExp(`^(\\d{4})-(\\d\\d)-(\\d\\d)(?:T${time})?$`),
+  once: new RegExp(`^(\\d{4})-(\\d\\d)-(\\d\\d)(?:T${time}(?::([0-5]\\d))?)?$`),
 };
 
 /** Undefined: not of the form that `every` asks for, or no day of any year. */
@@ -37,28 +38,45 @@ export function parseMoment(every: Every, text: string): Moment | undefined {
   const match = forms[every ?? "once"].exec(text);
   if (!match) return undefined;
   const fields = match.slice(1);
-  const minute = Number(fields.at(-2) ?? 0) * 60 + Number(fields.at(-1) ?? 0);
-  const inDay = minute / 1440;
+  const [hours = 0, minutes = 0, seconds = 0] = fields
+    .slice(datePartsOf(every))
+    .map((text) => Number(text ?? 0));
+  const timeMs = ((hours * 60 + minutes) * 60 + seconds) * 1000;
+  const inDay = timeMs / dayMs;
   switch (every) {
     case "day":
-      return { month: 0, day: 0, minute, order: inDay };
+      return { month: 0, day: 0, timeMs, order: inDay };
     case "week": {
       const day = weekdays.indexOf(fields[0] ?? "") + 1;
-      return { month: 0, day, minute, order: day + inDay };
+      return { month: 0, day, timeMs, order: day + inDay };
     }
     case "year": {
       const [month, day] = [Number(fields[0]), Number(fields[1])];
       // A leap year has every day that any year has.
       return isDate(2024, month, day)
-        ? { month, day, minute, order: dayOf(2024, month, day) + inDay }
+        ? { month, day, timeMs, order: dayOf(2024, month, day) + inDay }
         : undefined;
     }
     case undefined: {
       const [year, month, day] = [Number(fields[0]), Number(fields[1]), Number(fields[2])];
       if (year < 1970 || !isDate(year, month, day)) return undefined;
       const number = dayOf(year, month, day);
-      return { month: 0, day: number, minute, order: number + inDay };
+      return { month: 0, day: number, timeMs, order: number + inDay };
     }
+  }
+}
+
+/** Parts of a text that say the day; what follows is the time. */
+function datePartsOf(every: Every): number {
+  switch (every) {
+    case "day":
+      return 0;
+    case "week":
+      return 1;
+    case "year":
+      return 2;
+    case undefined:
+      return 3;
   }
 }
 
@@ -126,8 +144,8 @@ function occurrenceIn(event: CompiledEvent, period: number): Occurrence | undefi
   const startDay = momentDay(event.every, event.from, period);
   if (event.except.has(startDay)) return undefined;
   const endDay = momentDay(event.every, event.until, event.over ? period + 1 : period);
-  const start = instantOf(event.zone, startDay * dayMs + event.from.minute * minuteMs, "start");
-  const end = instantOf(event.zone, endDay * dayMs + event.until.minute * minuteMs, "end");
+  const start = instantOf(event.zone, startDay * dayMs + event.from.timeMs, "start");
+  const end = instantOf(event.zone, endDay * dayMs + event.until.timeMs, "end");
   return end > start ? { event: event.name, start, end } : undefined;
 }
 

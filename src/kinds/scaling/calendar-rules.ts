@@ -71,7 +71,7 @@ function momentRule(every: CalendarEvent["every"]): string {
     case "day":
       return "a time of day, HH:MM, such as 08:00";
     case undefined:
-      return "a date, YYYY-MM-DD or YYYY-MM-DDTHH:MM, such as 2026-12-24 (or give every: year, week or day)";
+      return "a date, YYYY-MM-DD or YYYY-MM-DDTHH:MM[:SS], such as 2026-12-24 (or give every: year, week or day)";
   }
 }
 

@@ -8,12 +8,12 @@ const numbers = z.int().min(0).max(1000);
  * One thing that is known to come. `from` and `until` (exclusive) are local times of the calendar's zone, in the form
  * that `every` asks for:
  *
- * | every  | from, until                    | example               |
- * |--------|--------------------------------|-----------------------|
- * | year   | MM-DD or MM-DDTHH:MM           | 09-01 … 10-01         |
- * | week   | DAY or DAY HH:MM (mon … sun)   | mon 08:00 … fri 18:00 |
- * | day    | HH:MM                          | 08:00 … 18:00         |
- * | (none) | YYYY-MM-DD or YYYY-MM-DDTHH:MM | 2026-12-24            |
+ * | every  | from, until                         | example               |
+ * |--------|-------------------------------------|-----------------------|
+ * | year   | MM-DD or MM-DDTHH:MM                | 09-01 … 10-01         |
+ * | week   | DAY or DAY HH:MM (mon … sun)        | mon 08:00 … fri 18:00 |
+ * | day    | HH:MM                               | 08:00 … 18:00         |
+ * | (none) | YYYY-MM-DD or YYYY-MM-DDTHH:MM[:SS] | 2026-12-24            |
  *
  * An occurrence whose end comes before its start in the year, week or day reaches over the end of it. A start of
  * 02-29 means 03-01 in years without it. A local time that daylight saving skips means the moment after the gap; one

@@ -129,6 +129,13 @@ test("an hour that daylight saving repeats: the first for a start, the last for 
   expect(end).toMatchObject({ start: utc("2026-10-24T23:00"), end: utc("2026-10-25T01:30") });
 });
 
+test("a dated event may name seconds", () => {
+  const calendar = calendarOf("UTC", { from: "2026-11-28T08:00:07", until: "2026-11-28T08:00:37" });
+  expect(calendarAt(calendar, utc("2026-11-28T08:00:06")).min).toBeUndefined();
+  expect(calendarAt(calendar, utc("2026-11-28T08:00:07")).min).toBe(3);
+  expect(nextChange(calendar, utc("2026-11-28T08:00:07"))).toBe(utc("2026-11-28T08:00:37"));
+});
+
 test("the later event wins, for min and max each", () => {
   const calendar = calendarOf(
     "UTC",

@@ -56,7 +56,7 @@ describe("a calendar that cannot be is refused", () => {
     [
       "a date in a year without it",
       { from: "2026-02-29", until: "2026-03-02", min: 1 },
-      '0.from is "2026-02-29"; it must be a date, YYYY-MM-DD or YYYY-MM-DDTHH:MM, such as 2026-12-24 (or give every: year, week or day)',
+      '0.from is "2026-02-29"; it must be a date, YYYY-MM-DD or YYYY-MM-DDTHH:MM[:SS], such as 2026-12-24 (or give every: year, week or day)',
     ],
     [
       "an end before the start",

@@ -10,7 +10,6 @@ export type LocalMs = number;
 export type LocalDay = number;
 
 export const dayMs = 86_400_000;
-export const minuteMs = 60_000;
 
 /** The zone has one offset from `from` until just before `until`. */
 interface Stretch {
