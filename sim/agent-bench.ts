@@ -55,6 +55,7 @@ export async function agentBench(
       networks: host.networks,
       machine: { cpus: 16, memoryMib: 16_384, facts: {} },
       connect: async () => true,
+      checks: host.checks,
       clock,
       random: seededRandom(3),
       logger,

@@ -3,6 +3,7 @@
  * outlives the processes on it, and keeps accounts of what is on it.
  */
 import { createHash } from "node:crypto";
+import type { NetworkChecks, Outcome } from "../src/agent/health/network-checks.ts";
 import type { Clock } from "../src/core/clock.ts";
 import { StrataError } from "../src/core/errors.ts";
 import { canonicalJson, type Json } from "../src/core/json.ts";
@@ -69,6 +70,10 @@ export class FakeHost {
     this.clock = clock;
     this.world = new FakeWorld({ clock, ...options });
   }
+
+  /** Guests are as healthy as this says. */
+  health: () => Outcome = () => ({ healthy: true });
+  readonly checks: NetworkChecks = { tcp: async () => this.health(), http: async () => this.health() };
 
   readonly images: ImageStore = {
     recover: async () => {},

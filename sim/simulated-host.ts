@@ -61,6 +61,7 @@ export class SimulatedHost {
       networks: life.guard(unreliable(machine.networks, "networks", chance, rates), "networks"),
       machine: { cpus: 8, memoryMib, facts: {} },
       connect: async () => true,
+      checks: this.machine.checks,
       removeUnusedImages: true,
       clock: life.clock(clock),
       random: seededRandom(chance.below(2 ** 31)),

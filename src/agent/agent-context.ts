@@ -10,6 +10,7 @@ import type { Networks } from "../host/networks/networks.ts";
 import type { RunnerHooks } from "../reconcile/runner.ts";
 import type { DriverTable } from "./driver-table.ts";
 import type { EventRecorder } from "./event-recorder.ts";
+import type { NetworkChecks } from "./health/network-checks.ts";
 import type { Connect } from "./instances/probes.ts";
 import type { GuestCards } from "./interfaces/guest-cards.ts";
 import type { Machine } from "./machine.ts";
@@ -35,6 +36,8 @@ export interface AgentOptions {
   machine?: Machine;
   /** Default: TCP. */
   connect?: Connect;
+  /** Default: over the network. */
+  checks?: NetworkChecks;
   clock: Clock;
   random: Random;
   logger: Logger;
@@ -50,7 +53,7 @@ export interface AgentOptions {
 export interface AgentContext
   extends Omit<
     AgentOptions,
-    "drivers" | "machine" | "measurements" | "metadata" | "connect" | "removeUnusedImages"
+    "drivers" | "machine" | "measurements" | "metadata" | "connect" | "checks" | "removeUnusedImages"
   > {
   /** Aborts when the agent stops. */
   signal: AbortSignal;
@@ -62,5 +65,6 @@ export interface AgentContext
   views: AgentViews;
   removeUnusedImages: boolean;
   connect: Connect;
+  checks: NetworkChecks;
   machine: Machine;
 }

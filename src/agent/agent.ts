@@ -14,6 +14,7 @@ import { untilAborted } from "../reconcile/until-aborted.ts";
 import type { AgentContext, AgentOptions } from "./agent-context.ts";
 import { DriverTable } from "./driver-table.ts";
 import { EventRecorder } from "./event-recorder.ts";
+import { createNetworkChecks } from "./health/network-checks.ts";
 import { createFingerprintReconciler } from "./host/fingerprints.ts";
 import { runHeartbeat } from "./host/heartbeat.ts";
 import { createHostReconciler, registerHost } from "./host/host.ts";
@@ -126,6 +127,7 @@ function createContext(options: AgentOptions, signal: AbortSignal): AgentContext
     measurements: _,
     metadata,
     connect,
+    checks,
     removeUnusedImages = false,
     ...rest
   } = options;
@@ -149,6 +151,7 @@ function createContext(options: AgentOptions, signal: AbortSignal): AgentContext
     views,
     removeUnusedImages,
     connect: connect ?? tcpConnect(clock),
+    checks: checks ?? createNetworkChecks(clock),
     machine: machine ?? thisMachine(),
   };
 }

@@ -19,6 +19,7 @@ export function fakeHostParts(name: string): HostParts {
     disks: host.disks,
     networks: host.networks,
     connect: async () => true,
+    checks: host.checks,
     measurements: createFakeMeasurements(systemClock, machine),
     machine: { ...machine, facts: { os: "pretended" } },
     close: () => {},

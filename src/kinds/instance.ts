@@ -206,7 +206,7 @@ export const instanceStatusSchema = z.strictObject({
   nextStartAt: z.string().optional(),
   progress: progressSchema.optional(),
   /**
-   * `Ready`: every service of spec accepts connections, and the health check succeeds. `RestartNeeded`, while it is so:
+   * `Ready`: every service of spec accepts connections, and the health check succeeds (reason `Healthy`). `RestartNeeded`, while it is so:
    * a changed size takes effect with the next start only.
    */
   conditions: z.array(conditionSchema),

@@ -12,6 +12,12 @@ export function probeTarget(world: InstanceWorld): string | undefined {
   return `${world.guest?.observed.runId ?? ""}:${ports}`;
 }
 
+/** Identifies one run of a guest and how its health is checked; undefined when it is not. */
+export function checkTarget(world: InstanceWorld): string | undefined {
+  const check = world.instance?.spec.healthCheck;
+  return check && `${world.guest?.observed.runId ?? ""}:${JSON.stringify(check)}`;
+}
+
 /** The conditions of an instance whose guest runs. `restartNeeded`: why it has to be restarted. */
 export function runningConditions(
   world: InstanceWorld,
@@ -20,7 +26,34 @@ export function runningConditions(
 ): Condition[] {
   const others = withRestart(world.instance?.status.conditions ?? [], restartNeeded, now);
   const health = world.guest?.observed.health ?? "healthy";
-  return health === "healthy" ? withServices(others, world, now) : withHealth(others, health, now);
+  if (health !== "healthy") return withHealth(others, health, now);
+  const served = withServices(others, world, now);
+  return wasReady(served) ? withCheck(others, served, world, now) : served;
+}
+
+/** `served`: as it is as far as its services go, which answer. */
+function withCheck(
+  others: readonly Condition[],
+  served: Condition[],
+  world: InstanceWorld,
+  now: Instant,
+): Condition[] {
+  const target = checkTarget(world);
+  if (target === undefined) return served;
+  const check = world.check?.target === target ? world.check : undefined;
+  if (check?.result === "healthy") return withReady(others, true, "Healthy", "", now);
+  if (check?.result === "unhealthy") {
+    const since = check.failingSince === undefined ? "" : ` since ${toTimestamp(check.failingSince)}`;
+    const message = `its health check fails${since}: ${check.saw ?? "it was not asked"}`;
+    return withReady(others, false, check.unsupported ? "Unsupported" : "Unhealthy", message, now);
+  }
+  if (wasReady(others) && world.instance?.status.state === "running") return [...others];
+  const saw = check?.saw === undefined ? "" : `; now ${check.saw}`;
+  return withReady(others, false, "HealthUnknown", `waiting for its health check to succeed${saw}`, now);
+}
+
+function wasReady(conditions: readonly Condition[]): boolean {
+  return conditions.some((condition) => condition.type === "Ready" && condition.status === "true");
 }
 
 function withHealth(conditions: readonly Condition[], health: Health, now: Instant): Condition[] {
@@ -44,8 +77,7 @@ function withServices(conditions: readonly Condition[], world: InstanceWorld, no
     const message = `waiting for ${current.waitingFor.join(", ")} to accept connections; the console log shows what the guest is doing`;
     return withReady(conditions, false, "ServicesNotReady", message, now);
   }
-  const wasReady = conditions.some((condition) => condition.type === "Ready" && condition.status === "true");
-  if (wasReady && world.instance?.status.state === "running") return [...conditions];
+  if (wasReady(conditions) && world.instance?.status.state === "running") return [...conditions];
   return withReady(
     conditions,
     false,

@@ -53,6 +53,8 @@ export async function executeInstanceAction(
       return finalize(context, memory, action, signal);
     case "probe":
       return memory.probes.begin(action);
+    case "check":
+      return memory.checks.begin(action);
   }
 }
 

@@ -10,6 +10,8 @@ import type { GuestDriver } from "../../drivers/driver.ts";
 import { instanceKind } from "../../kinds/instance.ts";
 import type { Failure, Reconciler, Watch } from "../../reconcile/reconciler.ts";
 import type { AgentContext } from "../agent-context.ts";
+import { checkByCommand } from "../health/command-check.ts";
+import { HealthChecks } from "../health/health-checks.ts";
 import { reportStatus } from "../report.ts";
 import { instanceKeyOf, networkKeyOf } from "../views.ts";
 import { executeInstanceAction } from "./execute.ts";
@@ -45,8 +47,16 @@ class InstanceReconciler implements Reconciler<InstanceWorld, InstanceAction, In
         hint: (key) => this.#related.hint(key),
         hostAddress: (network) => context.attachments.get(network)?.hostAddress,
       }),
+      this.#createChecks(),
     );
-    context.signal.addEventListener("abort", () => this.#memory.probes.stop(), { once: true });
+    context.signal.addEventListener(
+      "abort",
+      () => {
+        this.#memory.probes.stop();
+        this.#memory.checks.stop();
+      },
+      { once: true },
+    );
     this.watches = [
       { name: "instances", urgent: true, keys: (signal) => instances.watchKeys(signal) },
       { name: "related", keys: (signal) => this.#related.keys(signal) },
@@ -56,6 +66,26 @@ class InstanceReconciler implements Reconciler<InstanceWorld, InstanceAction, In
       })),
     ];
     this.#followRelated();
+  }
+
+  #createChecks(): HealthChecks {
+    const { checks, clock, attachments, drivers, views } = this.#context;
+    return new HealthChecks({
+      clock,
+      network: checks,
+      command: ({ driver, handle, command }, timeoutMs, signal) =>
+        checkByCommand(clock, { driver: drivers.require(driver), handle, command }, timeoutMs, signal),
+      hostAddress: (network) => attachments.get(network)?.hostAddress,
+      wanted: (uid) => {
+        const instance = views.instances.byUid(uid);
+        const { state } = instance?.status ?? {};
+        return instance?.spec.healthCheck !== undefined && (state === "running" || state === "starting");
+      },
+      hint: (key) => this.#related.hint(key),
+      onFailure: (uid) => {
+        if (this.#memory.probes.doubt(uid)) this.#related.hint(this.#keyOf(uid));
+      },
+    });
   }
 
   observe(key: string): Promise<InstanceWorld> {

@@ -1,3 +1,4 @@
+import type { HealthChecks } from "../health/health-checks.ts";
 import type { ServiceProbes } from "./probes.ts";
 import type { Size, Sizing, StartAttempt } from "./world.ts";
 
@@ -5,12 +6,14 @@ import type { Size, Sizing, StartAttempt } from "./world.ts";
 export class InstanceMemory {
   readonly attempts = new Map<string, StartAttempt>();
   readonly probes: ServiceProbes;
+  readonly checks: HealthChecks;
   readonly #finalized = new Set<string>();
   readonly #sizes = new Map<string, Size>();
   readonly #refusals = new Map<string, NonNullable<Sizing["refused"]>>();
 
-  constructor(probes: ServiceProbes) {
+  constructor(probes: ServiceProbes, checks: HealthChecks) {
     this.probes = probes;
+    this.checks = checks;
   }
 
   /** All that was here of it is gone; what the API still says of it is old. */
@@ -49,5 +52,6 @@ export class InstanceMemory {
     this.forgetSize(uid);
     this.#finalized.delete(uid);
     this.probes.forget(uid);
+    this.checks.forget(uid);
   }
 }

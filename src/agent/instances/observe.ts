@@ -38,6 +38,7 @@ export async function observeInstance(
     guest: justMade ? undefined : await observeGuest(context, instance),
     attempt,
     probe: memory.probes.state(uid),
+    check: memory.checks.state(uid),
     sizing: { ...memory.sizing(uid), live: liveSizes(context, instance) },
   };
 }
@@ -47,6 +48,7 @@ export const blank = {
   guest: undefined,
   attempt: undefined,
   probe: undefined,
+  check: undefined,
   unclaimedCards: [],
   sizing: { applied: undefined, live: undefined, refused: undefined },
 } as const satisfies Partial<InstanceWorld>;

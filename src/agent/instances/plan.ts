@@ -10,7 +10,7 @@ import { fromTimestamp, type Instant, toTimestamp } from "../../core/clock.ts";
 import { jsonEquals } from "../../core/json.ts";
 import type { Instance, InstanceStatus } from "../../kinds/instance.ts";
 import type { Plan } from "../../reconcile/reconciler.ts";
-import { idleConditions, probeTarget, runningConditions } from "./conditions.ts";
+import { checkTarget, idleConditions, probeTarget, runningConditions } from "./conditions.ts";
 import { openGate, outsideReasons } from "./gates.ts";
 import { isSame, planSize } from "./size.ts";
 import type {
@@ -139,7 +139,7 @@ function planRunning(
   );
   return {
     status: running,
-    actions: [...resize, ...probeActions(world, instance)],
+    actions: [...resize, ...probeActions(world, instance), ...checkActions(world, instance, guest)],
     ...(status.recentCrashes > 0 && !recovered ? { recheckAfterMs: recoveredAfterMs - ranMs } : {}),
   };
 }
@@ -187,6 +187,19 @@ function probeActions(world: InstanceWorld, instance: Instance): InstanceAction[
   if (world.probe?.target === target) return [];
   const services = instance.spec.services.map(({ name, port }) => ({ name, port }));
   return [{ type: "probe", key: world.key, uid: instance.metadata.uid, target, network, address, services }];
+}
+
+function checkActions(world: InstanceWorld, instance: Instance, guest: PlacedGuest): InstanceAction[] {
+  const target = checkTarget(world);
+  const check = instance.spec.healthCheck;
+  const address = instance.status.nic?.ipAddress;
+  const network = world.network?.metadata.uid;
+  if (target === undefined || !check || address === undefined || network === undefined) return [];
+  if (world.check?.target === target) return [];
+  const { driver, observed } = guest;
+  const { key } = world;
+  const { uid } = instance.metadata;
+  return [{ type: "check", key, uid, target, network, address, driver, handle: observed.handle, check }];
 }
 
 function planStopped(world: InstanceWorld, instance: Instance, now: Instant): InstancePlan {

@@ -1,10 +1,11 @@
 import type { JsonObject } from "../../core/json.ts";
 import type { ObservedGuest, Resize } from "../../drivers/driver.ts";
 import type { Image } from "../../kinds/image.ts";
-import type { Instance, InstanceStatus } from "../../kinds/instance.ts";
+import type { HealthCheck, Instance, InstanceStatus } from "../../kinds/instance.ts";
 import type { Network } from "../../kinds/network.ts";
 import type { Subnet } from "../../kinds/subnet.ts";
 import type { Volume } from "../../kinds/volume.ts";
+import type { Tally } from "../health/tally.ts";
 
 /** Everything a plan for one instance may look at. */
 export interface InstanceWorld {
@@ -26,6 +27,7 @@ export interface InstanceWorld {
   guest: PlacedGuest | undefined;
   attempt: StartAttempt | undefined;
   probe: ProbeState | undefined;
+  check: CheckState | undefined;
   sizing: Sizing;
 }
 
@@ -70,6 +72,9 @@ export interface ProbeState {
   waitingFor: readonly string[];
 }
 
+/** What the health check of one run of the guest has found. `target`: the run and the check it speaks of. */
+export type CheckState = Tally & { target: string };
+
 /** What is reported in one go: the status, and what is worth telling in events. */
 export interface InstanceReport {
   status: InstanceStatus;
@@ -112,4 +117,16 @@ export type InstanceAction =
       network: string;
       address: string;
       services: readonly { name: string; port: number }[];
+    }
+  | {
+      /** Begins to check its health, on and on; returns at once. */
+      type: "check";
+      key: string;
+      uid: string;
+      target: string;
+      network: string;
+      address: string;
+      driver: string;
+      handle: JsonObject;
+      check: HealthCheck;
     };
