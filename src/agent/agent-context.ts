@@ -3,6 +3,7 @@ import type { Clock } from "../core/clock.ts";
 import type { Logger } from "../core/logger.ts";
 import type { Random } from "../core/random.ts";
 import type { GuestDriver } from "../drivers/driver.ts";
+import type { Balancers } from "../host/balancers/balancers.ts";
 import type { Disks } from "../host/disks/disks.ts";
 import type { ImageStore } from "../host/images/image-store.ts";
 import type { Measurements } from "../host/measurements/measurements.ts";
@@ -30,6 +31,8 @@ export interface AgentOptions {
   networks: Networks;
   /** Default: nothing is measured. */
   measurements?: Measurements;
+  /** Absent: the host takes no load balancers. */
+  balancers?: Balancers;
   /** Guests may ask for metadata, in sessions signed with this key. Default: nobody answers them. */
   metadata?: { key: Uint8Array };
   /** What this machine has. Default: what the operating system says. */

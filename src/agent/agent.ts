@@ -12,6 +12,7 @@ import { hostKind } from "../kinds/host.ts";
 import { type RunnerOptions, runReconciler } from "../reconcile/runner.ts";
 import { untilAborted } from "../reconcile/until-aborted.ts";
 import type { AgentContext, AgentOptions } from "./agent-context.ts";
+import { createBalancerReconciler } from "./balancers/balancers.ts";
 import { DriverTable } from "./driver-table.ts";
 import { EventRecorder } from "./event-recorder.ts";
 import { createNetworkChecks } from "./health/network-checks.ts";
@@ -113,6 +114,9 @@ function startRooms(context: AgentContext, options: AgentOptions): Promise<void>
       signal,
     ),
     runReconciler(createVolumeReconciler(context), shared, signal),
+    ...(context.balancers
+      ? [runReconciler(createBalancerReconciler(context, context.balancers), shared, signal)]
+      : []),
     runReconciler(createOrphanReconciler(context), shared, signal),
     runHeartbeat(context),
     runSessions(context),

@@ -1,12 +1,15 @@
 import type { Client } from "../client/client.ts";
 import type { Clock } from "../core/clock.ts";
+import { jsonEquals } from "../core/json.ts";
 import type { Logger } from "../core/logger.ts";
 import { type Address, addressKind } from "../kinds/address.ts";
+import { type Certificate, certificateKind } from "../kinds/certificate.ts";
 import { type Image, imageKind } from "../kinds/image.ts";
 import { type Instance, instanceKind } from "../kinds/instance.ts";
 import { type KeyPair, keyPairKind } from "../kinds/key-pair.ts";
 import { resourceKey } from "../kinds/keys.ts";
 import type { Kind, Resource } from "../kinds/kind.ts";
+import { type LoadBalancer, loadBalancerKind } from "../kinds/load-balancer.ts";
 import { type Network, networkKind } from "../kinds/network.ts";
 import { type NetworkInterface, networkInterfaceKind } from "../kinds/network-interface.ts";
 import { type Peering, peeringKind } from "../kinds/peering.ts";
@@ -32,6 +35,10 @@ export interface AgentViews {
   interfaces: ViewFor<NetworkInterface>;
   addresses: ViewFor<Address>;
   publishedPorts: ViewFor<PublishedPort>;
+  certificates: ViewFor<Certificate>;
+  loadBalancers: ViewFor<LoadBalancer>;
+  certificatesByProject: CacheIndex<Certificate>;
+  loadBalancersByProject: CacheIndex<LoadBalancer>;
   /** Keys of instances by the key of the network of their own card, and of their image. */
   instancesByNetwork: CacheIndex<Instance>;
   instancesByImage: CacheIndex<Instance>;
@@ -78,9 +85,21 @@ export function createViews(options: ViewOptions): AgentViews {
   });
   const addresses = whole(addressKind);
   const publishedPorts = whole(publishedPortKind);
+  const certificates = new ResourceView({ ...parts, kind: certificateKind, relevant: () => true });
+  const loadBalancers = new ResourceView({
+    ...parts,
+    kind: loadBalancerKind,
+    filter: { host: hostName },
+    relevant: (next, previous) =>
+      specChanged(next, previous) || !jsonEquals(next.status.targets, previous.status.targets),
+  });
   return {
     instances,
     volumes,
+    certificates,
+    loadBalancers,
+    certificatesByProject: new CacheIndex(certificates, ({ metadata }) => metadata.project),
+    loadBalancersByProject: new CacheIndex(loadBalancers, ({ metadata }) => metadata.project),
     subnets,
     routeTables,
     peerings,

@@ -9,6 +9,7 @@ import { systemRandom } from "../core/random.ts";
 import { createDockerDriver } from "../drivers/docker/docker-driver.ts";
 import { createLxcDriver } from "../drivers/lxc/lxc-driver.ts";
 import { createQemuDriver } from "../drivers/qemu/qemu-driver.ts";
+import { createBalancers } from "../host/balancers/haproxy-balancers.ts";
 import { createDisks } from "../host/disks/create-disks.ts";
 import { createImageStore } from "../host/images/create-image-store.ts";
 import { openCgroups } from "../host/kernel-cgroups.ts";
@@ -30,6 +31,7 @@ export async function realHostParts(settings: Settings, logger: Logger): Promise
     clock: systemClock,
     logger: logger.child({ part: "networks" }),
   });
+  const balancers = createBalancers({ config: settings, cgroups, clock: systemClock });
   const common = { host: settings, cgroups, clock: systemClock, random: systemRandom };
   return {
     drivers: [
@@ -49,9 +51,13 @@ export async function realHostParts(settings: Settings, logger: Logger): Promise
     disks,
     networks,
     measurements: createKernelMeasurements({ cgroups, stateDir: settings.stateDir }),
+    balancers,
     // One that is elsewhere may be shared.
     removeUnusedImages: dirname(settings.imageDir) === (settings.ownDirectory ?? settings.stateDir),
-    close: () => networks.close(),
+    close: () => {
+      balancers.close();
+      networks.close();
+    },
   };
 }
 
@@ -102,6 +108,8 @@ export async function removeHostTraces(
 ): Promise<void> {
   const cgroups = await openCgroups({ clock: systemClock });
   const networks = createNetworks({ config: settings, cgroups, clock: systemClock, logger });
+  const balancers = createBalancers({ config: settings, cgroups, clock: systemClock });
+  for (const uid of await balancers.list()) await balancers.remove(uid);
   try {
     await networks.removeEverything(signal);
   } finally {

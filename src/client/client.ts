@@ -189,6 +189,12 @@ export interface Client {
   /** For agents. */
   download(upload: string, options?: CallOptions): Promise<AsyncIterable<Uint8Array>>;
 
+  /** For agents: what a certificate serves with, PEM; undefined while there is nothing. */
+  certificateMaterial(
+    certificate: Ref,
+    options?: CallOptions,
+  ): Promise<{ chain: string; privateKey: string } | undefined>;
+
   /** exec, console or log of an instance. */
   openSession(
     verb: SessionRequest["verb"],

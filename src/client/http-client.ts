@@ -8,6 +8,7 @@ import { hasCode, StrataError } from "../core/errors.ts";
 import { encodeBase32 } from "../core/ids.ts";
 import { isJsonObject, type Json, type JsonObject } from "../core/json.ts";
 import { type Random, randomFraction, systemRandom } from "../core/random.ts";
+import { certificateKind } from "../kinds/certificate.ts";
 import { groupKind } from "../kinds/group.ts";
 import type { Ref } from "../kinds/keys.ts";
 import type { Kind, Resource } from "../kinds/kind.ts";
@@ -268,6 +269,20 @@ class HttpClientImpl implements HttpClient {
   async download(upload: string, options?: CallOptions): Promise<AsyncIterable<Uint8Array>> {
     const path = `/v1/uploads/${encodeURIComponent(upload)}`;
     return this.#transport.open({ method: "GET", path, idempotent: true, signal: options?.signal });
+  }
+
+  async certificateMaterial(
+    certificate: Ref,
+    options?: CallOptions,
+  ): Promise<{ chain: string; privateKey: string } | undefined> {
+    const path = `${pathOf(certificateKind, certificate)}/material`;
+    try {
+      const { json } = await this.#call({ method: "GET", path, idempotent: true }, options);
+      return json as { chain: string; privateKey: string };
+    } catch (error) {
+      if (hasCode(error, "NotFound")) return undefined;
+      throw error;
+    }
   }
 
   async openSession(

@@ -8,6 +8,8 @@ import type { Instance } from "../kinds/instance.ts";
 import type { Ref } from "../kinds/keys.ts";
 import type { Kind, Resource } from "../kinds/kind.ts";
 import type { Lease } from "../kinds/lease.ts";
+import type { LoadBalancer } from "../kinds/load-balancer.ts";
+import type { Network } from "../kinds/network.ts";
 import type { Project } from "../kinds/project.ts";
 import type { Token } from "../kinds/token.ts";
 import type { MetricStore } from "../metrics/metric-store.ts";
@@ -41,6 +43,8 @@ export interface ControllerCaches {
   projects: CacheFor<Project>;
   tokens: CacheFor<Token>;
   events: CacheFor<Event>;
+  loadBalancers: CacheFor<LoadBalancer>;
+  networks: CacheFor<Network>;
 }
 
 type CacheFor<R> = R extends Resource<infer S, infer T> ? StoreCache<S, T> : never;

@@ -12,11 +12,14 @@ import { imageKind } from "../kinds/image.ts";
 import { instanceKind } from "../kinds/instance.ts";
 import type { Resource } from "../kinds/kind.ts";
 import { leaseKind } from "../kinds/lease.ts";
+import { loadBalancerKind } from "../kinds/load-balancer.ts";
+import { networkKind } from "../kinds/network.ts";
 import { projectKind } from "../kinds/project.ts";
 import { tokenKind } from "../kinds/token.ts";
 import type { MetricStore } from "../metrics/metric-store.ts";
 import { type RunnerHooks, type RunnerOptions, runReconciler } from "../reconcile/runner.ts";
 import type { Store } from "../store/store.ts";
+import { createBalancerReconciler } from "./balancers/balancers.ts";
 import type { ControllerCaches, ControllerContext, ControllerVerbs } from "./context.ts";
 import { createHostReconciler } from "./hosts/hosts.ts";
 import { createPlacementReconciler } from "./placement/placement.ts";
@@ -47,6 +50,7 @@ export async function startControllers(options: ControllerOptions): Promise<void
   const rooms = [
     runReconciler(createPlacementReconciler(context), { ...shared, concurrency: 1 }, signal),
     runReconciler(createHostReconciler(context), shared, signal),
+    runReconciler(createBalancerReconciler(context), shared, signal),
     runReconciler(createProjectReconciler(context), shared, signal),
     runReconciler(createEventRetention(context), shared, signal),
     runReconciler(createTokenExpiry(context), shared, signal),
@@ -65,6 +69,8 @@ function createCaches(parts: Omit<ControllerContext, "metrics" | "caches" | "ver
     projects: new StoreCache({ ...parts, kind: projectKind }),
     tokens: new StoreCache({ ...parts, kind: tokenKind }),
     events: new StoreCache({ ...parts, kind: eventKind }),
+    loadBalancers: new StoreCache({ ...parts, kind: loadBalancerKind, relevant: specOrHostChanged }),
+    networks: new StoreCache({ ...parts, kind: networkKind, relevant: () => false }),
   };
 }
 
@@ -74,4 +80,16 @@ function unplacedChanged(
   previous: Resource,
 ): boolean {
   return next.status.host === undefined && next.metadata.generation !== previous.metadata.generation;
+}
+
+/** What the host reports is no reason to look again. */
+function specOrHostChanged(
+  next: Resource<unknown, { host?: string | undefined }>,
+  previous: Resource<unknown, { host?: string | undefined }>,
+): boolean {
+  return (
+    next.metadata.generation !== previous.metadata.generation ||
+    next.metadata.deletedAt !== previous.metadata.deletedAt ||
+    next.status.host !== previous.status.host
+  );
 }

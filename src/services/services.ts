@@ -9,10 +9,13 @@ import { KeyedLock } from "../core/keyed-lock.ts";
 import type { Logger } from "../core/logger.ts";
 import type { Random } from "../core/random.ts";
 import { addressKind } from "../kinds/address.ts";
+import { certificateKind } from "../kinds/certificate.ts";
 import { hostKind } from "../kinds/host.ts";
 import { imageKind } from "../kinds/image.ts";
 import { instanceKind } from "../kinds/instance.ts";
+import type { Ref } from "../kinds/keys.ts";
 import type { Kind } from "../kinds/kind.ts";
+import { loadBalancerKind } from "../kinds/load-balancer.ts";
 import { networkKind } from "../kinds/network.ts";
 import { networkInterfaceKind } from "../kinds/network-interface.ts";
 import { peeringKind } from "../kinds/peering.ts";
@@ -27,6 +30,7 @@ import type { MetricStore } from "../metrics/metric-store.ts";
 import type { Store } from "../store/store.ts";
 import { Addresses } from "./addresses.ts";
 import { Capacity } from "./capacity.ts";
+import { certificateHooks, certificateMaterial } from "./certificates.ts";
 import { createRecordEvent, type RecordEvent } from "./events.ts";
 import { floatingAddressHooks } from "./floating-addresses.ts";
 import type { KindHooks, World } from "./hooks.ts";
@@ -34,11 +38,12 @@ import { hostHooks } from "./hosts.ts";
 import { pruneIdempotencyKeys } from "./idempotency.ts";
 import { imageHooks } from "./images.ts";
 import { instanceHooks, volumeHooks } from "./instances.ts";
+import { loadBalancerHooks } from "./load-balancers.ts";
 import { Metrics } from "./metrics.ts";
 import { networkInterfaceHooks } from "./network-interfaces.ts";
 import { networkHooks } from "./networks.ts";
 import { peeringHooks } from "./peerings.ts";
-import { systemPrincipal } from "./principal.ts";
+import { type Principal, systemPrincipal } from "./principal.ts";
 import { defaultProject, projectHooks } from "./projects.ts";
 import { publishedPortHooks } from "./published-ports.ts";
 import { Ranges } from "./ranges.ts";
@@ -74,6 +79,11 @@ export interface Services {
   readonly metrics: Metrics;
   readonly uploads: Uploads | undefined;
   readonly recordEvent: RecordEvent;
+  /** For agents: what a certificate serves with; undefined while there is nothing. @throws Forbidden */
+  certificateMaterial(
+    principal: Principal,
+    ref: Ref,
+  ): Promise<{ chain: string; privateKey: string } | undefined>;
   /** Makes the project `default` and the projects' security groups `default` unless they are there, takes over what an older version stored, and goes on with deletions that a stop cut short. Idempotent. */
   ensureDefaults(): Promise<void>;
   /** Of the store, for the exposition. */
@@ -93,6 +103,7 @@ export function createServices(options: ServicesOptions): Services {
     revision: () => store.revision(),
     uploads: options.uploads,
     tokens: new Tokens(world, resources),
+    certificateMaterial: (principal, ref) => certificateMaterial(principal, ref, world),
     recordEvent: createRecordEvent({ resources, clock, random, logger }),
     async ensureDefaults() {
       await upgradeNetworks(world);
@@ -144,6 +155,8 @@ function hooksOf(options: ServicesOptions): ReadonlyMap<string, KindHooks> {
     [networkInterfaceKind, networkInterfaceHooks(addresses) as KindHooks],
     [addressKind, floatingAddressHooks(store, options.addressPool) as KindHooks],
     [publishedPortKind, publishedPortHooks(options.reservedPorts ?? (() => [])) as KindHooks],
+    [certificateKind, certificateHooks as KindHooks],
+    [loadBalancerKind, loadBalancerHooks(options.reservedPorts ?? (() => [])) as KindHooks],
     [imageKind, imageHooks(options.uploads) as KindHooks],
     [instanceKind, instanceHooks(addresses, capacity) as KindHooks],
     [volumeKind, volumeHooks as KindHooks],

@@ -1,0 +1,259 @@
+/** Configuration of one HAProxy. Pure. Words as in the HAProxy 2.6 configuration manual. */
+import { createHash } from "node:crypto";
+import { join } from "node:path";
+import type { LoadBalancerSpec } from "../../kinds/load-balancer.ts";
+import type { ServerRequest } from "./balancers.ts";
+
+/** Where a balancer's things are. */
+export interface BalancerPaths {
+  directory: string;
+  config: string;
+  pid: string;
+  admin: string;
+  certificates: string;
+  challenges: string;
+  /** Root of the worker's file system: nothing but the two sockets is in it. */
+  jail: string;
+  holder: string;
+  log: string;
+}
+
+export interface ConfigOptions {
+  paths: BalancerPaths;
+  /** Whom the worker becomes. */
+  user: string;
+  group: string;
+  ipv6: boolean;
+}
+
+export const backendName = "targets";
+export const holderName = "holder";
+const ringBytes = 1024 * 1024;
+/** Fine enough for a slow start to begin with a small share. */
+const weight = 100;
+const cookieName = "strata-instance";
+
+export function balancerPaths(root: string, uid: string): BalancerPaths {
+  const directory = join(root, uid);
+  const jail = join(directory, "jail");
+  return {
+    directory,
+    jail,
+    config: join(directory, "haproxy.cfg"),
+    pid: join(directory, "pid"),
+    admin: join(directory, "admin.sock"),
+    certificates: join(directory, "certificates"),
+    challenges: join(directory, "challenges.map"),
+    holder: join(jail, "holder.sock"),
+    log: join(jail, "log.sock"),
+  };
+}
+
+export function certificateFile(paths: BalancerPaths, name: string): string {
+  return join(paths.certificates, `${name}.pem`);
+}
+
+/**
+ * The source is part of the name: a server of another source is another server, and HAProxy tells names but not
+ * sources.
+ */
+export function serverName({ uid, address, port, source }: ServerRequest): string {
+  const place = createHash("sha256").update(`${address} ${port} ${source}`).digest("hex").slice(0, 8);
+  return `${uid}.${place}`;
+}
+
+export function uidOfServer(name: string): string {
+  return name.split(".", 1)[0] ?? "";
+}
+
+/** The digest is in the text, so that HAProxy tells what it runs with. */
+export function renderConfig(
+  spec: LoadBalancerSpec,
+  servers: readonly ServerRequest[],
+  options: ConfigOptions,
+): string {
+  const digest = structureDigest(spec, options);
+  const lines = [
+    ...globalSection(spec, options, digest),
+    ...defaultsSection(spec),
+    ...spec.listeners.flatMap((listener) => frontend(spec, listener, options)),
+    ...backend(spec),
+    ...servers.map((one) => {
+      const disabled = one.draining ? " disabled" : "";
+      return `  server ${serverName(one)} ${serverParameters(spec, one)}${disabled}`;
+    }),
+  ];
+  return `${lines.join("\n")}\n`;
+}
+
+/** Of all but the servers. */
+export function structureDigest(spec: LoadBalancerSpec, options: ConfigOptions): string {
+  const text = [
+    ...globalSection(spec, options, ""),
+    ...defaultsSection(spec),
+    ...spec.listeners.flatMap((listener) => frontend(spec, listener, options)),
+    ...backend(spec),
+    checkParameters(spec),
+  ].join("\n");
+  return createHash("sha256").update(text).digest("hex").slice(0, 16);
+}
+
+/** Address and all settings of a server: for the configuration and for `add server`, which knows no defaults. */
+export function serverParameters(spec: LoadBalancerSpec, server: ServerRequest): string {
+  const address = server.address.includes(":") ? `[${server.address}]` : server.address;
+  return `${address}:${server.port} source ${server.source} ${checkParameters(spec)}`;
+}
+
+function checkParameters(spec: LoadBalancerSpec): string {
+  const { intervalMs, rise, fall } = spec.healthCheck;
+  return [
+    `check inter ${intervalMs}ms rise ${rise} fall ${fall} weight ${weight}`,
+    ...(spec.slowStartSeconds > 0 ? [`slowstart ${spec.slowStartSeconds}s`] : []),
+    ...(spec.maxPerInstance === undefined ? [] : [`maxconn ${spec.maxPerInstance}`]),
+    ...(isHttp(spec) && spec.targetProtocol === "http2" ? ["proto h2"] : []),
+  ].join(" ");
+}
+
+function globalSection(spec: LoadBalancerSpec, options: ConfigOptions, digest: string): string[] {
+  const { paths, user, group } = options;
+  return [
+    "global",
+    `  chroot ${paths.jail}`,
+    `  user ${user}`,
+    `  group ${group}`,
+    `  stats socket ${paths.admin} mode 600 level admin expose-fd listeners`,
+    "  stats timeout 1h",
+    `  maxconn ${spec.maxConnections}`,
+    `  description ${digest}`,
+    `  hard-stop-after ${Math.max(spec.timeouts.tunnelSeconds, spec.timeouts.serverSeconds)}s`,
+    "  ssl-default-bind-options ssl-min-ver TLSv1.2 no-tls-tickets",
+    "  log ring@access format raw local0 info",
+    "ring access",
+    "  format raw",
+    "  maxlen 2048",
+    `  size ${ringBytes}`,
+    "  timeout connect 1s",
+    "  timeout server 24d",
+    "  server agent unix@/log.sock",
+  ];
+}
+
+function defaultsSection(spec: LoadBalancerSpec): string[] {
+  const { timeouts, queueSeconds } = spec;
+  // A request may be held for as long as it may wait, without a byte from anybody.
+  const held = queueSeconds + 1;
+  const client = isHttp(spec) ? timeouts.clientSeconds : Math.max(timeouts.clientSeconds, held);
+  return [
+    "defaults",
+    `  mode ${isHttp(spec) ? "http" : "tcp"}`,
+    "  log global",
+    ...(isHttp(spec)
+      ? ['  log-format "R %Ts %ms %ci %s %ST %B %Ta %Tw %{+Q}r"']
+      : ['  log-format "C %Ts %ms %ci %s %B %Tt %Tw %ts"']),
+    "  option dontlognull",
+    `  timeout connect ${timeouts.connectSeconds}s`,
+    `  timeout client ${client}s`,
+    `  timeout server ${Math.max(timeouts.serverSeconds, held)}s`,
+    `  timeout tunnel ${timeouts.tunnelSeconds}s`,
+    // 0 would mean the time for connecting.
+    `  timeout queue ${queueSeconds === 0 ? "1ms" : `${queueSeconds}s`}`,
+    ...(isHttp(spec) ? [`  timeout http-request ${timeouts.clientSeconds}s`] : []),
+    `  timeout check ${spec.healthCheck.timeoutMs}ms`,
+    "  retries 3",
+    "  option redispatch 1",
+  ];
+}
+
+type Listener = LoadBalancerSpec["listeners"][number];
+
+function frontend(spec: LoadBalancerSpec, listener: Listener, options: ConfigOptions): string[] {
+  const { port, protocol, redirectTo } = listener;
+  const encrypted = protocol === "https" || protocol === "tls";
+  const parameters = [
+    ...(encrypted
+      ? ["ssl", ...listener.certificates.map((name) => `crt ${certificateFile(options.paths, name)}`)]
+      : []),
+    ...(protocol === "https" ? ["alpn h2,http/1.1"] : []),
+  ];
+  const bind = (address: string, ...more: string[]) =>
+    `  bind ${[`${address}:${port}`, ...parameters, ...more].join(" ")}`;
+  return [
+    `frontend port-${port}`,
+    bind("*"),
+    ...(options.ipv6 ? [bind("::", "v6only")] : []),
+    `  maxconn ${spec.maxConnections}`,
+    ...allowRules(listener),
+    ...(protocol === "http" ? challengeRules(options.paths) : []),
+    ...(isHttp(spec) ? forwardedRules(encrypted) : []),
+    ...(redirectTo === undefined ? [] : redirectRules(redirectTo)),
+    `  default_backend ${backendName}`,
+  ];
+}
+
+function allowRules({ allowFrom }: Listener): string[] {
+  const all = ["0.0.0.0/0", "::/0"].every((range) => allowFrom.includes(range));
+  if (all) return [];
+  return [
+    ...allowFrom.map((range) => `  acl allowed src ${range}`),
+    "  tcp-request connection reject unless allowed",
+  ];
+}
+
+/** Also where everything else is redirected: the authority asks without TLS. */
+function challengeRules({ challenges }: BalancerPaths): string[] {
+  const asked = "{ path_beg /.well-known/acme-challenge/ }";
+  return [
+    `  http-request set-var(txn.challenge) path,field(4,/),map(${challenges}) if ${asked}`,
+    '  http-request return status 200 content-type text/plain lf-string "%[var(txn.challenge)]" if { var(txn.challenge) -m found }',
+  ];
+}
+
+function forwardedRules(encrypted: boolean): string[] {
+  return [
+    "  option forwardfor",
+    `  http-request set-header X-Forwarded-Proto ${encrypted ? "https" : "http"}`,
+    "  http-request set-header X-Forwarded-Port %[dst_port]",
+  ];
+}
+
+function redirectRules(port: number): string[] {
+  const place = port === 443 ? "" : `:${port}`;
+  return [
+    `  http-request redirect code 308 location "https://%[req.hdr(host),field(1,:)]${place}%[capture.req.uri]"`,
+  ];
+}
+
+function backend(spec: LoadBalancerSpec): string[] {
+  const { healthCheck, algorithm, sticky, targetProtocol } = spec;
+  const bySource = sticky === "source";
+  const http2 = isHttp(spec) && targetProtocol === "http2";
+  return [
+    `backend ${backendName}`,
+    `  balance ${algorithm === "least-connections" ? "leastconn" : "roundrobin"}`,
+    ...(bySource ? ["  stick-table type ipv6 size 100k expire 1h", "  stick on src"] : []),
+    ...(sticky === "cookie" ? cookieRules() : []),
+    ...(healthCheck.type === "http"
+      ? [
+          "  option httpchk",
+          `  http-check send meth GET uri '${healthCheck.path}' ver HTTP/1.1 hdr Host strata`,
+          "  http-check expect status 200-399",
+        ]
+      : []),
+    // Gets what arrives while no server is there; nothing stays open to it that could be taken for a server.
+    `  server ${holderName} unix@/holder.sock backup pool-max-conn 0 weight 1${http2 ? " proto h2" : ""}`,
+  ];
+}
+
+/** HAProxy's own cookies are not for servers that are added at run time. */
+function cookieRules(): string[] {
+  const given = `req.cook(${cookieName})`;
+  return [
+    `  use-server %[${given}] if { ${given} -m found }`,
+    `  http-request set-var(txn.sticky) ${given}`,
+    `  http-response add-header Set-Cookie "${cookieName}=%s; Path=/; HttpOnly" unless { srv_name,strcmp(txn.sticky) eq 0 }`,
+  ];
+}
+
+function isHttp(spec: LoadBalancerSpec): boolean {
+  return spec.listeners.some(({ protocol }) => protocol === "http" || protocol === "https");
+}

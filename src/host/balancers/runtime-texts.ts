@@ -1,0 +1,79 @@
+/** What HAProxy's runtime API answers, as values. Pure. */
+import type { BalancerStatistics, SeenServer } from "./balancers.ts";
+import { backendName, holderName, uidOfServer } from "./haproxy-config.ts";
+
+/** Administrative states that keep new requests away: maintenance of any cause (management guide, 9.3). */
+const maintenanceBits = 0x01 | 0x02 | 0x04 | 0x20;
+
+/** Rows by column, of answers whose first line with `# ` names the columns. */
+function table(text: string, separator: RegExp): Record<string, string>[] {
+  const lines = text.split("\n");
+  const head = lines.findIndex((line) => line.startsWith("# "));
+  if (head < 0) return [];
+  const names = (lines[head] ?? "").slice(2).split(separator);
+  return lines
+    .slice(head + 1)
+    .filter((line) => line.trim() !== "")
+    .map((line) => {
+      const cells = line.split(separator);
+      return Object.fromEntries(names.map((name, index) => [name, cells[index] ?? ""]));
+    });
+}
+
+/** Of `show servers state`, `show stat` and `show servers conn`. */
+export function parseServers(states: string, stats: string, connections: string): SeenServer[] {
+  const statOf = new Map(table(stats, /,/).map((row) => [row.svname, row]));
+  const used = new Map(
+    table(connections, /\s+/).map((row) => [row["bkname/svname"]?.split("/")[1], Number(row.used_cur)]),
+  );
+  return table(states, /\s+/)
+    .filter((row) => row.srv_name !== holderName)
+    .map((row): SeenServer => {
+      const name = row.srv_name ?? "";
+      const maintenance = (Number(row.srv_admin_state) & maintenanceBits) !== 0;
+      const up = row.srv_op_state !== "0";
+      return {
+        name,
+        uid: uidOfServer(name),
+        state: maintenance ? "maintenance" : up ? "up" : "down",
+        sessions: Number(statOf.get(name)?.scur ?? 0),
+        connections: used.get(name) ?? 0,
+      };
+    });
+}
+
+/** Of `show stat`. Errors: answers of 5xx, and requests that no server answered. */
+export function parseStatistics(stats: string): BalancerStatistics[] {
+  const found: BalancerStatistics[] = [];
+  for (const row of table(stats, /,/)) {
+    if (row.pxname !== backendName || row.svname === holderName) continue;
+    const number = (name: string) => Number(row[name] || 0);
+    found.push({
+      uid: row.svname === "BACKEND" ? undefined : uidOfServer(row.svname ?? ""),
+      requests: row.req_tot ? number("req_tot") : number("stot"),
+      errors: row.hrsp_5xx ? number("hrsp_5xx") : number("econ") + number("eresp"),
+      sessions: number("scur"),
+      queue: number("qcur"),
+    });
+  }
+  return found;
+}
+
+/** Of `show info`. */
+export function parseDescription(info: string): string {
+  return /^description: (.*)$/im.exec(info)?.[1]?.trim() ?? "";
+}
+
+/** Of `show ssl cert FILE`; "" when it is none. */
+export function parseFingerprint(text: string): string {
+  return /^SHA1 FingerPrint: ([0-9A-F]+)$/m.exec(text)?.[1] ?? "";
+}
+
+/** Of `show map FILE`: reference, key, value. */
+export function parseMap(text: string): Map<string, string> {
+  const entries = text.split("\n").flatMap((line): [string, string][] => {
+    const [reference, key, value] = line.trim().split(" ");
+    return reference?.startsWith("0x") && key !== undefined && value !== undefined ? [[key, value]] : [];
+  });
+  return new Map(entries);
+}
