@@ -13,13 +13,14 @@ export type Link = <T>(name: string, call: () => Promise<T>) => Promise<T>;
 
 const perfect: Link = (_name, call) => call();
 
-export function controllerVerbs({ resources }: Services): ControllerVerbs {
+export function controllerVerbs({ resources, recordEvent }: Services): ControllerVerbs {
   return {
     removeFinalizer: (kind, ref, uid, finalizer) =>
       resources.removeFinalizer(systemPrincipal, kind, ref, uid, finalizer),
-    async delete(kind, ref) {
-      await resources.delete(systemPrincipal, kind, ref);
-    },
+    delete: (kind, ref) => resources.delete(systemPrincipal, kind, ref),
+    recordEvent,
+    create: (kind, draft, origin) => resources.createOwned(systemPrincipal, kind, draft, origin),
+    patchStatus: (kind, ref, uid, patch) => resources.patchStatus(systemPrincipal, kind, ref, uid, patch),
   };
 }
 

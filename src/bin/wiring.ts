@@ -111,7 +111,10 @@ function startController({ store, metrics, services, logger }: ControllerParts):
     logger,
     verbs: {
       removeFinalizer: (...of) => resources.removeFinalizer(systemPrincipal, ...of),
-      delete: async (...what) => void (await resources.delete(systemPrincipal, ...what)),
+      delete: (...what) => resources.delete(systemPrincipal, ...what),
+      recordEvent: services.recordEvent,
+      create: (...what) => resources.createOwned(systemPrincipal, ...what),
+      patchStatus: (...what) => resources.patchStatus(systemPrincipal, ...what),
     },
     signal: ended.signal,
   });

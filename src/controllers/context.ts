@@ -1,16 +1,19 @@
 import type { Clock } from "../core/clock.ts";
+import type { JsonObject } from "../core/json.ts";
 import type { Logger } from "../core/logger.ts";
 import type { Random } from "../core/random.ts";
 import type { Event } from "../kinds/event.ts";
+import type { Group } from "../kinds/group.ts";
 import type { Host } from "../kinds/host.ts";
 import type { Image } from "../kinds/image.ts";
 import type { Instance } from "../kinds/instance.ts";
 import type { Ref } from "../kinds/keys.ts";
-import type { Kind, Resource } from "../kinds/kind.ts";
+import type { Kind, Metadata, Resource } from "../kinds/kind.ts";
 import type { Lease } from "../kinds/lease.ts";
 import type { LoadBalancer } from "../kinds/load-balancer.ts";
 import type { Network } from "../kinds/network.ts";
 import type { Project } from "../kinds/project.ts";
+import type { ScalingDecision } from "../kinds/scaling-decision.ts";
 import type { Token } from "../kinds/token.ts";
 import type { MetricStore } from "../metrics/metric-store.ts";
 import type { Store } from "../store/store.ts";
@@ -20,8 +23,30 @@ import type { StoreCache } from "./store-cache.ts";
 export interface ControllerVerbs {
   /** Absent (resource or finalizer) is success. @throws Conflict when it must stay for now. */
   removeFinalizer(kind: Kind, ref: Ref, uid: string, finalizer: string): Promise<void>;
-  /** @throws NotFound */
-  delete(kind: Kind, ref: Ref): Promise<void>;
+  /** The resource as it waits for its finalizers; undefined when it is gone. @throws NotFound */
+  delete(kind: Kind, ref: Ref): Promise<Resource | undefined>;
+  /** Tells people what happened to a resource. Never throws. */
+  recordEvent(
+    subject: Resource,
+    event: Pick<Event["spec"], "severity" | "reason" | "message">,
+  ): Promise<void>;
+  /** Something that goes with its owner. @throws AlreadyExists, and what the kind's admission throws. */
+  create<S, T>(kind: Kind<S, T>, draft: NewResource, origin: NewOrigin): Promise<Resource<S, T>>;
+  /** Merge patch of the status. @throws NotFound also when another resource has its name. */
+  patchStatus<S, T>(kind: Kind<S, T>, ref: Ref, uid: string, patch: JsonObject): Promise<Resource<S, T>>;
+}
+
+export interface NewResource {
+  name: string;
+  project: string;
+  labels: Record<string, string>;
+  spec: unknown;
+}
+
+export interface NewOrigin {
+  owner: NonNullable<Metadata["owner"]>;
+  /** Merged into the status that it starts with. */
+  status: JsonObject;
 }
 
 /** What the controllers share. */
@@ -37,13 +62,15 @@ export interface ControllerContext {
 
 export interface ControllerCaches {
   instances: CacheFor<Instance>;
+  groups: CacheFor<Group>;
+  loadBalancers: CacheFor<LoadBalancer>;
+  scalingDecisions: CacheFor<ScalingDecision>;
   images: CacheFor<Image>;
   hosts: CacheFor<Host>;
   leases: CacheFor<Lease>;
   projects: CacheFor<Project>;
   tokens: CacheFor<Token>;
   events: CacheFor<Event>;
-  loadBalancers: CacheFor<LoadBalancer>;
   networks: CacheFor<Network>;
 }
 

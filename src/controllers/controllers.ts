@@ -6,7 +6,8 @@
 import type { Clock } from "../core/clock.ts";
 import type { Logger } from "../core/logger.ts";
 import type { Random } from "../core/random.ts";
-import { eventKind } from "../kinds/event.ts";
+import { eventKind, eventRetention } from "../kinds/event.ts";
+import { groupKind } from "../kinds/group.ts";
 import { hostKind } from "../kinds/host.ts";
 import { imageKind } from "../kinds/image.ts";
 import { instanceKind } from "../kinds/instance.ts";
@@ -15,18 +16,23 @@ import { leaseKind } from "../kinds/lease.ts";
 import { loadBalancerKind } from "../kinds/load-balancer.ts";
 import { networkKind } from "../kinds/network.ts";
 import { projectKind } from "../kinds/project.ts";
+import { decisionRetention, scalingDecisionKind } from "../kinds/scaling-decision.ts";
 import { tokenKind } from "../kinds/token.ts";
 import type { MetricStore } from "../metrics/metric-store.ts";
 import { type RunnerHooks, type RunnerOptions, runReconciler } from "../reconcile/runner.ts";
 import type { Store } from "../store/store.ts";
 import { createBalancerReconciler } from "./balancers/balancers.ts";
 import type { ControllerCaches, ControllerContext, ControllerVerbs } from "./context.ts";
+import { createGroupReconciler } from "./groups/groups.ts";
+import { GroupState } from "./groups/state.ts";
 import { createHostReconciler } from "./hosts/hosts.ts";
 import { createPlacementReconciler } from "./placement/placement.ts";
 import { createProjectReconciler } from "./projects/projects.ts";
+import { createGroupSamples } from "./scaling/samples.ts";
+import { createScaling } from "./scaling/scaling.ts";
 import { StoreCache } from "./store-cache.ts";
-import { createEventRetention } from "./tidy/events.ts";
 import { createHistoryTidying } from "./tidy/history.ts";
+import { createRetention } from "./tidy/retention.ts";
 import { createTokenExpiry } from "./tidy/tokens.ts";
 
 export interface ControllerOptions {
@@ -47,12 +53,18 @@ export async function startControllers(options: ControllerOptions): Promise<void
   const caches = createCaches({ store, clock, random, logger });
   const context: ControllerContext = { store, metrics, clock, random, logger, caches, verbs };
   const shared: RunnerOptions = { clock, random, logger, ...(hooks ? { hooks } : {}) };
+  const groupState = new GroupState(caches, clock);
+  const scaling = createScaling(context, groupState);
   const rooms = [
     runReconciler(createPlacementReconciler(context), { ...shared, concurrency: 1 }, signal),
+    runReconciler(createGroupReconciler(context, groupState, scaling.isScarce), shared, signal),
+    runReconciler(scaling.reconciler, shared, signal),
+    runReconciler(createGroupSamples(context), shared, signal),
     runReconciler(createHostReconciler(context), shared, signal),
     runReconciler(createBalancerReconciler(context), shared, signal),
     runReconciler(createProjectReconciler(context), shared, signal),
-    runReconciler(createEventRetention(context), shared, signal),
+    runReconciler(createRetention(context, "events", eventRetention), shared, signal),
+    runReconciler(createRetention(context, "scalingDecisions", decisionRetention), shared, signal),
     runReconciler(createTokenExpiry(context), shared, signal),
     runReconciler(createHistoryTidying(context), shared, signal),
   ];
@@ -63,6 +75,8 @@ export async function startControllers(options: ControllerOptions): Promise<void
 function createCaches(parts: Omit<ControllerContext, "metrics" | "caches" | "verbs">): ControllerCaches {
   return {
     instances: new StoreCache({ ...parts, kind: instanceKind, relevant: unplacedChanged }),
+    groups: new StoreCache({ ...parts, kind: groupKind, relevant: specChanged }),
+    scalingDecisions: new StoreCache({ ...parts, kind: scalingDecisionKind }),
     images: new StoreCache({ ...parts, kind: imageKind, relevant: unplacedChanged }),
     hosts: new StoreCache({ ...parts, kind: hostKind }),
     leases: new StoreCache({ ...parts, kind: leaseKind }),
@@ -72,6 +86,14 @@ function createCaches(parts: Omit<ControllerContext, "metrics" | "caches" | "ver
     loadBalancers: new StoreCache({ ...parts, kind: loadBalancerKind, relevant: specOrHostChanged }),
     networks: new StoreCache({ ...parts, kind: networkKind, relevant: () => false }),
   };
+}
+
+/** What the controllers of groups write themselves is no reason to look again. */
+function specChanged(next: Resource, previous: Resource): boolean {
+  return (
+    next.metadata.generation !== previous.metadata.generation ||
+    next.metadata.deletedAt !== previous.metadata.deletedAt
+  );
 }
 
 /** Once placed, an instance or image is its host's business. */

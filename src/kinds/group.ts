@@ -123,6 +123,8 @@ export const groupStatusSchema = z.strictObject({
   stable: z.strictObject({ revision: revisionSchema, template: memberTemplateSchema }).optional(),
   /** A version that failed: not tried again before the template changes. */
   failedRevision: revisionSchema.optional(),
+  /** Why it gets less than is wanted; absent when it gets all of it. */
+  shortage: z.string().max(1024).optional(),
   /** Instants of the last change of `desired`, for cool-downs, RFC 3339. */
   scaledOutAt: z.string().optional(),
   scaledInAt: z.string().optional(),

@@ -219,6 +219,8 @@ export const instanceStatusSchema = z.strictObject({
       phase: z.enum(["warm", "serving", "draining"]),
       /** When the phase began, RFC 3339. */
       since: z.string(),
+      /** When it was first seen healthy, RFC 3339; absent while it never was. */
+      readyAt: z.string().optional(),
     })
     .optional(),
 });

@@ -31,3 +31,8 @@ export function refOfKey(kind: Pick<Kind, "plural" | "scope">, key: string): Ref
 export function promisesKey(host: string): string {
   return `/allocations/hosts/${host}`;
 }
+
+/** The store's key that is there from the commit that marks a project for deletion: nothing is created in it any more. */
+export function closingKey(project: string): string {
+  return `/closing/${project}`;
+}

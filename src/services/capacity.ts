@@ -2,7 +2,7 @@ import type { Clock } from "../core/clock.ts";
 import { StrataError } from "../core/errors.ts";
 import { formatMib } from "../core/units.ts";
 import { type Host, hostKind } from "../kinds/host.ts";
-import { type Instance, type InstanceSpec, instanceKind } from "../kinds/instance.ts";
+import { type Instance, instanceKind } from "../kinds/instance.ts";
 import { promisesKey, type Ref, resourceKey } from "../kinds/keys.ts";
 import type { Write } from "../store/store.ts";
 import type { World } from "./hooks.ts";
@@ -35,7 +35,7 @@ export class Capacity {
   }
 
   /** @throws CapacityExceeded saying what was asked for and what the largest host has. */
-  async check(world: World, spec: InstanceSpec, action: string): Promise<void> {
+  async check(world: World, spec: Room, action: string): Promise<void> {
     const rooms = await this.#ready(world);
     const fits = (room: Room) =>
       spec.cpus <= room.cpus && spec.memoryMib <= room.memoryMib && spec.diskMib <= room.diskMib;

@@ -1,6 +1,7 @@
 import type { Image, imageKind } from "../kinds/image.ts";
 import { instanceKind } from "../kinds/instance.ts";
 import type { ResourceOf } from "../kinds/kind.ts";
+import { groupsNaming } from "./group-users.ts";
 import type { KindHooks, World } from "./hooks.ts";
 import { invalid } from "./parse.ts";
 import { closeReferences, refuseWhileUsed, usersInMessage } from "./references.ts";
@@ -36,7 +37,8 @@ async function usersOf(image: Image, world: World): Promise<string[]> {
   const users: string[] = [];
   for await (const instance of world.scan(instanceKind, image.metadata.project)) {
     if (instance.spec.image === image.metadata.name) users.push(`instance "${instance.metadata.name}"`);
-    if (users.length > usersInMessage) break;
+    if (users.length > usersInMessage) return users;
   }
+  users.push(...(await groupsNaming(image, world, (template) => template.image)));
   return users;
 }

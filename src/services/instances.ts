@@ -15,7 +15,7 @@ import { rootVolumeNames, type Volume, volumeKind } from "../kinds/volume.ts";
 import type { Write } from "../store/store.ts";
 import type { Addresses } from "./addresses.ts";
 import type { Capacity } from "./capacity.ts";
-import { findGroups, findPlace, releaseAddresses, takeAddresses } from "./cards.ts";
+import { findGroups, findPlace, type Place, releaseAddresses, takeAddresses } from "./cards.ts";
 import type { Admission, KindHooks, World } from "./hooks.ts";
 import { releaseQuota, takeQuota } from "./quota.ts";
 import { closeReferences, References, wasNamed } from "./references.ts";
@@ -84,13 +84,10 @@ async function admitInstance(
   const { project = "" } = instance.metadata;
   const { spec } = instance;
   const references = new References(world, project);
-  await findImage(spec, references);
-  const place = await findPlace(spec, references, world);
-  await findGroups(spec.securityGroups, references);
+  const place = await findParts(spec, references, world);
   for (const [index, name] of spec.keyPairs.entries()) {
     await references.peek(keyPairKind, name, `spec.keyPairs[${index}]`);
   }
-  references.errors.push(...checkDriver(spec));
   references.check(action);
   await parts.capacity.check(world, spec, action);
   const home = await requireProject(project, world, action);
@@ -101,6 +98,19 @@ async function admitInstance(
     dependants: [await newRootVolume(instance, world)],
     writes: [...writes, quota, ...references.writes()],
   };
+}
+
+/** What an instance, or a template of some, names and needs, but for its key pairs. Errors go to `references`. */
+export async function findParts(
+  spec: Omit<InstanceSpec, "protected" | "power" | "restarts">,
+  references: References,
+  world: World,
+): Promise<Place> {
+  await findImage(spec, references);
+  const place = await findPlace(spec, references, world);
+  await findGroups(spec.securityGroups, references);
+  references.errors.push(...checkDriver(spec));
+  return place;
 }
 
 /** @throws Invalid, QuotaExceeded, CapacityExceeded */
@@ -133,7 +143,7 @@ async function requireProject(name: string, world: World, action: string): Promi
   return home;
 }
 
-async function findImage(spec: InstanceSpec, references: References): Promise<void> {
+async function findImage(spec: Pick<InstanceSpec, "image" | "type">, references: References): Promise<void> {
   const image = await references.find(imageKind, spec.image, "spec.image");
   if (image?.status.state !== "ready" || image.status.types.includes(spec.type)) return;
   references.errors.push({
@@ -144,7 +154,11 @@ async function findImage(spec: InstanceSpec, references: References): Promise<vo
 }
 
 /** Rules between fields that concern one driver only. */
-function checkDriver({ application, driver, type }: InstanceSpec): FieldError[] {
+function checkDriver({
+  application,
+  driver,
+  type,
+}: Pick<InstanceSpec, "application" | "driver" | "type">): FieldError[] {
   const errors: FieldError[] = [];
   if (application && driver !== "docker") {
     const found = driver === undefined ? "it is left out" : `it is "${driver}"`;

@@ -1,6 +1,7 @@
 import { StrataError } from "../core/errors.ts";
 import { newUid } from "../core/ids.ts";
 import { formatIp, formatRange, parseRange } from "../core/ip-range.ts";
+import { groupKind } from "../kinds/group.ts";
 import { instanceKind } from "../kinds/instance.ts";
 import { immutable } from "../kinds/kind.ts";
 import type { Network, NetworkStatus } from "../kinds/network.ts";
@@ -153,6 +154,7 @@ async function usersOf(network: Network, world: World): Promise<string[]> {
     }
   };
   await add(instanceKind, "instance", (spec) => spec.network === name);
+  await add(groupKind, "group", (spec) => spec.template.network === name);
   await add(networkInterfaceKind, "network interface", (spec) => spec.network === name);
   await add(subnetKind, "subnet", (spec) => spec.network === name);
   await add(routeTableKind, "route table", (spec) => spec.network === name);

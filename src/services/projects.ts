@@ -1,8 +1,9 @@
 import { hasCode, StrataError } from "../core/errors.ts";
 import { newUid } from "../core/ids.ts";
+import { groupKind } from "../kinds/group.ts";
 import { imageKind } from "../kinds/image.ts";
 import { instanceKind } from "../kinds/instance.ts";
-import { type Ref, resourcePrefix } from "../kinds/keys.ts";
+import { closingKey, type Ref, resourcePrefix } from "../kinds/keys.ts";
 import type { Kind } from "../kinds/kind.ts";
 import { type Network, networkKind } from "../kinds/network.ts";
 import { peeringKind } from "../kinds/peering.ts";
@@ -45,7 +46,7 @@ export function projectHooks(ranges: Ranges): KindHooks<Project["spec"], Project
         writes: [
           ...admission.writes,
           ...quotaWrites(name, project.spec.quota, {}),
-          { delete: tombstoneKey(name) },
+          { delete: closingKey(name) },
         ],
       };
     },
@@ -55,7 +56,7 @@ export function projectHooks(ranges: Ranges): KindHooks<Project["spec"], Project
     async checkDelete(project, world, mode) {
       const { name } = project.metadata;
       if (mode.cascade) return checkNothingProtected(world, name);
-      for (const kind of [instanceKind, imageKind]) {
+      for (const kind of [groupKind, instanceKind, imageKind]) {
         const page = await world.store.list(resourcePrefix(kind, name), { limit: 1 });
         if (page.entries.length === 0) continue;
         throw new StrataError(
@@ -65,7 +66,7 @@ export function projectHooks(ranges: Ranges): KindHooks<Project["spec"], Project
         );
       }
     },
-    deletion: async (project) => [{ put: tombstoneKey(project.metadata.name), value: {} }],
+    deletion: async (project) => [{ put: closingKey(project.metadata.name), value: {} }],
     afterDelete: deleteContents,
     async removal(project, world) {
       const { name } = project.metadata;
@@ -86,7 +87,7 @@ export function projectHooks(ranges: Ranges): KindHooks<Project["spec"], Project
 
 /** Joins every commit that creates something in a project: it fails once the project is being deleted. */
 export function notBeingDeleted(project: string): Write {
-  return { delete: tombstoneKey(project), ifRevision: 0 };
+  return { delete: closingKey(project), ifRevision: 0 };
 }
 
 /** @throws Conflict naming an instance that is protected. */
@@ -176,8 +177,4 @@ export function newDefaultGroup(project: string, createdAt: string, world: World
     spec: defaultGroupSpec(),
     status: {},
   };
-}
-
-function tombstoneKey(project: string): string {
-  return `/closing/${project}`;
 }

@@ -13,7 +13,7 @@ import { newUid } from "../core/ids.ts";
 import { isJsonObject, type Json, type JsonObject, jsonEquals, mergePatch } from "../core/json.ts";
 import type { KeyedLock } from "../core/keyed-lock.ts";
 import { type Ref, resourceKey, resourcePrefix } from "../kinds/keys.ts";
-import { type Kind, labelsSchema, type Resource } from "../kinds/kind.ts";
+import { type Kind, labelsSchema, type Metadata, type Resource } from "../kinds/kind.ts";
 import { projectKind } from "../kinds/project.ts";
 import { fromStored, toStored } from "../kinds/stored.ts";
 import type { Revision, Write } from "../store/store.ts";
@@ -41,6 +41,13 @@ export interface WriteOptions {
   ifRevision?: Revision;
   /** Creating: the same key and draft within a day give the same resource. */
   idempotencyKey?: string;
+}
+
+/** What only Strata itself says of a new resource. */
+export interface Origin {
+  owner?: Metadata["owner"];
+  /** Merged into the status that it starts with. */
+  status?: JsonObject;
 }
 
 export interface Applied<S, T> {
@@ -102,6 +109,24 @@ export class Resources {
       if (first) return unchanged(await this.#replay(kind, first, action));
       if (await this.#world.store.get(key)) throw alreadyExists(kind, draft);
       return this.#insertion(principal, kind, draft, { labels, spec }, action, idempotent);
+    });
+  }
+
+  /**
+   * As `create`, for controllers: the resource goes with its owner and may start with a part of a status.
+   * @throws as `create`, and Forbidden for everybody else.
+   */
+  async createOwned<S, T>(
+    principal: Principal,
+    kind: Kind<S, T>,
+    draft: Draft,
+    origin: Origin,
+  ): Promise<Resource<S, T>> {
+    const { key, action, labels, spec } = this.#parse(principal, kind, draft, "create");
+    authorize(principal, "operate", kind, draft.project);
+    return this.#transact(kind, action, this.#group(kind, draft), async () => {
+      if (await this.#world.store.get(key)) throw alreadyExists(kind, draft);
+      return this.#insertion(principal, kind, draft, { labels, spec, ...origin }, action);
     });
   }
 
@@ -259,7 +284,7 @@ export class Resources {
     principal: Principal,
     kind: Kind<S, T>,
     draft: Draft,
-    content: { labels: Record<string, string>; spec: S },
+    content: { labels: Record<string, string>; spec: S } & Origin,
     action: string,
     idempotent?: IdempotentCreate,
   ): Promise<Outcome<Resource<S, T>>> {
@@ -276,9 +301,10 @@ export class Resources {
         labels: content.labels,
         createdAt: toTimestamp(this.#world.clock.now()),
         finalizers: [...kind.finalizers],
+        ...(content.owner ? { owner: content.owner } : {}),
       },
       spec: content.spec,
-      status: kind.initialStatus(),
+      status: initialStatus(kind, content.status, action),
     };
     if (!visible(principal, resource)) {
       throw new StrataError("Forbidden", `cannot ${action}: it would lie outside your project`);
@@ -428,6 +454,11 @@ export class Resources {
   #hooksOf(kind: Pick<Kind, "name">): KindHooks {
     return this.#hooks.get(kind.name) ?? {};
   }
+}
+
+function initialStatus<S, T>(kind: Kind<S, T>, own: JsonObject | undefined, action: string): T {
+  const initial = kind.initialStatus();
+  return own ? parseWith(kind.status, mergePatch(initial as Json, own), "status", action) : initial;
 }
 
 function alreadyExists(kind: Kind, ref: Ref): StrataError {

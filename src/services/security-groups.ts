@@ -4,6 +4,7 @@ import type { Kind, ResourceOf } from "../kinds/kind.ts";
 import { networkInterfaceKind } from "../kinds/network-interface.ts";
 import { defaultSecurityGroup, type SecurityGroup, securityGroupKind } from "../kinds/security-group.ts";
 import type { Write } from "../store/store.ts";
+import { groupsNaming } from "./group-users.ts";
 import type { KindHooks, World } from "./hooks.ts";
 import { closeReferences, References, refuseWhileUsed, rewriteGuard, usersInMessage } from "./references.ts";
 
@@ -82,6 +83,7 @@ async function usersOf(group: SecurityGroup, world: World): Promise<string[]> {
       if (users.length > usersInMessage) return users;
     }
   }
+  users.push(...(await groupsNaming(group, world, (template) => template.securityGroups)));
   for await (const { metadata, spec } of world.scan(securityGroupKind, project)) {
     const named = [...spec.ingress, ...spec.egress].some((rule) => rule.group === name);
     if (named && metadata.name !== name) users.push(`a rule of security group "${metadata.name}"`);

@@ -10,9 +10,11 @@ import type { Logger } from "../core/logger.ts";
 import type { Random } from "../core/random.ts";
 import { addressKind } from "../kinds/address.ts";
 import { certificateKind } from "../kinds/certificate.ts";
+import { groupKind } from "../kinds/group.ts";
 import { hostKind } from "../kinds/host.ts";
 import { imageKind } from "../kinds/image.ts";
 import { instanceKind } from "../kinds/instance.ts";
+import { keyPairKind } from "../kinds/key-pair.ts";
 import type { Ref } from "../kinds/keys.ts";
 import type { Kind } from "../kinds/kind.ts";
 import { loadBalancerKind } from "../kinds/load-balancer.ts";
@@ -33,6 +35,7 @@ import { Capacity } from "./capacity.ts";
 import { certificateHooks, certificateMaterial } from "./certificates.ts";
 import { createRecordEvent, type RecordEvent } from "./events.ts";
 import { floatingAddressHooks } from "./floating-addresses.ts";
+import { groupHooks, keyPairHooks } from "./groups.ts";
 import type { KindHooks, World } from "./hooks.ts";
 import { hostHooks } from "./hosts.ts";
 import { pruneIdempotencyKeys } from "./idempotency.ts";
@@ -160,6 +163,8 @@ function hooksOf(options: ServicesOptions): ReadonlyMap<string, KindHooks> {
     [imageKind, imageHooks(options.uploads) as KindHooks],
     [instanceKind, instanceHooks(addresses, capacity) as KindHooks],
     [volumeKind, volumeHooks as KindHooks],
+    [groupKind, groupHooks(capacity) as KindHooks],
+    [keyPairKind, keyPairHooks as KindHooks],
     [tokenKind, tokenHooks() as KindHooks],
     [hostKind, hostHooks(() => capacity.invalidate()) as KindHooks],
   ];

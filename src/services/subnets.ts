@@ -15,6 +15,7 @@ import { type Network, networkKind } from "../kinds/network.ts";
 import { networkInterfaceKind } from "../kinds/network-interface.ts";
 import { routeTableKind } from "../kinds/route-table.ts";
 import { maxSubnets, type Subnet, type SubnetStatus, subnetKind } from "../kinds/subnet.ts";
+import { groupsNaming } from "./group-users.ts";
 import type { Admission, KindHooks, World } from "./hooks.ts";
 import { conflict, invalid } from "./parse.ts";
 import { closeReferences, References, refuseWhileUsed, usersInMessage } from "./references.ts";
@@ -192,6 +193,7 @@ async function cardsIn(subnet: Subnet, world: World): Promise<string[]> {
     if (status.nic?.subnet === name) users.push(`instance "${metadata.name}"`);
     if (users.length > usersInMessage) return users;
   }
+  users.push(...(await groupsNaming(subnet, world, (template) => template.subnet)));
   for await (const { metadata, status } of world.scan(networkInterfaceKind, project)) {
     if (status.subnet === name) users.push(`network interface "${metadata.name}"`);
     if (users.length > usersInMessage) return users;

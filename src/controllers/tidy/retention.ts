@@ -1,9 +1,9 @@
-import { type Event, eventRetention } from "../../kinds/event.ts";
+import type { Resource } from "../../kinds/kind.ts";
 import type { Reconciler } from "../../reconcile/reconciler.ts";
 import { storeLimits } from "../../store/store.ts";
 import type { ControllerContext } from "../context.ts";
 
-interface EventsWorld {
+interface RetentionWorld {
   /** Keys of those beyond the retention, oldest first. */
   surplus: readonly string[];
 }
@@ -11,27 +11,32 @@ interface EventsWorld {
 /** Beyond the retention before the oldest are taken out: the look at all of them is worth it then. */
 const slack = 200;
 
-/** Keeps the newest events. */
-export function createEventRetention({
-  caches,
-  store,
-}: ControllerContext): Reconciler<EventsWorld, string[], never> {
-  const { events } = caches;
+/** Keeps the newest records of a kind: nothing depends on them. */
+export function createRetention(
+  { caches, store }: ControllerContext,
+  records: "events" | "scalingDecisions",
+  kept: number,
+): Reconciler<RetentionWorld, string[], never> {
+  const cache = caches[records];
   return {
-    name: "event-retention",
+    name: `${records}-retention`,
     watches: [
       {
-        name: "events",
+        name: records,
         async *keys(signal) {
-          for await (const _key of events.watchKeys(signal))
-            if (events.size > eventRetention + slack) yield "events";
+          for await (const _key of cache.watchKeys(signal)) if (cache.size > kept + slack) yield records;
         },
       },
     ],
     async observe() {
-      if (events.size <= eventRetention) return { surplus: [] };
-      const byAge = [...events.values()].sort(olderFirst);
-      return { surplus: byAge.slice(0, events.size - eventRetention).map((event) => events.keyOf(event)) };
+      if (cache.size <= kept) return { surplus: [] };
+      const byAge = [...cache.keys()]
+        .flatMap((key) => {
+          const resource = cache.get(key);
+          return resource ? [{ key, resource: resource as Resource }] : [];
+        })
+        .sort((a, b) => olderFirst(a.resource, b.resource));
+      return { surplus: byAge.slice(0, cache.size - kept).map(({ key }) => key) };
     },
     plan({ surplus }) {
       const batches: string[][] = [];
@@ -42,12 +47,12 @@ export function createEventRetention({
     },
     async execute(keys) {
       await store.commit(keys.map((key) => ({ delete: key })));
-      for (const key of keys) events.delete(key);
+      for (const key of keys) cache.delete(key);
     },
   };
 }
 
-function olderFirst(a: Event, b: Event): number {
+function olderFirst(a: Resource, b: Resource): number {
   const [one, other] = [a.metadata, b.metadata];
   if (one.createdAt !== other.createdAt) return one.createdAt < other.createdAt ? -1 : 1;
   return one.revision - other.revision;
