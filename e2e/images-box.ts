@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { createImageStore, type ImageStoreOptions } from "../src/host/images/create-image-store.ts";
 import type { ImageStore, StoredImage } from "../src/host/images/image-store.ts";
 import { run } from "../src/host/run.ts";
-import type { ImageSource } from "../src/kinds/image.ts";
+import type { ArtefactFormat, Boot, ImageSource } from "../src/kinds/image.ts";
 import type { Progress } from "../src/kinds/kind.ts";
 
 export const idBase = 1_500_000;
@@ -78,8 +78,8 @@ function link(path: string): string[] {
   }
 }
 
-export function upload(format: "tar" | "qcow2" = "tar"): ImageSource {
-  return { type: "upload", upload: "test", format };
+export function upload(format: ArtefactFormat = "tar", boot?: Boot): ImageSource {
+  return { type: "upload", upload: "test", format, ...(boot && { boot }) };
 }
 
 /** Makes an image from a file, as if it had been uploaded. */

@@ -227,7 +227,7 @@ describe("cloud disks", () => {
       /is encrypted/,
     ],
     ["no file system", 'qemu-img create -q -f qcow2 "$1" 10M', /no root file system was found/],
-    ["another format", 'qemu-img create -q -f vmdk "$1" 10M', /no qcow2 disk image/],
+    ["another format", 'qemu-img create -q -f vmdk "$1" 10M', /no qcow2 file; it looks like vmdk/],
     ["nothing in it", ': > "$1"', /is empty/],
   ])("are refused with %s", async (name, command, message) => {
     const store = await box.store();

@@ -30,6 +30,8 @@ export type GuestRoot =
       format: "qcow2" | "raw";
       /** Direct kernel boot; without it the disk boots by itself (firmware and boot loader). */
       boot?: { kernel: string; initrd?: string; commandLine: string };
+      /** Which firmware, where the disk boots by itself; left out: BIOS. */
+      firmware?: "bios" | "uefi";
     }
   | {
       type: "image";

@@ -9,7 +9,16 @@ const packageName = z
   .string()
   .regex(/^[a-z0-9][a-z0-9+.-]{0,99}$/, { error: "must be a Debian package name" });
 const httpUrl = z.url({ protocol: /^https?$/, error: "must be an http:// or https:// URL" }).max(2000);
-const artefact = z.enum(["tar", "qcow2"]);
+/** A root archive, a disk image, or an appliance (OVF in one file). */
+export const artefactFormats = ["tar", "qcow2", "raw", "vmdk", "vdi", "vhdx", "ova"] as const;
+const artefact = z.enum(artefactFormats);
+export type ArtefactFormat = z.infer<typeof artefact>;
+/**
+ * How a VM starts from an image: `direct`, with the kernel of the root tree on a disk made of the tree; `firmware`, from
+ * the disk as it was imported, by BIOS or UEFI and its own boot loader.
+ */
+const bootSchema = z.enum(["direct", "firmware"]);
+export type Boot = z.infer<typeof bootSchema>;
 
 /** Where an image comes from. Each leads to the same thing: one root tree, addressed by the hash of its content. */
 export const imageSourceSchema = z.discriminatedUnion("type", [
@@ -21,10 +30,12 @@ export const imageSourceSchema = z.discriminatedUnion("type", [
     packages: z.array(packageName).max(200).default([]),
   }),
   z.strictObject({
-    /** A root tarball or cloud image sent to the API beforehand (POST /v1/uploads). */
+    /** A root tarball, disk image or appliance sent to the API beforehand (POST /v1/uploads). */
     type: z.literal("upload"),
     upload: z.string().max(100),
     format: artefact,
+    /** Of disks only. Left out: direct where the tree holds all that the disk held, with a kernel; else firmware. */
+    boot: bootSchema.optional(),
     sha256: z
       .string()
       .regex(/^[0-9a-f]{64}$/)
@@ -34,6 +45,8 @@ export const imageSourceSchema = z.discriminatedUnion("type", [
     type: z.literal("url"),
     url: httpUrl,
     format: artefact,
+    /** As for uploads. */
+    boot: bootSchema.optional(),
     /** Required: what is fetched is used only when it has this checksum. */
     sha256: z.string().regex(/^[0-9a-f]{64}$/, { error: "must be 64 hexadecimal digits" }),
   }),
@@ -60,6 +73,8 @@ export const imageStatusSchema = z.strictObject({
   sizeBytes: z.int().min(0).optional(),
   /** Which types of guest can start from it. */
   types: z.array(z.enum(["vm", "container"])),
+  /** How a virtual machine starts from it; absent when none can. */
+  boot: bootSchema.optional(),
   /** `Debian GNU/Linux 12 (bookworm)`, from os-release. */
   os: z.string().max(200).optional(),
   /** The host whose agent makes it. */

@@ -1,4 +1,4 @@
-import type { Image, imageKind } from "../kinds/image.ts";
+import type { Image, ImageSource, imageKind } from "../kinds/image.ts";
 import { instanceKind } from "../kinds/instance.ts";
 import type { ResourceOf } from "../kinds/kind.ts";
 import { groupsNaming } from "./group-users.ts";
@@ -18,6 +18,7 @@ export function imageHooks(uploads: KnownUploads | undefined): Hooks {
   return {
     async admit(image, _world, action) {
       const { source } = image.spec;
+      refuseBootOfArchives(source, action);
       if (source.type !== "upload" || !uploads || (await uploads.has(source.upload))) return {};
       const message = `names the upload "${source.upload.slice(0, 40)}", which is not there`;
       const allowed = "the name that POST /v1/uploads gave, within an hour";
@@ -31,6 +32,12 @@ export function imageHooks(uploads: KnownUploads | undefined): Hooks {
     // Without a host, nobody has begun to make it.
     idleFinalizers: (image) => (image.status.host === undefined ? ["agent"] : []),
   };
+}
+
+function refuseBootOfArchives(source: ImageSource, action: string): void {
+  if (!("boot" in source) || source.boot === undefined || source.format !== "tar") return;
+  const message = "is for disks; a root archive has no boot loader of its own";
+  throw invalid(action, [{ path: "spec.source.boot", message, allowed: "nothing, or another format" }]);
 }
 
 async function usersOf(image: Image, world: World): Promise<string[]> {

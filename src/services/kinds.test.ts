@@ -49,6 +49,23 @@ test("a ready image that cannot start as that type is refused", async () => {
   await createInstance(services, "web");
 });
 
+test("only disks have a way to boot", async () => {
+  const { services } = await testServices();
+  const make = (format: string) => {
+    const source = {
+      type: "url",
+      url: "https://example.org/x",
+      sha256: "0".repeat(64),
+      format,
+      boot: "firmware",
+    };
+    const request = { project: "default", name: format, spec: { source } };
+    return services.resources.create(system, imageKind, request);
+  };
+  await expect(make("tar")).rejects.toMatchObject({ fields: [{ path: "spec.source.boot" }] });
+  expect((await make("ova")).spec.source).toMatchObject({ format: "ova", boot: "firmware" });
+});
+
 test("what is larger than every ready host is refused at once; without a ready host nothing is", async () => {
   const { services } = await testServices();
   await createImage(services);

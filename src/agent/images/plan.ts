@@ -55,6 +55,7 @@ function readyStatus(image: Image, made: StoredImage, now: Instant): ImageStatus
     digest: made.digest,
     sizeBytes: made.sizeBytes,
     types: made.types,
+    ...(made.boot && { boot: made.boot }),
     os: made.os.slice(0, 200),
     observedGeneration: image.metadata.generation,
     conditions: madeCondition(image, "true", now),

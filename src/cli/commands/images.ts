@@ -4,7 +4,7 @@ import { access, mkdir, readFile, writeFile } from "node:fs/promises";
 import { resolve as resolvePath } from "node:path";
 import { StrataError } from "../../core/errors.ts";
 import type { JsonObject } from "../../core/json.ts";
-import { imageKind } from "../../kinds/image.ts";
+import { artefactFormats, imageKind } from "../../kinds/image.ts";
 import { keyPairKind } from "../../kinds/key-pair.ts";
 import type { ArgumentSpec, Call, CommandSpec, OptionSpec } from "../command.ts";
 import type { Output } from "../output.ts";
@@ -25,8 +25,13 @@ const description: OptionSpec = { flags: "--description <text>", summary: "for p
 const sha256: OptionSpec = { flags: "--sha256 <digits>", summary: "checksum that it must have" };
 const format: OptionSpec = {
   flags: "--format <format>",
-  summary: "tar (a root tree) or qcow2 (a cloud image); left out, by its name",
-  choices: ["tar", "qcow2"],
+  summary: "tar (a root tree), a disk image's format, or ova (an appliance); left out, by its name",
+  choices: [...artefactFormats],
+};
+const boot: OptionSpec = {
+  flags: "--boot <how>",
+  summary: "disks: direct (with the kernel of its root) or firmware (the disk as it is); left out, what fits",
+  choices: ["direct", "firmware"],
 };
 
 export const imageCommands: readonly CommandSpec[] = [
@@ -57,6 +62,7 @@ export const imageCommands: readonly CommandSpec[] = [
     options: [
       sha256,
       format,
+      boot,
       {
         flags: "--alias <alias>",
         summary: "the address is a simplestreams server: the image there, such as debian/12",
@@ -72,12 +78,16 @@ export const imageCommands: readonly CommandSpec[] = [
   {
     path: "image import",
     group: "Images and keys",
-    summary: "Import a root tarball or a qcow2 cloud image from this machine",
-    arguments: [newName, { name: "<file>", summary: "tarball or qcow2 disk", completes: "files" }],
-    options: [sha256, format, description],
+    summary: "Import a root tarball, a disk image or an appliance from this machine",
+    arguments: [
+      newName,
+      { name: "<file>", summary: "tarball, qcow2, raw, VMDK, VDI or VHDX disk, or OVA", completes: "files" },
+    ],
+    options: [sha256, format, boot, description],
     examples: [
       "strata image import mine root.tar.xz",
       "strata image import cloud debian-12-generic-amd64.qcow2",
+      "strata image import shop appliance.ova --boot firmware",
     ],
     run: importImage,
   },
@@ -141,7 +151,7 @@ function pullImage(call: Call): Promise<Output> {
     );
   }
   const given = options.text("format") ?? formatOf(new URL(url).pathname);
-  return makeImage(call, { type: "url", url, sha256: checksum, format: given });
+  return makeImage(call, { type: "url", url, sha256: checksum, format: given, ...bootOption(call) });
 }
 
 async function importImage(call: Call): Promise<Output> {
@@ -156,7 +166,13 @@ async function importImage(call: Call): Promise<Output> {
   session.printer.progress("upload", "sending");
   const sent = await client.upload(createReadStream(path), { signal: session.signal });
   const given = options.text("format") ?? formatOf(path);
-  return await makeImage(call, { type: "upload", upload: sent.upload, format: given, sha256: checksum });
+  const source = { type: "upload", upload: sent.upload, format: given, sha256: checksum };
+  return await makeImage(call, { ...source, ...bootOption(call) });
+}
+
+function bootOption({ options }: Call): { boot?: string } {
+  const how = options.text("boot");
+  return how === undefined ? {} : { boot: how };
 }
 
 function keyPairCommands(): CommandSpec[] {

@@ -1,7 +1,7 @@
 /** From a Stack to the resources it stands for, checked by the kinds' own rules. Pure: files were read before. */
 import { type FieldError, hasCode, StrataError } from "../../core/errors.ts";
 import type { Json, JsonObject } from "../../core/json.ts";
-import { imageKind } from "../../kinds/image.ts";
+import { type ArtefactFormat, artefactFormats, imageKind } from "../../kinds/image.ts";
 import { instanceKind } from "../../kinds/instance.ts";
 import { keyPairKind } from "../../kinds/key-pair.ts";
 import { type Kind, labelsSchema, nameSchema } from "../../kinds/kind.ts";
@@ -212,8 +212,10 @@ function imageSource(entry: ImageEntry, files: StackFiles): JsonObject {
 }
 
 /** What an archive is, by its name. */
-export function formatOf(path: string): "tar" | "qcow2" {
-  return /\.(qcow2|img)$/i.test(path) ? "qcow2" : "tar";
+export function formatOf(path: string): ArtefactFormat {
+  const ending = /\.([a-z0-9]+)(?:\.(?:gz|xz|zst))?$/i.exec(path)?.[1]?.toLowerCase() ?? "";
+  if (ending === "img") return "qcow2"; // as clouds name them
+  return artefactFormats.find((format) => format === ending) ?? "tar";
 }
 
 function instanceSpec(entry: InstanceEntry, files: StackFiles): JsonObject {

@@ -237,6 +237,25 @@ describe("qemuArguments", () => {
     });
   });
 
+  it("gives a disk that starts by UEFI its firmware, with variables of the guest's own", () => {
+    const root = { type: "disk", path: "/state/d.qcow2", format: "qcow2", firmware: "uefi" } as const;
+    const { kernel: _kernel, initrd: _initrd, ...fds } = descriptors;
+    const args = qemuArguments(guest({ root }), kvm, { ...fds, firmware: { code: 30, variables: 31 } });
+    expect(args[args.indexOf("-machine") + 1]).toMatch(/,pflash0=firmware,pflash1=variables$/);
+    const nodes = args.flatMap((arg, index) =>
+      arg === "-blockdev" ? [JSON.parse(args[index + 1] ?? "")] : [],
+    );
+    const chip = (name: string, fd: number, readOnly: boolean) => ({
+      "node-name": name,
+      driver: "raw",
+      "read-only": readOnly,
+      file: { driver: "file", filename: `/dev/fdset/${fd}`, "read-only": readOnly },
+    });
+    expect(nodes).toContainEqual(chip("firmware", 30, true));
+    expect(nodes).toContainEqual(chip("variables", 31, false));
+    expect(lines(args)).toMatch(/-add-fd fd=31,set=31/);
+  });
+
   it("plugs further cards into ports of their own, which they can be taken out of", () => {
     const nics = [nic, { ...nic, port: "p2" }, { ...nic, port: "p3" }];
     const text = lines(

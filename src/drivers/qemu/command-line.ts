@@ -44,6 +44,8 @@ export interface Descriptors {
   disk: readonly [DiskFile, ...DiskFile[]];
   kernel?: number;
   initrd?: number;
+  /** UEFI: its program, read-only, and the guest's own variables. */
+  firmware?: { code: number; variables: number };
   /** One a NIC where the host has /dev/vhost-net. */
   vhost: readonly number[];
 }
@@ -116,7 +118,7 @@ export function qemuArguments(
   places: readonly number[] = guest.nics.keys().toArray(),
 ): string[] {
   return [
-    ...machine(guest, accelerator),
+    ...machine(guest, accelerator, fds.firmware !== undefined),
     ...identity(guest),
     ...control(fds),
     ...boot(guest, accelerator, fds),
@@ -143,7 +145,7 @@ export function machineUuid(uid: Uid): string {
   return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }
 
-function machine(guest: GuestSpec<QemuConfig>, accelerator: Accelerator): string[] {
+function machine(guest: GuestSpec<QemuConfig>, accelerator: Accelerator, flash: boolean): string[] {
   const memory = `${guest.memoryMib}M`;
   const hotMib = hotMemoryMib(guest);
   return [
@@ -153,7 +155,7 @@ function machine(guest: GuestSpec<QemuConfig>, accelerator: Accelerator): string
     // No SATA, USB, SMBus or keyboard controller: nothing uses them, guests wait for them, and each is attack surface.
     ...[
       "-machine",
-      `q35,memory-backend=ram,sata=off,smbus=off,usb=off,i8042=off,vmport=off,dump-guest-core=off`,
+      `q35,memory-backend=ram,sata=off,smbus=off,usb=off,i8042=off,vmport=off,dump-guest-core=off${flash ? ",pflash0=firmware,pflash1=variables" : ""}`,
     ],
     ...acceleration(guest, accelerator),
     ...[
@@ -213,13 +215,29 @@ function control(fds: Descriptors): string[] {
 function boot(guest: GuestSpec<QemuConfig>, accelerator: Accelerator, fds: Descriptors): string[] {
   const { root } = guest;
   assert(root.type === "disk", "a virtual machine's root is a disk");
-  if (root.boot === undefined) return ["-boot", "strict=on"];
+  if (root.boot === undefined) return ["-boot", "strict=on", ...flash(fds)];
   assert(fds.kernel !== undefined, "a direct boot has a descriptor for its kernel");
   return [
     ...["-kernel", `/proc/self/fd/${fds.kernel}`],
     ...(fds.initrd === undefined ? [] : ["-initrd", `/proc/self/fd/${fds.initrd}`]),
     ...["-append", kernelCommandLine(root.boot.commandLine, guest.hostname, accelerator)],
   ];
+}
+
+/** UEFI lies in two flash chips: the program, shared by all guests, and the variables, which the guest may change. */
+function flash({ firmware }: Descriptors): string[] {
+  if (firmware === undefined) return [];
+  const chip = (name: string, fd: number, readOnly: boolean) => [
+    ...descriptorSet(fd),
+    "-blockdev",
+    JSON.stringify({
+      "node-name": name,
+      driver: "raw",
+      "read-only": readOnly,
+      file: { driver: "file", filename: `/dev/fdset/${fd}`, "read-only": readOnly },
+    }),
+  ];
+  return [...chip("firmware", firmware.code, true), ...chip("variables", firmware.variables, false)];
 }
 
 /** What the image wants, then what it takes to be seen and to boot reliably; the image's own values win. */

@@ -3,6 +3,7 @@
  *
  * - guest.json  the specification and QEMU's user id; written by `create`
  * - seed.iso    the cloud-init seed
+ * - uefi.fd     the variables of the guest's UEFI firmware, where it has one
  * - run.json    the last run: its id, whether its end was asked for, how it ended; absent before the first start
  * - status      QEMU's exit status, written by the keeper (see confinement.ts)
  * - console.log what the serial console printed, of all runs
@@ -64,6 +65,9 @@ export class GuestFiles {
 
   get seed(): string {
     return join(this.directory, "seed.iso");
+  }
+  get uefiVariables(): string {
+    return join(this.directory, "uefi.fd");
   }
   get status(): string {
     return join(this.directory, "status");

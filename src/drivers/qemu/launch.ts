@@ -16,6 +16,7 @@ import { type Confinement, confinedCommand, firstInheritedFd } from "./confineme
 import type { ChainFile } from "./disk-chain.ts";
 import { type GuestFiles, type GuestRecord, type SocketName, socketNames } from "./guest-files.ts";
 import { type ListeningSocket, listenAt } from "./listening-sockets.ts";
+import { ensureUefi } from "./uefi-firmware.ts";
 
 export const qemuProgram = "qemu-system-x86_64";
 const vhostDevice = "/dev/vhost-net";
@@ -95,7 +96,7 @@ class Inheritance {
 
 async function openDescriptors(launch: Launch, inheritance: Inheritance): Promise<Descriptors> {
   const { files, record, accelerator } = launch;
-  const { O_RDONLY, O_WRONLY, O_CREAT, O_APPEND } = constants;
+  const { O_RDONLY, O_RDWR, O_WRONLY, O_CREAT, O_APPEND } = constants;
   await files.makeRuntime();
   const sockets = {} as Record<SocketName, number>;
   for (const name of socketNames) {
@@ -105,7 +106,9 @@ async function openDescriptors(launch: Launch, inheritance: Inheritance): Promis
   for (const name of execChardevs) {
     exec.push(await inheritance.listen(join(files.runtimeDirectory, `${name}.sock`)));
   }
-  const boot = record.spec.root.type === "disk" ? record.spec.root.boot : undefined;
+  const root = record.spec.root.type === "disk" ? record.spec.root : undefined;
+  const boot = root?.boot;
+  const uefi = root?.firmware === "uefi" ? await ensureUefi(files.uefiVariables) : undefined;
   return {
     ...sockets,
     exec,
@@ -115,6 +118,12 @@ async function openDescriptors(launch: Launch, inheritance: Inheritance): Promis
     disk: await openDisk(record.disk, inheritance),
     ...(boot === undefined ? {} : { kernel: await openReadable(boot.kernel, inheritance) }),
     ...(boot?.initrd === undefined ? {} : { initrd: await openReadable(boot.initrd, inheritance) }),
+    ...(uefi && {
+      firmware: {
+        code: await inheritance.open(uefi.code, O_RDONLY),
+        variables: await inheritance.open(files.uefiVariables, O_RDWR),
+      },
+    }),
     vhost: accelerator.type === "kvm" ? await openVhost(record.spec.nics.length, inheritance) : [],
   };
 }

@@ -133,8 +133,8 @@ class LocalDisks implements Disks {
       await run("qemu-img", ["create", "-q", "-f", "qcow2", ...backing, next, `${sizeMib}M`], { signal });
       await complete(next, path);
     }
-    const { boot } = base;
-    if (!boot) return { type: "disk", path, format: "qcow2" };
+    const { boot, firmware } = base;
+    if (!boot) return { type: "disk", path, format: "qcow2", ...(firmware && { firmware }) };
     const { root, ...files } = boot;
     const console = serialConsole[process.arch] ?? "ttyS0";
     return {

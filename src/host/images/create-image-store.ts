@@ -5,6 +5,7 @@
  * then renamed to its digest.
  */
 import { hash } from "node:crypto";
+import { createReadStream } from "node:fs";
 import { chmod, mkdir, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
@@ -12,17 +13,26 @@ import { type Clock, systemClock } from "../../core/clock.ts";
 import { hasCode, StrataError } from "../../core/errors.ts";
 import { canonicalJson, type Json } from "../../core/json.ts";
 import { formatBytes } from "../../core/units.ts";
-import { digestSchema, type ImageSource } from "../../kinds/image.ts";
+import { type ArtefactFormat, type Boot, digestSchema, type ImageSource } from "../../kinds/image.ts";
 import type { Progress } from "../../kinds/kind.ts";
-import { type Artefact, spool } from "./artefact.ts";
+import { unpackAppliance } from "./appliance/unpack-appliance.ts";
+import { type Artefact, maxArtefactBytes, spool } from "./artefact.ts";
 import { makeBaseDisk, rootUuid } from "./base-disk.ts";
 import { idCount } from "./contained-process.ts";
 import { buildDebianTree, builtFraction } from "./debian-build.ts";
 import { debianPackages, recipeVersion } from "./debian-recipe.ts";
 import { unpackStream } from "./decompression.ts";
-import { archiveOfDisk } from "./disk-import.ts";
+import { type DiskEntryRequest, readDiskEntry } from "./disk-entry.ts";
+import type { DiskFormat } from "./disk-formats/disk-header.ts";
+import { defaultMaxDiskBytes } from "./disk-import.ts";
 import { download, plain } from "./download.ts";
-import { type Description, diskDescriptionSchema, readJson, writeJson } from "./entry-files.ts";
+import {
+  type Description,
+  diskDescriptionSchema,
+  type EntryPaths,
+  readJson,
+  writeJson,
+} from "./entry-files.ts";
 import { type FileLock, lockFile, tryLockFile } from "./file-lock.ts";
 import {
   addEntry,
@@ -39,8 +49,9 @@ import { type JobDirectory, openJob, sweepJobs } from "./job-directory.ts";
 import { type ArchiveLimits, defaultLimits } from "./root-archive.ts";
 import { findStreamItems, type StreamItem } from "./simplestreams.ts";
 import { explainNoSpace } from "./space-error.ts";
+import { inspectTree } from "./tree-inspection.ts";
 import { unpackRootArchive } from "./unpack-archive.ts";
-import { hashOfFile, verifyFile, verifyTree } from "./verification.ts";
+import { damaged, hashOfFile, verifyFile, verifyTree } from "./verification.ts";
 
 export interface ImageStoreOptions {
   /** Made where it is missing. */
@@ -48,13 +59,15 @@ export interface ImageStoreOptions {
   /** First host id of the guests' range. */
   idBase: number;
   limits?: Partial<ArchiveLimits>;
+  /** Of imported disks, as guests would see them. */
+  maxDiskBytes?: number;
   clock?: Clock;
 }
 
 const reportEveryBytes = 16 * 1024 ** 2;
 
 /** Increase it when the same artefact would give another tree. */
-const importVersion = 1;
+const importVersion = 2;
 
 /** What a build depends on; equal recipes give equal trees. */
 type Recipe = Record<string, unknown>;
@@ -78,12 +91,14 @@ class LocalImageStore implements ImageStore {
   readonly #imageDir: string;
   readonly #idBase: number;
   readonly #limits: ArchiveLimits;
+  readonly #maxDiskBytes: number;
   readonly #clock: Clock;
   readonly #directory: (name: "tmp" | "locks" | "sources") => string;
   /** What this process has verified, or is verifying: `tree DIGEST`, `disk DIGEST`. */
   readonly #verified = new Map<string, Promise<void>>();
 
-  constructor({ imageDir, idBase, limits, clock = systemClock }: ImageStoreOptions) {
+  constructor({ imageDir, idBase, limits, maxDiskBytes, clock = systemClock }: ImageStoreOptions) {
+    this.#maxDiskBytes = maxDiskBytes ?? defaultMaxDiskBytes;
     this.#clock = clock;
     this.#imageDir = imageDir;
     this.#idBase = idBase;
@@ -124,8 +139,8 @@ class LocalImageStore implements ImageStore {
           await using job = await this.#job(options.signal);
           const upload = await options.openUpload(source.upload);
           const artefact = await spool(upload, join(job.path, "artefact"), options.signal, source.sha256);
-          return await this.#once(artefactRecipe(source.format, artefact.sha256), options, (work) =>
-            this.#importArtefact(work, artefact, source.format, options),
+          return await this.#once(artefactRecipe({ ...source, sha256: artefact.sha256 }), options, (work) =>
+            this.#importArtefact(work, artefact, source, options),
           );
         }
         case "url":
@@ -140,20 +155,24 @@ class LocalImageStore implements ImageStore {
   }
 
   async containerTree(digest: string, signal: AbortSignal) {
-    await this.#require(digest);
+    const { types, limitation, treeDigest = digest } = await this.#require(digest);
+    if (!types.includes("container")) throw new StrataError("Unsupported", `of this image, ${limitation}`);
     const paths = entryOf(this.#imageDir, digest);
-    await this.#verifyOnce(`tree ${digest}`, signal, (own) => verifyTree(paths, digest, this.#idBase, own));
+    await this.#verifyOnce(`tree ${digest}`, signal, (own) =>
+      verifyTree(paths, treeDigest, this.#idBase, own),
+    );
     return { path: paths.tree, idBase: this.#idBase, idCount };
   }
 
   async vmDisk(digest: string, signal: AbortSignal): Promise<VmDisk> {
     const description = await this.#require(digest);
-    const { boot } = description;
-    if (!boot)
+    const { boot, firmware } = description;
+    if (!boot && !firmware)
       throw new StrataError("Unsupported", `this image cannot start as a VM: ${description.limitation}`);
     const paths = entryOf(this.#imageDir, digest);
     let disk = await readJson(paths.diskDescription, diskDescriptionSchema);
     if (!disk) {
+      if (firmware) throw damaged(digest, "its disk");
       try {
         disk = await this.#makeDisk(description, signal);
       } catch (error) {
@@ -163,13 +182,13 @@ class LocalImageStore implements ImageStore {
     const { sha256, sizeMib } = disk;
     await this.#verifyOnce(`disk ${digest}`, signal, async (own) => {
       await verifyFile(paths, paths.disk, sha256, digest, own);
-      await verifyFile(paths, paths.kernel, boot.kernel, digest, own);
-      if (boot.initrd) await verifyFile(paths, paths.initrd, boot.initrd, digest, own);
+      if (boot) await verifyFile(paths, paths.kernel, boot.kernel, digest, own);
+      if (boot?.initrd) await verifyFile(paths, paths.initrd, boot.initrd, digest, own);
     });
+    const base = { path: paths.disk, format: "qcow2" as const, sizeMib };
+    if (!boot) return { ...base, ...(firmware && { firmware }) };
     return {
-      path: paths.disk,
-      format: "qcow2" as const,
-      sizeMib,
+      ...base,
       boot: {
         kernel: paths.kernel,
         ...(boot.initrd && { initrd: paths.initrd }),
@@ -221,14 +240,17 @@ class LocalImageStore implements ImageStore {
   }
 
   /** What was fetched before is not fetched again. */
-  async #download(item: StreamItem, options: MakeImageOptions): Promise<StoredImage> {
-    const { url, sha256, format, below, title } = item;
+  async #download(
+    item: ArtefactForm & Omit<StreamItem, "format">,
+    options: MakeImageOptions,
+  ): Promise<StoredImage> {
+    const { url, sha256, title } = item;
     const { signal, onProgress } = options;
-    return this.#once(artefactRecipe(format, sha256, below), options, async (job) => {
+    return this.#once(artefactRecipe(item), options, async (job) => {
       const report = downloadProgress(title, onProgress);
       const body = download(url, { signal, clock: this.#clock, onSize: report.onSize });
       const artefact = await spool(body, join(job.path, "artefact"), signal, sha256, report.onBytes);
-      return this.#importArtefact(job, artefact, format, options, below);
+      return this.#importArtefact(job, artefact, item, options);
     });
   }
 
@@ -238,7 +260,9 @@ class LocalImageStore implements ImageStore {
     const items = await findStreamItems(source.server, source.alias, { signal, clock: this.#clock });
     for (const [index, item] of items.entries()) {
       try {
-        return await this.#download(item, options);
+        // Better a tree for both types of guest than a disk for VMs alone, while there is something else to try.
+        const boot = items.length === 1 ? undefined : "direct";
+        return await this.#download({ ...item, boot }, options);
       } catch (error) {
         // A disk that cannot be read here (another file system) may have a root archive beside it.
         if (!hasCode(error, "Unsupported") || index === items.length - 1) throw error;
@@ -247,20 +271,21 @@ class LocalImageStore implements ImageStore {
     throw new StrataError("Internal", "a simplestreams image had no item");
   }
 
-  #importArtefact(
+  async #importArtefact(
     job: JobDirectory,
     artefact: Artefact,
-    format: "tar" | "qcow2",
+    how: ArtefactForm,
     options: MakeImageOptions,
-    below?: string,
   ): Promise<Description> {
     const { signal, onProgress } = options;
-    if (format === "qcow2") {
-      onProgress({ step: "reading the disk" });
-      const jobPaths = { path: job.path, jail: jailOf(job) };
-      const archive = archiveOfDisk({ path: artefact.path, job: jobPaths, idBase: this.#idBase, signal });
-      return this.#import(job, options, { archive, packedBytes: () => Number.POSITIVE_INFINITY });
+    const { format, below, boot } = how;
+    if (format === "ova") {
+      onProgress({ step: "unpacking the appliance" });
+      const archive = unpackStream(artefact.read(), artefact.packing, signal);
+      const disk = await unpackAppliance(archive, job.path, { maxBytes: maxArtefactBytes }, signal);
+      return this.#importDisk(job, rawArtefact(disk.path), { format: disk.format, boot }, options);
     }
+    if (format !== "tar") return this.#importDisk(job, artefact, { format, boot }, options);
     const packed = artefact.read();
     return this.#import(job, options, {
       archive: unpackStream(packed, artefact.packing, signal),
@@ -270,24 +295,58 @@ class LocalImageStore implements ImageStore {
     });
   }
 
-  async #import(job: JobDirectory, options: MakeImageOptions, made: Made): Promise<Description> {
+  async #importDisk(
+    job: JobDirectory,
+    artefact: DiskEntryRequest["artefact"],
+    { format, boot }: { format: DiskFormat; boot: Boot | undefined },
+    options: MakeImageOptions,
+  ): Promise<Description> {
     const { signal, onProgress } = options;
     const idBase = this.#idBase;
     const draft = await startDraft(job, idBase);
+    const entry = await readDiskEntry({
+      ...{ artefact, format, boot, idBase, signal, tree: draft.tree },
+      maxDiskBytes: this.#maxDiskBytes,
+      job: { path: job.path, jail: jailOf(job) },
+      onStep: (step) => onProgress({ step }),
+      unpack: (archive) =>
+        this.#unpack(job, draft, options, { archive, packedBytes: () => Number.POSITIVE_INFINITY }),
+    });
+    onProgress({ step: "reading and hashing the tree", fraction: unpackedFraction });
+    return addEntry({ imageDir: this.#imageDir, job, draft, ...entry, idBase, signal });
+  }
+
+  async #import(job: JobDirectory, options: MakeImageOptions, made: Made): Promise<Description> {
+    const idBase = this.#idBase;
+    const draft = await startDraft(job, idBase);
+    const capabilities = await this.#unpack(job, draft, options, made);
+    options.onProgress({ step: "reading and hashing the tree", fraction: unpackedFraction });
+    const inspection = await inspectTree(draft.tree);
+    const { limitation } = inspection;
+    const { signal } = options;
+    const tree = { capabilities, inspection };
+    return addEntry({ imageDir: this.#imageDir, job, draft, tree, limitation, idBase, signal });
+  }
+
+  async #unpack(
+    job: JobDirectory,
+    draft: EntryPaths,
+    { signal, onProgress }: MakeImageOptions,
+    made: Made,
+  ): Promise<ReadonlyMap<string, string>> {
     const { capabilities } = await unpackRootArchive({
       ...made,
       limits: this.#limits,
       tree: draft.tree,
       jail: jailOf(job),
-      idBase,
+      idBase: this.#idBase,
       signal,
       onBytes(bytes) {
         const step = `unpacking: ${formatBytes(bytes)}`;
         onProgress(made.fraction ? { step, fraction: made.fraction() } : { step });
       },
     });
-    onProgress({ step: "reading and hashing the tree", fraction: unpackedFraction });
-    return addEntry({ imageDir: this.#imageDir, job, draft, capabilities, idBase, signal });
+    return capabilities;
   }
 
   async #makeDisk(description: Description, signal: AbortSignal) {
@@ -366,8 +425,19 @@ function debianRecipe({ type, suite, packages }: Extract<ImageSource, { type: "d
   return { type, suite, packages: debianPackages(packages), recipeVersion };
 }
 
-function artefactRecipe(format: "tar" | "qcow2", sha256: string, below?: string): Recipe {
-  return { type: "artefact", format, sha256, ...(below && { below }) };
+/** How to read an artefact. */
+interface ArtefactForm {
+  format: ArtefactFormat;
+  below?: string;
+  boot?: Boot | undefined;
+}
+
+function artefactRecipe({ format, sha256, below, boot }: ArtefactForm & { sha256: string }): Recipe {
+  return { type: "artefact", format, sha256, ...(below && { below }), ...(boot && { boot }) };
+}
+
+function rawArtefact(path: string): DiskEntryRequest["artefact"] {
+  return { path, packing: "none", read: () => createReadStream(path) };
 }
 
 /** Where jails are mounted, in a namespace of their own each: the directory itself stays empty. */

@@ -1,95 +1,147 @@
 /**
- * A cloud image (qcow2) as a root archive. Nothing of it is trusted: qemu-img looks at it and unpacks it in a jail;
- * partition table and file system are read by code of our own, never by the kernel.
+ * A disk image of any format as a raw disk. Nothing of it is trusted: its header is read by code of our own, which
+ * refuses whatever names another file, before qemu-img unpacks it in a jail that has no other file of the host's.
  */
-import { chmod, chown, open, statfs } from "node:fs/promises";
+import { chmod, chown, open, rm, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { StrataError } from "../../core/errors.ts";
 import { formatBytes } from "../../core/units.ts";
 import { type Bind, runContained } from "./contained-process.ts";
-import { archiveFileSystems, type Mounted } from "./ext4-archive.ts";
-import { Ext4FileSystem, hasExt4 } from "./ext4-file-system.ts";
-import { type ReadAt, readPartitions } from "./partition-table.ts";
+import { type Packing, unpackStream } from "./decompression.ts";
+import { type DiskFormat, refuseDisk, sectorBytes } from "./disk-formats/disk-header.ts";
+import { readDiskHeader } from "./disk-formats/read-disk-header.ts";
+import type { ReadAt } from "./partition-table.ts";
 
 export interface DiskImportRequest {
-  /** The qcow2 file. */
+  /** The disk image; belongs to the work and may be changed. */
   path: string;
+  format: DiskFormat;
   job: { path: string; jail: string };
   idBase: number;
+  /** Of the disk that a guest would see. */
+  maxDiskBytes: number;
   signal: AbortSignal;
 }
 
-const maxVirtualBytes = 64 * 1024 ** 3;
+export const defaultMaxDiskBytes = 64 * 1024 ** 3;
 const maxMemoryMib = 1024;
 const infoSeconds = 30;
 const convertSeconds = 1800;
+const copyChunkBytes = 1024 ** 2;
 
 const infoSchema = z.object({
   "virtual-size": z.int().min(0),
   "backing-filename": z.string().optional(),
   "full-backing-filename": z.string().optional(),
   encrypted: z.boolean().optional(),
-  "format-specific": z
-    .object({
-      data: z.object({ "data-file": z.string().optional(), corrupt: z.boolean().optional() }).optional(),
-    })
-    .optional(),
 });
 
 /**
- * @throws Invalid for a disk that refers to other files, is encrypted, too large or damaged; Unsupported when no root
- * file system on it can be read.
+ * The disk as a raw file in the work's directory.
+ * @throws Invalid for a disk that refers to other files, is encrypted, too large or damaged; Unavailable without space.
  */
-export async function* archiveOfDisk(request: DiskImportRequest): AsyncGenerator<Buffer, void, void> {
-  await checkDisk(request);
+export async function toRawDisk(request: DiskImportRequest): Promise<{ path: string; sizeBytes: number }> {
+  const { path, format, maxDiskBytes, signal } = request;
+  let sizeBytes: number;
+  {
+    await using file = await open(path, "r");
+    const { size } = await file.stat();
+    sizeBytes = (await readDiskHeader(reader(file), format, size)).virtualBytes;
+  }
+  signal.throwIfAborted();
+  if (sizeBytes > maxDiskBytes) {
+    const [size, limit] = [formatBytes(sizeBytes), formatBytes(maxDiskBytes)];
+    throw refuseDisk(`has a virtual size of ${size}; ${limit} is the limit`);
+  }
+  if (format === "raw") return { path, sizeBytes: sizeBytes - (sizeBytes % sectorBytes) };
+  await requireSpace(request.job.path, sizeBytes);
+  await checkAsQemuSees(request, sizeBytes);
   const raw = await convertToRaw(request);
-  await using file = await open(raw, "r");
-  const { size } = await file.stat();
-  const readAt: ReadAt = async (offset, length) => {
+  await rm(path);
+  return { path: raw, sizeBytes };
+}
+
+/** Reads from an open file; fewer bytes at its end. */
+export function reader(file: { read: Awaited<ReturnType<typeof open>>["read"] }): ReadAt {
+  return async (offset, length) => {
     const buffer = Buffer.alloc(length);
     const { bytesRead } = await file.read(buffer, 0, length, offset);
     return buffer.subarray(0, bytesRead);
   };
-  yield* archiveFileSystems(await findFileSystems(readAt, size));
 }
 
-async function checkDisk(request: DiskImportRequest): Promise<void> {
-  const args = ["info", "--output=json", "-f", "qcow2", "/disk"];
+/**
+ * A packed disk image unpacked beside itself, zeros as holes.
+ * @throws Invalid for damaged data and for more than a disk may have; Unavailable without space.
+ */
+export async function unpackDisk(
+  packed: { path: string; packing: Packing; read(): AsyncIterable<Uint8Array> },
+  maxDiskBytes: number,
+  signal: AbortSignal,
+): Promise<string> {
+  const path = `${packed.path}.unpacked`;
+  await using file = await open(path, "wx", 0o600);
+  let at = 0;
+  for await (const chunk of unpackStream(packed.read(), packed.packing, signal)) {
+    if (at + chunk.length > maxDiskBytes) {
+      throw refuseDisk(`unpacks to more than ${formatBytes(maxDiskBytes)}, the limit`);
+    }
+    if (!isZero(chunk)) await writeAll(file, chunk, at);
+    at += chunk.length;
+  }
+  await file.truncate(at);
+  await rm(packed.path);
+  return path;
+}
+
+const zeros = Buffer.alloc(copyChunkBytes);
+
+/** Of at most 1 MiB; larger chunks are never called zero. */
+export function isZero(chunk: Uint8Array): boolean {
+  return chunk.length <= zeros.length && zeros.compare(chunk, 0, chunk.length, 0, chunk.length) === 0;
+}
+
+async function writeAll(
+  file: Awaited<ReturnType<typeof open>>,
+  chunk: Uint8Array,
+  position: number,
+): Promise<void> {
+  for (let done = 0; done < chunk.length; ) {
+    const length = Math.min(copyChunkBytes, chunk.length - done);
+    done += (await file.write(chunk, done, length, position + done)).bytesWritten;
+  }
+}
+
+async function requireSpace(directory: string, sizeBytes: number): Promise<void> {
+  const { bavail, bsize } = await statfs(directory);
+  if (sizeBytes <= bavail * bsize) return;
+  const need = formatBytes(sizeBytes);
+  throw new StrataError("Unavailable", `there is no space left to import a disk of ${need} virtual size`);
+}
+
+/** A second opinion: QEMU must see the same disk in it, and no other file. */
+async function checkAsQemuSees(request: DiskImportRequest, sizeBytes: number): Promise<void> {
+  const args = ["info", "--output=json", "-f", request.format, "/disk"];
   const { status, stdout, stderr } = await runQemuImg(request, args, infoSeconds, []);
-  if (status !== 0) throw notADisk(stderr);
+  if (status !== 0) throw notADisk(request, stderr);
   const info = infoSchema.safeParse(JSON.parse(stdout)).data;
-  if (!info) throw notADisk(stdout.slice(0, 2000));
-  const refuse = (what: string) => new StrataError("Invalid", `the disk image ${what}`);
-  if (info["backing-filename"] !== undefined || info["full-backing-filename"] !== undefined) {
-    throw refuse(
-      "is only the difference to a backing file; convert it to a complete one with qemu-img convert",
-    );
-  }
-  const data = info["format-specific"]?.data;
-  if (data?.["data-file"] !== undefined)
-    throw refuse("keeps its data in another file; convert it with qemu-img convert");
-  if (info.encrypted) throw refuse("is encrypted");
-  if (data?.corrupt) throw refuse("is marked as corrupt; repair it with qemu-img check -r all");
-  if (info["virtual-size"] > maxVirtualBytes) {
-    const [size, limit] = [formatBytes(info["virtual-size"]), formatBytes(maxVirtualBytes)];
-    throw refuse(`has a virtual size of ${size}; ${limit} is the limit`);
-  }
-  const { bavail, bsize } = await statfs(request.job.path);
-  if (info["virtual-size"] > bavail * bsize) {
-    const need = formatBytes(info["virtual-size"]);
-    throw new StrataError("Unavailable", `there is no space left to import a disk of ${need} virtual size`);
-  }
+  const right =
+    info?.["virtual-size"] === sizeBytes &&
+    info["backing-filename"] === undefined &&
+    info["full-backing-filename"] === undefined &&
+    info.encrypted !== true;
+  if (!right) throw notADisk(request, stdout);
 }
 
 async function convertToRaw(request: DiskImportRequest): Promise<string> {
   const raw = join(request.job.path, "disk.raw");
   await (await open(raw, "wx", 0o600)).close();
   await chown(raw, request.idBase, request.idBase);
-  const args = ["convert", "-f", "qcow2", "-O", "raw", "-S", "64k", "/disk", "/raw"];
+  const args = ["convert", "-f", request.format, "-O", "raw", "-S", "64k", "/disk", "/raw"];
   const binds = [{ from: raw, to: "/raw", writable: true }];
   const { status, stderr } = await runQemuImg(request, args, convertSeconds, binds);
-  if (status !== 0) throw notADisk(stderr);
+  if (status !== 0) throw notADisk(request, stderr);
   return raw;
 }
 
@@ -112,48 +164,8 @@ async function runQemuImg(
   });
 }
 
-function notADisk(detail: string): StrataError {
-  return new StrataError("Invalid", "this is no qcow2 disk image, or it is damaged", {
+function notADisk({ format }: DiskImportRequest, detail: string): StrataError {
+  return new StrataError("Invalid", `this is no ${format} disk image, or it is damaged`, {
     detail: detail.slice(-2000),
   });
-}
-
-/** The root file system first, then a separate /boot. */
-async function findFileSystems(read: ReadAt, sizeBytes: number): Promise<Mounted[]> {
-  const partitions = await readPartitions(read, sizeBytes);
-  const candidates = partitions.length > 0 ? partitions : [{ offsetBytes: 0, sizeBytes }];
-  const roots: Ext4FileSystem[] = [];
-  const boots: Ext4FileSystem[] = [];
-  let lastError: unknown;
-  for (const { offsetBytes, sizeBytes: length } of candidates) {
-    const readPart: ReadAt = (offset, count) =>
-      read(offsetBytes + offset, Math.max(0, Math.min(count, length - offset)));
-    if (!(await hasExt4(readPart))) continue;
-    try {
-      const fileSystem = await Ext4FileSystem.open(readPart);
-      const names = await namesInRoot(fileSystem);
-      if (names.has("etc") && (names.has("usr") || names.has("sbin"))) roots.push(fileSystem);
-      else if ([...names].some((name) => name.startsWith("vmlinuz"))) boots.push(fileSystem);
-    } catch (error) {
-      lastError = error;
-    }
-  }
-  const root = roots.sort((a, b) => b.sizeBytes - a.sizeBytes)[0];
-  if (!root) {
-    if (lastError !== undefined) throw lastError;
-    throw new StrataError(
-      "Unsupported",
-      `no root file system was found on the disk (${candidates.length} partitions); ext2, ext3 and ext4 are read`,
-    );
-  }
-  return [
-    { fileSystem: root, at: "" },
-    ...boots.slice(0, 1).map((fileSystem) => ({ fileSystem, at: "boot" })),
-  ];
-}
-
-async function namesInRoot(fileSystem: Ext4FileSystem): Promise<Set<string>> {
-  const names = new Set<string>();
-  for await (const { name } of fileSystem.entries(await fileSystem.root())) names.add(name);
-  return names;
 }

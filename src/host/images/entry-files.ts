@@ -31,6 +31,10 @@ export const descriptionSchema = z.object({
   limitation: z.string(),
   /** Hashes of vmlinuz and initrd. */
   boot: z.object({ kernel: sha256, initrd: sha256.optional() }).optional(),
+  /** Where VMs start the imported disk as it is. */
+  firmware: z.enum(["bios", "uefi"]).optional(),
+  /** Of the tree, where the digest is not that; absent also when there is no tree. */
+  treeDigest: z.string().optional(),
 });
 export type Description = z.infer<typeof descriptionSchema>;
 

@@ -3,6 +3,7 @@ import { chmod, chown, copyFile, mkdir, readdir, rename, rm, stat, writeFile } f
 import { dirname, join } from "node:path";
 import { assert } from "../../core/errors.ts";
 import { run } from "../run.ts";
+import { digestOfDisk, type OwnDisk, type UnpackedTree } from "./disk-entry.ts";
 import {
   type Description,
   descriptionSchema,
@@ -14,7 +15,6 @@ import {
 import type { StoredImage } from "./image-store.ts";
 import type { JobDirectory } from "./job-directory.ts";
 import { scanTreeInThread, toManifest } from "./manifest.ts";
-import { inspectTree } from "./tree-inspection.ts";
 import { hashOfFile, noteVerifiedTree } from "./verification.ts";
 
 const digestPattern = /^sha256:([0-9a-f]{64})$/;
@@ -38,53 +38,73 @@ export async function listEntries(imageDir: string): Promise<Description[]> {
 }
 
 export function toStoredImage(description: Description): StoredImage {
-  const { digest, sizeBytes, os, types, limitation } = description;
-  return { digest, sizeBytes, os, types, limitation };
+  const { digest, sizeBytes, os, types, limitation, firmware, boot } = description;
+  const how = firmware ? "firmware" : boot && "direct";
+  return { digest, sizeBytes, os, types, limitation, ...(how && { boot: how }) };
 }
 
 export interface AddRequest {
   imageDir: string;
   job: JobDirectory;
-  /** An entry in the making: its tree is complete. */
+  /** An entry in the making: its tree is complete, where it has one. */
   draft: EntryPaths;
-  capabilities: ReadonlyMap<string, string>;
+  tree?: UnpackedTree;
+  disk?: OwnDisk;
+  limitation: string;
   idBase: number;
   signal: AbortSignal;
 }
 
 /** Completes the draft and moves it to its place; content that is there already stays as it is. */
 export async function addEntry(request: AddRequest): Promise<Description> {
-  const { imageDir, job, draft, capabilities, idBase, signal } = request;
-  const inspection = await inspectTree(draft.tree);
-  const scan = await scanTreeInThread({ root: draft.tree, idBase, content: true }, signal);
-  const manifest = toManifest(scan.entries, capabilities);
-  const existing = await describeEntry(imageDir, manifest.digest);
+  const { imageDir, job, draft, tree, disk, limitation, idBase, signal } = request;
+  const scan = tree && (await scanTreeInThread({ root: draft.tree, idBase, content: true }, signal));
+  const manifest = tree && scan && toManifest(scan.entries, tree.capabilities);
+  const digest = disk ? digestOfDisk(disk, manifest?.digest) : manifest?.digest;
+  assert(digest !== undefined, "an image has a tree, a disk of its own, or both");
+  const existing = await describeEntry(imageDir, digest);
   if (existing) return existing;
 
-  const boot = inspection.boot && {
-    kernel: await copyOut(inspection.boot.kernel, draft.kernel, signal),
-    ...(inspection.boot.initrd && { initrd: await copyOut(inspection.boot.initrd, draft.initrd, signal) }),
-  };
-  const { os, types, limitation } = inspection;
-  const { sizeBytes, entryCount } = scan;
+  const boot = disk ? undefined : tree?.inspection.boot;
   const description: Description = {
     version: 1,
-    digest: manifest.digest,
-    sizeBytes,
-    entryCount,
-    os,
-    types,
+    digest,
+    sizeBytes: scan?.sizeBytes ?? (await stat(disk?.path ?? draft.directory)).size,
+    entryCount: scan?.entryCount ?? 0,
+    os: tree?.inspection.os ?? "",
+    types: disk ? ["vm", ...(tree ? ["container" as const] : [])] : (tree?.inspection.types ?? []),
     limitation,
-    ...(boot && { boot }),
+    ...(boot && { boot: await copyBootFiles(boot, draft, signal) }),
+    ...(disk && { firmware: disk.firmware }),
+    ...(disk && manifest && { treeDigest: manifest.digest }),
   };
-  await writeFile(draft.manifest, manifest.text);
+  if (manifest && scan) {
+    await writeFile(draft.manifest, manifest.text);
+    await noteVerifiedTree(draft, scan.fingerprint);
+  }
+  if (disk) await moveDisk(disk, draft, signal);
   await writeJson(draft.description, description);
-  await noteVerifiedTree(draft, scan.fingerprint);
-  const place = entryOf(imageDir, manifest.digest);
+  const place = entryOf(imageDir, digest);
   await settle(draft.directory, signal);
   signal.throwIfAborted();
   await moveInto(draft.directory, place.directory, job);
   return description;
+}
+
+async function copyBootFiles(
+  boot: { kernel: string; initrd?: string },
+  draft: EntryPaths,
+  signal: AbortSignal,
+): Promise<NonNullable<Description["boot"]>> {
+  const kernel = await copyOut(boot.kernel, draft.kernel, signal);
+  return boot.initrd ? { kernel, initrd: await copyOut(boot.initrd, draft.initrd, signal) } : { kernel };
+}
+
+async function moveDisk(disk: OwnDisk, draft: EntryPaths, signal: AbortSignal): Promise<void> {
+  const sha256 = await hashOfFile(disk.path, signal);
+  await chmod(disk.path, 0o444);
+  await rename(disk.path, draft.disk);
+  await writeJson(draft.diskDescription, { version: 1, sha256, sizeMib: disk.sizeMib });
 }
 
 /** Makes the directories of a draft; whoever unpacks makes the tree. */

@@ -6,7 +6,8 @@
  * - `DIGITS/`, the digest without `sha256:`, one for each image: image.json (its description), manifest.json,
  *   root/tree/ (the root tree, owners shifted by idBase, the lower layer of containers; root/ lets only guests' ids
  *   pass, since trees hold set-user-id programs of theirs), vmlinuz and initrd, disk.qcow2 with disk.json (the base of
- *   VM disks, made on first need), verified.json (what was found right since the host started);
+ *   VM disks, made on first need, or kept from the import when VMs start the disk as it came), verified.json (what was
+ *   found right since the host started);
  * - `sources/`: which source gave which digest, so that the same source again is immediate;
  * - `locks/`, and `tmp/` for what is being made.
  *
@@ -14,11 +15,14 @@
  * tmp/, which the next start removes.
  */
 import type { Readable } from "node:stream";
-import type { ImageSource } from "../../kinds/image.ts";
+import type { Boot, ImageSource } from "../../kinds/image.ts";
 import type { Progress } from "../../kinds/kind.ts";
 
 export interface StoredImage {
-  /** `sha256:` and the hash of the canonical manifest: each path with type, mode, owner, size, content hash and link target. */
+  /**
+   * `sha256:` and the hash of the canonical manifest: each path with type, mode, owner, size, content hash and link
+   * target. With boot `firmware`, the hash over the disk's content, its firmware and the tree's digest.
+   */
   digest: string;
   /** Of the files in the tree. */
   sizeBytes: number;
@@ -27,12 +31,16 @@ export interface StoredImage {
   types: ("vm" | "container")[];
   /** Why not both types, for people; "" when both. */
   limitation: string;
+  /** How a VM starts from it; absent when none can. */
+  boot?: Boot;
 }
 
 export interface VmDisk {
   path: string;
   format: "qcow2";
   sizeMib: number;
+  /** What starts the disk by itself; absent with `boot`. */
+  firmware?: "bios" | "uefi";
   boot?: {
     kernel: string;
     initrd?: string;
@@ -59,7 +67,10 @@ export interface ImageStore {
    * @throws Invalid for a hostile, truncated or unfit archive or a wrong checksum; Unavailable without space or network.
    */
   make(source: ImageSource, options: MakeImageOptions): Promise<StoredImage>;
-  /** The shared, read-only lower layer for containers. Verified against the manifest before its first use by this process. */
+  /**
+   * The shared, read-only lower layer for containers. Verified against the manifest before its first use by this
+   * process. @throws Unsupported when the image cannot start as a container.
+   */
   containerTree(
     digest: string,
     signal: AbortSignal,

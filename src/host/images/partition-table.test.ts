@@ -45,9 +45,10 @@ function gptDisk(
   return disk;
 }
 
-const partition = (start: number, sectors: number) => ({
+const partition = (start: number, sectors: number, type = "ABABABAB-ABAB-ABAB-ABAB-ABABABABABAB") => ({
   offsetBytes: start * 512,
   sizeBytes: sectors * 512,
+  type,
 });
 
 describe("readPartitions", () => {
@@ -71,10 +72,18 @@ describe("readPartitions", () => {
     ]).copy(disk, 10 * 512);
     mbr([[0x83, 2, 5]]).copy(disk, 30 * 512);
     expect(await readPartitions(readerOf(disk), diskBytes)).toEqual([
-      partition(2, 4),
-      partition(11, 3),
-      partition(32, 5),
+      partition(2, 4, "83"),
+      partition(11, 3, "83"),
+      partition(32, 5, "83"),
     ]);
+  });
+
+  it("names a type as everybody writes it", async () => {
+    const disk = gptDisk([[40, 49]]);
+    Buffer.from("28732ac11ff8d211ba4b00a0c93ec93b", "hex").copy(disk, 1024);
+    expect((await readPartitions(readerOf(disk), diskBytes))[0]?.type).toBe(
+      "C12A7328-F81F-11D2-BA4B-00A0C93EC93B",
+    );
   });
 
   it("leaves out what lies outside the disk or is empty", async () => {

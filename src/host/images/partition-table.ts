@@ -7,6 +7,8 @@ import { crc32 } from "node:zlib";
 export interface Partition {
   offsetBytes: number;
   sizeBytes: number;
+  /** The type's GUID in capitals, as GPT has it, or the two hexadecimal digits of an MBR. */
+  type: string;
 }
 
 /** Reads exactly `length` bytes, or fewer at the end of the disk. */
@@ -51,7 +53,8 @@ async function readGpt(read: ReadAt, diskBytes: number): Promise<Partition[]> {
     const first = toNumber(table.readBigUInt64LE(at + 32));
     const last = toNumber(table.readBigUInt64LE(at + 40));
     if (unused || !(last >= first)) continue;
-    partitions.push({ offsetBytes: first * sector, sizeBytes: (last - first + 1) * sector });
+    const type = guidText(table.subarray(at, at + 16));
+    partitions.push({ offsetBytes: first * sector, sizeBytes: (last - first + 1) * sector, type });
   }
   return partitions;
 }
@@ -72,12 +75,16 @@ function mbrEntries(block: Buffer): MbrEntry[] {
 
 async function readMbr(read: ReadAt, primary: readonly MbrEntry[], diskBytes: number): Promise<Partition[]> {
   const partitions: Partition[] = [];
-  const add = (start: number, sectors: number) =>
-    partitions.push({ offsetBytes: start * sector, sizeBytes: sectors * sector });
+  const add = (start: number, sectors: number, type: number) =>
+    partitions.push({
+      offsetBytes: start * sector,
+      sizeBytes: sectors * sector,
+      type: type.toString(16).padStart(2, "0"),
+    });
   for (const entry of primary) {
     if (entry.type === 0) continue;
     if (!extendedTypes.has(entry.type)) {
-      add(entry.start, entry.sectors);
+      add(entry.start, entry.sectors, entry.type);
       continue;
     }
     // Logical partitions are a chain of tables; a loop in it ends at the limit.
@@ -86,12 +93,19 @@ async function readMbr(read: ReadAt, primary: readonly MbrEntry[], diskBytes: nu
       const block = await read(at * sector, sector);
       if (block.length < sector || block.readUInt16LE(510) !== 0xaa55) break;
       const [logical, next] = mbrEntries(block);
-      if (logical && logical.type !== 0) add(at + logical.start, logical.sectors);
+      if (logical && logical.type !== 0) add(at + logical.start, logical.sectors, logical.type);
       if (!next || !extendedTypes.has(next.type)) break;
       at = entry.start + next.start;
     }
   }
   return partitions;
+}
+
+/** The first three fields lie on disk with the lowest byte first (UEFI 2.10, appendix A). */
+function guidText(bytes: Buffer): string {
+  const field = (from: number, to: number) => Buffer.from(bytes.subarray(from, to)).reverse().toString("hex");
+  const rest = bytes.toString("hex", 8);
+  return `${field(0, 4)}-${field(4, 6)}-${field(6, 8)}-${rest.slice(0, 4)}-${rest.slice(4)}`.toUpperCase();
 }
 
 /** NaN, which fails every comparison, for what no disk can have. */

@@ -79,7 +79,7 @@ async function readStamp(paths: EntryPaths): Promise<Stamp> {
   return stamp?.bootId === bootId ? stamp : { bootId, files: {} };
 }
 
-function damaged(digest: string, what: string): StrataError {
+export function damaged(digest: string, what: string): StrataError {
   return new StrataError(
     "Unavailable",
     `the image ${digest.slice(0, 19)} is damaged on this host (${what} changed since it was made); delete it and make it again`,
