@@ -12,7 +12,7 @@ import type { Branch, Cell, Output, Tone } from "./output.ts";
 
 export interface Streams {
   stdin: Readable & { isTTY?: boolean };
-  stdout: Writable & { isTTY?: boolean };
+  stdout: Writable & { isTTY?: boolean; rows?: number };
   stderr: LiveTarget;
 }
 
@@ -59,6 +59,11 @@ export class Printer {
 
   table(columns: readonly string[], rows: readonly (readonly Cell[])[]): void {
     if (!this.json) this.#out(this.#table(columns, rows));
+  }
+
+  /** As `table` prints it. */
+  tableText(columns: readonly string[], rows: readonly (readonly Cell[])[]): string {
+    return this.#table(columns, rows);
   }
 
   /** How far something has come; see LiveLines. */

@@ -2,7 +2,15 @@
  * The API in memory, for tests of the command line: stores, lists, watches, and lets a test play the controllers. It
  * knows none of the services' rules but the existence of names.
  */
-import type { ListOptions, NewResource, ResourcePage, WatchEvent } from "../client/client.ts";
+import type {
+  CurrentMetrics,
+  ListOptions,
+  MetricSeries,
+  MetricSeriesQuery,
+  NewResource,
+  ResourcePage,
+  WatchEvent,
+} from "../client/client.ts";
 import type { HttpClient } from "../client/http-client.ts";
 import { StrataError } from "../core/errors.ts";
 import { newUid } from "../core/ids.ts";
@@ -21,6 +29,11 @@ export class TestClient {
   /** Fails the next calls, one each. */
   readonly failures: Error[] = [];
   react: Reaction = (resource) => (resource.metadata.deletedAt ? undefined : resource);
+  /** What is measured now, by the plural of the kind, and over time. */
+  readonly current = new Map<string, CurrentMetrics[]>();
+  series: (query: MetricSeriesQuery) => MetricSeries = () => {
+    throw new StrataError("NotFound", "nothing is measured here");
+  };
   readonly #random = seededRandom(1);
   readonly #changes: Change[] = [];
   readonly #wakers = new Set<() => void>();
@@ -92,6 +105,18 @@ export class TestClient {
       const metadata = { ...existing.metadata, deletedAt: "2030-01-01T00:00:00.000Z" };
       this.#put(kind, { ...existing, metadata });
     });
+  }
+
+  currentMetrics(kind: string, scope: { project?: string }): Promise<CurrentMetrics[]> {
+    return this.#call(`current metrics of ${kind}`, () =>
+      (this.current.get(kind) ?? []).filter(
+        ({ project }) => scope.project === undefined || project === scope.project,
+      ),
+    );
+  }
+
+  metricSeries(query: MetricSeriesQuery): Promise<MetricSeries> {
+    return this.#call(`series ${query.metric} of ${query.ref.name}`, () => this.series(query));
   }
 
   /** Writes a resource as the daemon would have it. */

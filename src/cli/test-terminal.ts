@@ -23,6 +23,8 @@ export interface RunOutcome {
 
 export class TestTerminal {
   readonly client = new TestClient();
+  /** Is standard output a terminal? */
+  isTTY = false;
   env: Record<string, string> = {};
   cwd = "/";
   /** Programs that were run with the terminal. */
@@ -37,6 +39,7 @@ export class TestTerminal {
   async run(...argv: string[]): Promise<RunOutcome> {
     const stdout = new Collector();
     const stderr = new Collector();
+    stdout.isTTY = this.isTTY;
     const machine = {
       version: "0.0.0",
       ensureDaemon: async () => {},

@@ -5,6 +5,7 @@ import { imageCommands } from "./images.ts";
 import { instanceCommands } from "./instances.ts";
 import { interfaceCommands } from "./interfaces.ts";
 import { listingCommands } from "./listings.ts";
+import { metricCommands } from "./metrics.ts";
 import { networkCommands } from "./networks.ts";
 import { securityGroupCommands } from "./security-groups.ts";
 import { sessionCommands } from "./sessions.ts";
@@ -17,6 +18,7 @@ export const commands: readonly CommandSpec[] = [
   ...instanceCommands,
   ...listingCommands,
   ...sessionCommands,
+  ...metricCommands,
   ...networkCommands,
   ...securityGroupCommands,
   ...addressCommands,
