@@ -48,6 +48,8 @@ export class FakeHost {
   readonly storedImages = new Map<string, StoredImage>();
   /** Volume uid to the digest it was made from. */
   readonly roots = new Map<string, string>();
+  /** Volume uid to what is there of it. */
+  readonly data = new Map<string, { sizeMib: number; use: "free" | "lent" | "mounted" }>();
   readonly bridges = new Map<string, FakeNetwork>();
   /** Uids of networks that broke and have not been given a policy since. */
   readonly broken = new Set<string>();
@@ -107,10 +109,17 @@ export class FakeHost {
       if (!this.roots.has(uid)) this.roots.set(uid, imageDigest);
       return { type: "tree", path: `/volumes/${uid}`, idBase: 100_000, idCount: 65_536 };
     },
+    lendData: async ({ uid, sizeMib }) => this.#ensureData(uid, sizeMib, "lent"),
+    mountData: async ({ uid, sizeMib }) => this.#ensureData(uid, sizeMib, "mounted"),
+    releaseData: async (uid) => {
+      const data = this.data.get(uid);
+      if (data) data.use = "free";
+    },
     remove: async (uid) => {
       this.roots.delete(uid);
+      this.data.delete(uid);
     },
-    list: async () => [...this.roots.keys()],
+    list: async () => [...this.roots.keys(), ...this.data.keys()],
     usedBytes: async () => 0,
     capacity: async () => ({ totalMib: 1_000_000, freeMib: 900_000 }),
   };
@@ -145,6 +154,14 @@ export class FakeHost {
     list: async () => [...this.bridges.keys()],
     events: (signal) => this.#networkEvents(signal),
   };
+
+  #ensureData(uid: string, sizeMib: number, use: "lent" | "mounted"): string {
+    if (sizeMib < (this.data.get(uid)?.sizeMib ?? 0)) {
+      throw new StrataError("Invalid", "the simulated volume cannot shrink");
+    }
+    this.data.set(uid, { sizeMib, use });
+    return `/volumes/${uid}/${use === "lent" ? "data.raw" : "tree"}`;
+  }
 
   /** All cards in force, with the uid of the network of each. */
   cards(): { network: string; card: CardPolicy }[] {

@@ -9,7 +9,7 @@
  * Files appear under their name when complete (made as NAME.new and renamed), and mounts are looked up in the kernel's
  * own list, so each step can be repeated after a crash at any point. Mounts outlive the daemon, as guests do.
  */
-import { access, chmod, chown, mkdir, open, readdir, rename, rm, stat, statfs } from "node:fs/promises";
+import { chmod, chown, mkdir, open, readdir, rm, stat, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { type Clock, systemClock } from "../../core/clock.ts";
@@ -20,7 +20,8 @@ import { readJson, writeJson } from "../images/entry-files.ts";
 import type { ImageStore } from "../images/image-store.ts";
 import { explainNoSpace } from "../images/space-error.ts";
 import { run } from "../run.ts";
-import type { Disks, RootDiskRequest } from "./disks.ts";
+import { complete, DataDisks, exists } from "./data-disks.ts";
+import type { DataDiskRequest, Disks, IdRange, RootDiskRequest } from "./disks.ts";
 import { mountFile, mountOverlay, mountPoints, unmount } from "./mounts.ts";
 
 export interface DisksOptions {
@@ -47,6 +48,7 @@ class LocalDisks implements Disks {
   readonly #directory: string;
   readonly #images: DisksOptions["images"];
   readonly #clock: Clock;
+  readonly #data: DataDisks;
   /** One change at a time to each disk. */
   readonly #busy = new Map<string, Promise<unknown>>();
 
@@ -54,6 +56,7 @@ class LocalDisks implements Disks {
     this.#directory = directory;
     this.#images = images;
     this.#clock = clock;
+    this.#data = new DataDisks(clock);
   }
 
   ensureRoot(request: RootDiskRequest, signal: AbortSignal): Promise<GuestRoot> {
@@ -70,9 +73,26 @@ class LocalDisks implements Disks {
     });
   }
 
+  lendData(request: DataDiskRequest, signal: AbortSignal): Promise<string> {
+    return this.#onData("make a volume", request.uid, signal, (directory) =>
+      this.#data.lend(directory, request, signal),
+    );
+  }
+
+  mountData(request: DataDiskRequest, ids: IdRange, signal: AbortSignal): Promise<string> {
+    return this.#onData("make a volume", request.uid, signal, (directory) =>
+      this.#data.mount(directory, request, ids, signal),
+    );
+  }
+
+  releaseData(uid: string, signal: AbortSignal): Promise<void> {
+    return this.#exclusively(uid, () => this.#data.release(this.#pathOf(uid), signal));
+  }
+
   remove(uid: string, signal: AbortSignal): Promise<void> {
     return this.#exclusively(uid, async () => {
       const directory = this.#pathOf(uid);
+      await this.#data.release(directory, signal);
       await unmount(join(directory, "rootfs"), this.#clock, signal);
       await unmount(join(directory, "volume"), this.#clock, signal);
       await rm(directory, { recursive: true, force: true });
@@ -99,6 +119,23 @@ class LocalDisks implements Disks {
     const { bsize, blocks, bavail } = await statfs(this.#directory);
     const toMib = (count: number) => Math.floor((count * bsize) / 1024 ** 2);
     return { totalMib: toMib(blocks), freeMib: toMib(bavail) };
+  }
+
+  #onData<Result>(
+    action: string,
+    uid: string,
+    signal: AbortSignal,
+    change: (directory: string) => Promise<Result>,
+  ): Promise<Result> {
+    return this.#exclusively(uid, async () => {
+      try {
+        await this.#ensureDirectory();
+        return await change(this.#pathOf(uid));
+      } catch (error) {
+        signal.throwIfAborted();
+        throw explainNoSpace(error, action, this.#directory);
+      }
+    });
   }
 
   async #ensureDescribed({ uid, type, sizeMib, imageDigest }: RootDiskRequest): Promise<void> {
@@ -209,15 +246,6 @@ async function ensureFileSystem(directory: string, sizeMib: number, signal: Abor
   return path;
 }
 
-/** On disk first: after a power failure a file must not bear its name without its content. */
-async function complete(next: string, path: string): Promise<void> {
-  {
-    await using file = await open(next, "r+");
-    await file.datasync();
-  }
-  await rename(next, path);
-}
-
 /** The merged root shows owner and mode of the upper directory, so these come from the tree. */
 async function ensureLayer(path: string, lower: string, idBase: number): Promise<string> {
   const { mode, uid, gid } = await stat(lower);
@@ -225,16 +253,6 @@ async function ensureLayer(path: string, lower: string, idBase: number): Promise
   await chown(path, path.endsWith("/work") ? idBase : uid, gid);
   await chmod(path, mode & 0o7777);
   return path;
-}
-
-async function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    (error) => {
-      if (error.code === "ENOENT") return false;
-      throw error;
-    },
-  );
 }
 
 function absentAs<T>(value: T): (error: NodeJS.ErrnoException) => T {

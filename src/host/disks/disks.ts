@@ -1,7 +1,7 @@
 /**
  * Root disks on this host, one directory a volume: `DIR/UID/`. A container's is a sparse file with its own file system
  * (so its size is a real limit on any host), holding the writable layer over the image's tree; a VM's is a qcow2
- * overlay (depth 1) over the image's base disk.
+ * overlay (depth 1) over the image's base disk. Volumes that users made are there as well (see data-disks.ts).
  */
 import type { GuestRoot } from "../../drivers/driver.ts";
 
@@ -12,6 +12,19 @@ export interface RootDiskRequest {
   imageDigest: string;
 }
 
+/** A volume's disk, as large as asked for, with a file system that is made with it. */
+export interface DataDiskRequest {
+  uid: string;
+  sizeMib: number;
+  fileSystem?: "ext4" | "xfs" | undefined;
+}
+
+/** Id 0 of the file system is shown as idBase; idCount ids follow. */
+export interface IdRange {
+  idBase: number;
+  idCount: number;
+}
+
 export interface Disks {
   /**
    * Makes the disk where it is missing, mounts what must be mounted (again, after a reboot of the host), and says how a
@@ -19,6 +32,23 @@ export interface Disks {
    * when the image does not fit into sizeMib.
    */
   ensureRoot(request: RootDiskRequest, signal: AbortSignal): Promise<GuestRoot>;
+  /**
+   * A volume as a disk file, made where it is missing, grown where it is smaller. No mount of this host uses it then.
+   * Idempotent. @throws Conflict while one does; Invalid when it is larger than asked for; Unavailable without space.
+   */
+  lendData(request: DataDiskRequest, signal: AbortSignal): Promise<string>;
+  /**
+   * The same as a mounted file system, as large as the volume, its owners shifted. Idempotent.
+   * @throws as lendData; Unavailable when the file system is damaged; Unsupported when it is mounted, and this host cannot
+   * grow it before it is mounted anew.
+   */
+  mountData(
+    request: DataDiskRequest & { fileSystem: "ext4" | "xfs" },
+    ids: IdRange,
+    signal: AbortSignal,
+  ): Promise<string>;
+  /** No mount of this host uses the volume afterwards; absent is success. @throws Conflict while something does. */
+  releaseData(uid: string, signal: AbortSignal): Promise<void>;
   /** Unmounts and removes; absent is success. The guest must not run. */
   remove(uid: string, signal: AbortSignal): Promise<void>;
   /** Uids of all disks here, orphans included. */
