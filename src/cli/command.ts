@@ -20,6 +20,7 @@ export interface OptionSpec {
 /** Kinds whose names completion offers, by plural. */
 export type CompletedKind =
   | "instances"
+  | "groups"
   | "images"
   | "projects"
   | "hosts"
@@ -43,7 +44,14 @@ export interface ArgumentSpec {
 export interface CommandSpec {
   /** Words of the command, such as `image build`. */
   path: string;
-  group: "Stacks" | "Instances" | "Networks" | "Images and keys" | "Administration" | "Strata itself";
+  group:
+    | "Stacks"
+    | "Instances"
+    | "Groups"
+    | "Networks"
+    | "Images and keys"
+    | "Administration"
+    | "Strata itself";
   summary: string;
   arguments?: readonly ArgumentSpec[];
   options?: readonly OptionSpec[];

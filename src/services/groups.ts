@@ -25,6 +25,8 @@ export function groupHooks(capacity: Capacity): KindHooks<GroupSpec, GroupStatus
       return same ? [] : checkTemplate(capacity, next, world, action);
     },
     closing: closeReferences,
+    // Who changed it by hand said more lately than a file that does not name it.
+    keptByApply: ["desired"],
   };
 }
 

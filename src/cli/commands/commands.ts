@@ -1,6 +1,7 @@
 import type { CommandSpec } from "../command.ts";
 import { addressCommands } from "./addresses.ts";
 import { administrationCommands } from "./administration.ts";
+import { groupCommands } from "./groups.ts";
 import { imageCommands } from "./images.ts";
 import { instanceCommands } from "./instances.ts";
 import { interfaceCommands } from "./interfaces.ts";
@@ -17,6 +18,7 @@ export const commands: readonly CommandSpec[] = [
   ...stackCommands,
   ...instanceCommands,
   ...listingCommands,
+  ...groupCommands,
   ...sessionCommands,
   ...metricCommands,
   ...networkCommands,

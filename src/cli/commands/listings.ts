@@ -2,6 +2,7 @@
 import { StrataError } from "../../core/errors.ts";
 import { didYouMean } from "../../core/spelling.ts";
 import { addressKind } from "../../kinds/address.ts";
+import { groupKind } from "../../kinds/group.ts";
 import { hostKind } from "../../kinds/host.ts";
 import { imageKind } from "../../kinds/image.ts";
 import { type Instance, instanceKind } from "../../kinds/instance.ts";
@@ -33,6 +34,7 @@ import {
   type TableForm,
   tokenForm,
 } from "../show.ts";
+import { groupForm } from "../show-groups.ts";
 import {
   addressForm,
   interfaceForm,
@@ -67,6 +69,7 @@ const instancesListed: Listed = {
 
 const listedKinds: readonly Listed[] = [
   instancesListed,
+  listed(groupKind, groupForm, "`strata group create NAME IMAGE` makes one"),
   listed(imageKind, imageForm, "`strata image build NAME --suite bookworm` makes one"),
   listed(keyPairKind, keyPairForm, "`strata key-pair create NAME` makes one"),
   listed(networkKind, networkForm, "each project gets one with its first instance"),

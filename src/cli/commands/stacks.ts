@@ -4,6 +4,7 @@ import { resolve as resolvePath } from "node:path";
 import type { Client } from "../../client/client.ts";
 import { StrataError } from "../../core/errors.ts";
 import { didYouMean } from "../../core/spelling.ts";
+import { groupKind } from "../../kinds/group.ts";
 import { imageKind } from "../../kinds/image.ts";
 import { type Instance, instanceKind } from "../../kinds/instance.ts";
 import type { Kind } from "../../kinds/kind.ts";
@@ -14,6 +15,7 @@ import type { Output } from "../output.ts";
 import { kindTitle } from "../resolve.ts";
 import { asJson, instanceForm } from "../show.ts";
 import { applyPlan, deleteAll } from "../stack/apply-stack.ts";
+import { awaitGroups } from "../stack/await-groups.ts";
 import { awaitNetworking } from "../stack/await-networking.ts";
 import { awaitReady } from "../stack/await-stack.ts";
 import { stackLabel } from "../stack/expand-stack.ts";
@@ -25,6 +27,7 @@ import {
   isSettled,
   type Plan,
   planStack,
+  templateOf,
 } from "../stack/plan-stack.ts";
 import { readHosts, readProject } from "../stack/read-stack.ts";
 import { comesByItself } from "../stack/stack-kinds.ts";
@@ -114,6 +117,7 @@ async function up(call: Call): Promise<Output> {
   const wanted = { images: names(imageKind as Kind), instances: instanceNames };
   const instances = await awaitReady(client, stack.project, wanted, limits, printer);
   const running = await retrying(() => runningInstances(client, stack.project, session), limits);
+  await awaitGroups(client, stack.project, names(groupKind as Kind), limits, printer);
   await awaitNetworking(client, stack.project, stack.desired, running, limits, printer);
   return await retrying(() => instanceTable(client, stack.project, instances, session), limits);
 }
@@ -209,9 +213,12 @@ function detail(change: Change): string {
   if (change.action === "replace") {
     return ` (${change.reasons.map((reason) => reason.path.replace(/^spec\./, "")).join(", ")})`;
   }
-  if (change.action !== "create" || change.desired.kind !== instanceKind) return "";
-  const spec = instanceKind.spec.parse(change.desired.spec);
-  return ` (${spec.type}, image ${spec.image}, ${spec.cpus} CPU, ${spec.memoryMib} MiB)`;
+  const spec = change.action === "create" ? templateOf(change.desired) : undefined;
+  if (change.action !== "create" || !spec) return "";
+  const bounds =
+    change.desired.kind.name === groupKind.name ? groupKind.spec.parse(change.desired.spec) : undefined;
+  const count = bounds ? `${bounds.min} to ${bounds.max} times ` : "";
+  return ` (${count}${spec.type}, image ${spec.image}, ${spec.cpus} CPU, ${spec.memoryMib} MiB)`;
 }
 
 function planJson(plan: Plan) {

@@ -7,6 +7,7 @@ import type { Client } from "../../client/client.ts";
 import { hasCode, StrataError } from "../../core/errors.ts";
 import type { Json, JsonObject } from "../../core/json.ts";
 import { addressKind } from "../../kinds/address.ts";
+import { groupKind } from "../../kinds/group.ts";
 import { imageKind } from "../../kinds/image.ts";
 import { instanceKind } from "../../kinds/instance.ts";
 import type { Kind } from "../../kinds/kind.ts";
@@ -27,7 +28,9 @@ export interface Reporter {
 
 /** Kinds that are not yet what they should be when they are stored; the others are there. */
 const takesTime: ReadonlySet<string> = new Set(
-  [imageKind, instanceKind, networkInterfaceKind, addressKind, publishedPortKind].map(({ name }) => name),
+  [imageKind, instanceKind, groupKind, networkInterfaceKind, addressKind, publishedPortKind].map(
+    ({ name }) => name,
+  ),
 );
 
 /** What goes first, then what is made or changed, in the order of the kinds, then what others referred to until then. */

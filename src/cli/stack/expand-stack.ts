@@ -1,6 +1,7 @@
 /** From a Stack to the resources it stands for, checked by the kinds' own rules. Pure: files were read before. */
 import { type FieldError, hasCode, StrataError } from "../../core/errors.ts";
 import type { Json, JsonObject } from "../../core/json.ts";
+import { groupKind } from "../../kinds/group.ts";
 import { type ArtefactFormat, artefactFormats, imageKind } from "../../kinds/image.ts";
 import { instanceKind } from "../../kinds/instance.ts";
 import { keyPairKind } from "../../kinds/key-pair.ts";
@@ -69,6 +70,14 @@ export function expandStack(stack: Stack, files: StackFiles, locate: Locate): De
       for (const instance of expandedNames(name, entry.count)) {
         if (!expansion.add(instanceKind, instance, spec, at, { labels: own })) break;
       }
+    });
+  }
+  for (const [name, entry] of Object.entries(stack.groups)) {
+    const at = ["groups", name];
+    expansion.attempt(at, () => {
+      const { template, labels = {}, ...rest } = entry;
+      const spec = withoutUndefined({ ...rest, template: instanceSpec(template, files) });
+      expansion.add(groupKind, name, spec, at, { labels });
     });
   }
   expansion.addPlain(stack, "after");

@@ -56,8 +56,15 @@ function* namedFiles(stack: Stack): Generator<{ at: FieldPath; path: string; pla
   for (const [name, entry] of Object.entries(stack.images)) {
     if (entry.file) yield { at: ["images", name, "file"], path: entry.file, place: "image" };
   }
-  for (const [name, entry] of Object.entries(stack.instances)) {
-    const at = ["instances", name];
+  const instances = Object.entries(stack.instances).map(([name, entry]) => ({
+    at: ["instances", name],
+    entry,
+  }));
+  const templates = Object.entries(stack.groups).map(([name, { template }]) => ({
+    at: ["groups", name, "template"],
+    entry: template,
+  }));
+  for (const { at, entry } of [...instances, ...templates]) {
     if (entry.userData?.file) {
       yield { at: [...at, "userData", "file"], path: entry.userData.file, place: "inside" };
     }

@@ -3,8 +3,9 @@ import { type FieldError, StrataError } from "../../core/errors.ts";
 import { canonicalJson, isJsonObject, type Json, type JsonObject, jsonEquals } from "../../core/json.ts";
 import { closest } from "../../core/spelling.ts";
 import { formatMib } from "../../core/units.ts";
+import { groupKind, type MemberTemplate } from "../../kinds/group.ts";
 import type { Host } from "../../kinds/host.ts";
-import { type InstanceSpec, instanceKind } from "../../kinds/instance.ts";
+import { instanceKind } from "../../kinds/instance.ts";
 import type { Kind, Resource } from "../../kinds/kind.ts";
 import { networkKind } from "../../kinds/network.ts";
 import { projectKind } from "../../kinds/project.ts";
@@ -217,8 +218,8 @@ export function checkHosts(desired: readonly Desired[], hosts: readonly Host[]):
   if (ready.length === 0) return; // they may come; the instances wait
   const fields = new Map<string, FieldError>();
   for (const instance of desired) {
-    if (instance.kind !== instanceKind) continue;
-    const problem = unfit(instanceKind.spec.parse(instance.spec), ready);
+    const spec = templateOf(instance);
+    const problem = spec && unfit(spec, ready);
     if (problem) fields.set(instance.where, { path: instance.where, ...problem });
   }
   if (fields.size > 0) {
@@ -228,7 +229,16 @@ export function checkHosts(desired: readonly Desired[], hosts: readonly Host[]):
   }
 }
 
-function unfit(spec: InstanceSpec, hosts: readonly Host[]): { message: string; allowed: string } | undefined {
+/** What the instances that it stands for are like. */
+export function templateOf({ kind, spec }: Desired): MemberTemplate | undefined {
+  if (kind.name === groupKind.name) return groupKind.spec.parse(spec).template;
+  return kind.name === instanceKind.name ? instanceKind.spec.parse(spec) : undefined;
+}
+
+function unfit(
+  spec: MemberTemplate,
+  hosts: readonly Host[],
+): { message: string; allowed: string } | undefined {
   const most = (value: (host: Host) => number) => Math.max(...hosts.map(value));
   const memory = most((host) => host.status.allocatable.memoryMib);
   if (spec.memoryMib > memory) {

@@ -1,5 +1,6 @@
 /** Kinds that a stack can hold, what they refer to, and in which order they come and go. */
 import { addressKind } from "../../kinds/address.ts";
+import { groupKind, type MemberTemplate } from "../../kinds/group.ts";
 import { imageKind } from "../../kinds/image.ts";
 import { instanceKind } from "../../kinds/instance.ts";
 import { keyPairKind } from "../../kinds/key-pair.ts";
@@ -25,6 +26,7 @@ const held: readonly unknown[] = [
   securityGroupKind,
   imageKind,
   instanceKind,
+  groupKind,
   networkInterfaceKind,
   addressKind,
   publishedPortKind,
@@ -33,7 +35,10 @@ const held: readonly unknown[] = [
 /** In the order of their creation, which is the registry's. */
 export const stackKinds = kinds.filter((kind) => held.includes(kind)) as unknown as readonly Kind[];
 
-type PlainSection = Exclude<keyof Stack, "stack" | "project" | "images" | "keyPairs" | "instances">;
+type PlainSection = Exclude<
+  keyof Stack,
+  "stack" | "project" | "images" | "keyPairs" | "instances" | "groups"
+>;
 
 /** Sections of a stack file whose entries are specs as the API has them; `created`: relative to images and instances. */
 export const plainSections: readonly { section: PlainSection; kind: Kind; created: "before" | "after" }[] = [
@@ -85,6 +90,16 @@ function rule<S, T>(kind: Kind<S, T>, references: (spec: S) => Reference[]) {
   return [kind.name, references as (spec: unknown) => Reference[]] as const;
 }
 
+function ofTemplate(spec: MemberTemplate): Reference[] {
+  return [
+    ...to(imageKind, spec.image),
+    ...to(keyPairKind, ...spec.keyPairs),
+    ...to(networkKind, spec.network),
+    ...to(subnetKind, spec.subnet),
+    ...to(securityGroupKind, ...spec.securityGroups),
+  ];
+}
+
 const referenceRules = new Map<string, (spec: unknown) => Reference[]>([
   rule(subnetKind, (spec) => [...to(networkKind, spec.network), ...to(routeTableKind, spec.routeTable)]),
   rule(routeTableKind, (spec) => [
@@ -97,13 +112,8 @@ const referenceRules = new Map<string, (spec: unknown) => Reference[]>([
   rule(securityGroupKind, (spec) =>
     to(securityGroupKind, ...[...spec.ingress, ...spec.egress].map((one) => one.group)),
   ),
-  rule(instanceKind, (spec) => [
-    ...to(imageKind, spec.image),
-    ...to(keyPairKind, ...spec.keyPairs),
-    ...to(networkKind, spec.network),
-    ...to(subnetKind, spec.subnet),
-    ...to(securityGroupKind, ...spec.securityGroups),
-  ]),
+  rule(instanceKind, ofTemplate),
+  rule(groupKind, ({ template }) => ofTemplate(template)),
   rule(networkInterfaceKind, (spec) => [
     ...to(networkKind, spec.network),
     ...to(subnetKind, spec.subnet),
@@ -121,6 +131,8 @@ const referenceRules = new Map<string, (spec: unknown) => Reference[]>([
 const settledOnCreation: Readonly<Record<string, readonly string[]>> = {
   Network: ["cidr", "ipv6Cidr", "hostRoute", "mtu"],
   Subnet: ["ipv6Cidr"],
+  // Who changed it by hand said more lately than a file that does not name it.
+  Group: ["desired"],
   Instance: ["subnet", "ipAddress", "ipv6Address"],
   NetworkInterface: ["subnet", "ipAddress", "ipv6Address"],
   Address: ["ipAddress"],

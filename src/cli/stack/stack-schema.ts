@@ -6,7 +6,7 @@ import { z } from "zod";
 import { StrataError } from "../../core/errors.ts";
 import { parseMib, sizeRule } from "../../core/units.ts";
 import { addressKind } from "../../kinds/address.ts";
-import { applicationSchema, metadataServiceSchema } from "../../kinds/instance.ts";
+import { applicationSchema, healthCheckSchema, metadataServiceSchema } from "../../kinds/instance.ts";
 import { nameSchema } from "../../kinds/kind.ts";
 import { networkKind } from "../../kinds/network.ts";
 import { networkInterfaceKind } from "../../kinds/network-interface.ts";
@@ -106,10 +106,23 @@ const instanceEntry = z.strictObject({
   restartPolicy: z.string().optional(),
   protected: z.boolean().optional(),
   services: z.array(serviceEntry).optional(),
+  healthCheck: healthCheckSchema.optional(),
   driver: z.string().optional(),
   labels: z.record(z.string(), z.string()).optional(),
 });
 export type InstanceEntry = z.infer<typeof instanceEntry>;
+
+/** What members are made of; the rest is a group's spec as the API has it. */
+const groupEntry = z.looseObject({
+  template: instanceEntry.omit({
+    count: true,
+    ipAddress: true,
+    ipv6Address: true,
+    protected: true,
+    labels: true,
+  }),
+  labels: z.record(z.string(), z.string()).optional(),
+});
 export type ImageEntry = z.infer<typeof imageEntry>;
 
 /** Resources by name, written as the API has them; `name:` alone takes all defaults. */
@@ -134,6 +147,7 @@ export const stackSchema = z.strictObject({
   subnets: section(subnetKind.spec),
   securityGroups: section(securityGroupKind.spec),
   instances: z.record(z.string(), instanceEntry).default({}),
+  groups: z.record(z.string(), groupEntry).default({}),
   networkInterfaces: section(networkInterfaceKind.spec),
   addresses: section(addressKind.spec),
   publishedPorts: section(publishedPortKind.spec),

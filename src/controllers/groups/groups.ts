@@ -49,6 +49,7 @@ export function createGroupReconciler(
         members: members.map((instance) => ({ instance, begunAt: state.begunAt(instance) })),
         balancers: state.balancersOf(key),
         setbacks: state.setbacksOf(group, members),
+        decided: state.decidedOf(group),
         scarce: scarce(),
       };
     },
@@ -73,6 +74,7 @@ const nothing: GroupWorld = {
   members: [],
   balancers: [],
   setbacks: noSetbacks,
+  decided: 0,
   scarce: false,
 };
 

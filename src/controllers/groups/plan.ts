@@ -27,6 +27,7 @@ export interface Scene {
   /** Members that may be created now. */
   mayCreate: number;
   scarce: boolean;
+  decided: number;
   /** Members failed, and until then no new one is made; `why` is of the last. */
   pause: { until: Instant; why: string } | undefined;
 }
@@ -51,6 +52,7 @@ export function planGroup(world: GroupWorld, now: Instant): Plan<GroupAction, Gr
     hasBalancer: world.balancers.length > 0,
     mayCreate: pause ? 0 : Math.max(0, maxStarting - starting.length),
     scarce: world.scarce,
+    decided: world.decided,
     pause,
   };
   const leaving = members.filter((member) => member.phase === "draining");

@@ -14,7 +14,7 @@ export function reportOf(scene: Scene): GroupReport {
   return {
     state,
     message: message.slice(0, 1024),
-    observedGeneration: group.metadata.generation,
+    observedGeneration: Math.min(group.metadata.generation, scene.decided),
     members: serving.length,
     ready: serving.filter(isReady).length,
     warm: members.filter((member) => member.phase === "warm" && isReady(member)).length,

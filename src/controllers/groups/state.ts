@@ -27,6 +27,7 @@ export class GroupState {
   readonly #fresh = new Map<string, Map<string, Instance | undefined>>();
   readonly #begun = new Map<string, Instant>();
   readonly #setbacks = new Map<string, Setbacks>();
+  readonly #decided = new Map<string, number>();
   readonly #gone = new Set<string>();
 
   constructor(caches: GroupCaches, clock: Clock) {
@@ -48,7 +49,7 @@ export class GroupState {
       }
       if (!previous || next?.metadata.uid === previous.metadata.uid) return;
       const { uid } = previous.metadata;
-      for (const known of [this.#fresh, this.#setbacks]) known.delete(uid);
+      for (const known of [this.#fresh, this.#setbacks, this.#decided]) known.delete(uid);
       this.#gone.delete(uid);
     });
   }
@@ -106,6 +107,17 @@ export class GroupState {
       if (created && fresh.has(key)) fresh.set(key, created);
       else this.#forget(uid, key);
     };
+  }
+
+  /** The generation of its spec that its size was last decided for. */
+  decidedOf({ metadata, status }: Group): number {
+    return this.#decided.get(metadata.uid) ?? status.observedGeneration;
+  }
+
+  decide({ metadata }: Group): void {
+    if (this.#decided.get(metadata.uid) === metadata.generation) return;
+    this.#decided.set(metadata.uid, metadata.generation);
+    this.hints.hint(resourceKey(groupKind, { project: metadata.project ?? "", name: metadata.name }));
   }
 
   /** The group was let go; what the cache still shows of it is old. */

@@ -20,6 +20,8 @@ export interface GroupWorld {
   /** Those that lead to the group. */
   balancers: readonly LoadBalancer[];
   setbacks: Setbacks;
+  /** The generation of its spec that its size was last decided for. */
+  decided: number;
   /** True while groups lack capacity: nobody keeps warm members then. */
   scarce: boolean;
 }

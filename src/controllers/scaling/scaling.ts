@@ -104,6 +104,7 @@ export function createScaling(context: ControllerContext, state: GroupState): Sc
           await writeVerdict(context, group, report);
           state.hints.hint(key);
         }
+        state.decide(group);
         tellOthers(key);
       },
     },
