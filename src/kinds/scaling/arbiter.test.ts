@@ -20,8 +20,8 @@ describe("arbitrate", () => {
   test("everyone gets what is wanted while there is enough", () => {
     const grants = arbitrate([claim("a", { wanted: 3 }), claim("b", { wanted: 4 })], hosts(7));
     expect([...grants.values()]).toEqual([
-      { granted: 3, lent: 0 },
-      { granted: 4, lent: 0 },
+      { granted: 3, lent: 0, takers: [] },
+      { granted: 4, lent: 0, takers: [] },
     ]);
   });
 
@@ -35,13 +35,24 @@ describe("arbitrate", () => {
         hosts(4),
       );
     const september = at(3, 3, [1, 3]);
-    expect(september.get("enrollment")).toEqual({ granted: 3, lent: 0 });
+    expect(september.get("enrollment")).toEqual({ granted: 3, lent: 0, takers: [] });
     expect(september.get("lms")).toEqual({
       granted: 1,
       lent: 2,
-      reason: "1 of 3: 2 lent to enrollment, of higher priority",
+      takers: ["enrollment"],
+      reason: "1 of 3: 2 lent to enrollment",
     });
     expect(granted(at(1, 3, [3, 1]))).toEqual({ enrollment: 1, lms: 3 });
+  });
+
+  test("a minimum that a calendar raises is lent to as well, whatever the priority", () => {
+    const claims = [
+      claim("high", { min: 2, wanted: 4, current: 4, priority: 5 }),
+      claim("low", { min: 3, usual: 1, wanted: 3 }),
+    ];
+    expect(arbitrate(claims, hosts(5)).get("high")).toMatchObject({ granted: 2, lent: 2, takers: ["low"] });
+    const usual = claims.map((one) => ({ ...one, usual: one.min }));
+    expect(arbitrate(usual, hosts(5)).get("high")).toMatchObject({ granted: 2, lent: 0, takers: [] });
   });
 
   test("no group of higher priority takes from a minimum, or from one that does not lend", () => {
@@ -73,9 +84,10 @@ describe("arbitrate", () => {
     expect(grants.get("a")).toEqual({
       granted: 1,
       lent: 0,
+      takers: [],
       reason: "1 of 3: the hosts lack capacity for 2 of 1 CPU and 512 MiB",
     });
-    expect(grants.get("b")).toEqual({ granted: 3, lent: 0 });
+    expect(grants.get("b")).toEqual({ granted: 3, lent: 0, takers: [] });
   });
 
   test("equal priorities share by what their members take of the hosts", () => {

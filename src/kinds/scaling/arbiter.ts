@@ -19,6 +19,8 @@ export interface Claim {
   key: string;
   /** In force now, as boundsAt has it. */
   min: number;
+  /** Its own minimum, without calendars: what it has beyond that, others lend to it. Left out: `min`. */
+  usual?: number;
   /** What it is to have by its policies: `Decision.desired`. */
   wanted: number;
   /** Members it has promised capacity for now; draining ones count. */
@@ -40,11 +42,18 @@ export interface Grant {
    * are cut as well, lowest priority first.
    */
   granted: number;
-  /** Of those missing to what it wants, what groups of higher priority have beyond their minimum instead. */
+  /**
+   * Of those missing to what it wants, what others have instead: beyond their minimum with a higher priority, or because a
+   * calendar raised their minimum.
+   */
   lent: number;
+  /** Keys of the groups it lends to, the one that has most of it first; at most `maxTakers` are named. */
+  takers: string[];
   /** Why it gets less than it wants. */
   reason?: string;
 }
+
+export const maxTakers = 3;
 
 interface Share {
   claim: Claim;
@@ -92,8 +101,7 @@ function ranks(shares: readonly Share[]): Share[][] {
 function take(share: Share, count: number, free: Capacity): void {
   const taken = Math.max(0, Math.min(count, roomFor(share.claim.member, free)));
   share.granted += taken;
-  free.cpus -= taken * share.claim.member.cpus;
-  free.memoryMib -= taken * share.claim.member.memoryMib;
+  add(free, share.claim.member, -taken);
 }
 
 /** How many such members fit. */
@@ -112,56 +120,93 @@ function fits(rank: readonly Share[], free: Capacity): boolean {
 
 /** One member at a time to the group with the smallest share, until all have what they want or nothing fits. */
 function fill(rank: readonly Share[], capacity: Capacity, free: Capacity): void {
-  const open = new Set(rank.filter((share) => share.granted < share.target));
-  while (open.size > 0) {
-    let next: Share | undefined;
-    for (const share of open) {
-      if (!next || dominantShare(share, capacity) < dominantShare(next, capacity)) next = share;
+  let open = rank
+    .filter((share) => share.granted < share.target)
+    .map((share) => ({ share, part: share.granted * partOf(share.claim.member, capacity) }));
+  while (open.length > 0) {
+    const next = open.reduce((smallest, one) => (one.part < smallest.part ? one : smallest));
+    const before = next.share.granted;
+    take(next.share, 1, free);
+    next.part = next.share.granted * partOf(next.share.claim.member, capacity);
+    if (next.share.granted === before || next.share.granted >= next.share.target) {
+      open = open.filter((one) => one !== next);
     }
-    if (!next) return;
-    const before = next.granted;
-    take(next, 1, free);
-    if (next.granted === before || next.granted >= next.target) open.delete(next);
   }
 }
 
-function dominantShare({ claim, granted }: Share, capacity: Capacity): number {
-  return granted * Math.max(claim.member.cpus / capacity.cpus, claim.member.memoryMib / capacity.memoryMib);
+/** What one member takes of the hosts, of CPUs or memory, whichever is more. */
+function partOf(member: Capacity, capacity: Capacity): number {
+  return Math.max(member.cpus / capacity.cpus, member.memoryMib / capacity.memoryMib);
 }
 
-/** Tells what is lent from what is simply not there. */
+/** Tells what is lent from what is simply not there. `free`: what nobody got. */
 function explain(shares: readonly Share[], free: Capacity): Map<string, Grant> {
   const grants = new Map<string, Grant>();
-  const pool = { ...free };
-  const takers: Share[] = [];
+  const left = { ...free };
   for (const rank of ranks(shares)) {
-    for (const share of rank) grants.set(share.claim.key, grantOf(share, pool, takers));
+    let borrowed: Borrowed | undefined;
     for (const share of rank) {
-      const extra = share.granted - share.floor;
-      if (extra <= 0) continue;
-      takers.push(share);
-      pool.cpus += extra * share.claim.member.cpus;
-      pool.memoryMib += extra * share.claim.member.memoryMib;
+      const { target, granted, claim } = share;
+      if (granted === target) grants.set(claim.key, { granted, lent: 0, takers: [] });
+      else {
+        borrowed ??= borrowedFrom(claim.priority, shares);
+        grants.set(claim.key, shortGrant(share, borrowed, left));
+      }
     }
   }
   return grants;
 }
 
-function grantOf({ claim, target, granted }: Share, pool: Capacity, takers: readonly Share[]): Grant {
+/** What all others have beyond what is usual for them, and groups of one priority could have otherwise. */
+interface Borrowed {
+  /** The one that has most first. */
+  takers: { share: Share; members: number }[];
+  total: Capacity;
+}
+
+function borrowedFrom(priority: number, shares: readonly Share[]): Borrowed {
+  const takers: Borrowed["takers"] = [];
+  const total = { cpus: 0, memoryMib: 0 };
+  for (const share of shares) {
+    const members = beyondUsual(share, priority);
+    if (members === 0) continue;
+    takers.push({ share, members });
+    add(total, share.claim.member, members);
+  }
+  return { takers: takers.sort((a, b) => b.members - a.members), total };
+}
+
+/** A raised minimum goes before everybody's wishes, the rest before those of lower priority only. */
+function beyondUsual({ claim, granted }: Share, priority: number): number {
+  const { min, usual = min } = claim;
+  return Math.max(0, (claim.priority > priority ? granted : Math.min(granted, min)) - usual);
+}
+
+/** `left` is what nobody got, less what lenders before were told to lend: it may be negative. */
+function shortGrant(share: Share, { takers, total }: Borrowed, left: Capacity): Grant {
+  const { claim, target, granted } = share;
   const missing = target - granted;
-  if (missing === 0) return { granted, lent: 0 };
-  const lent = takers.length === 0 || !claim.lends ? 0 : Math.min(missing, roomFor(claim.member, pool));
-  pool.cpus -= lent * claim.member.cpus;
-  pool.memoryMib -= lent * claim.member.memoryMib;
-  const names = takers.slice(0, 3).map((taker) => taker.claim.key);
-  const more = takers.length > 3 ? ` and ${takers.length - 3} more` : "";
+  const named = takers.slice(0, maxTakers + 1).filter((taker) => taker.share !== share);
+  const pool = { cpus: left.cpus + total.cpus, memoryMib: left.memoryMib + total.memoryMib };
+  add(pool, claim.member, -beyondUsual(share, claim.priority));
+  // What is missing to its minimum it does not lend: that is not there.
+  const lendable = claim.lends && named.length > 0 ? target - Math.max(granted, claim.min) : 0;
+  const lent = Math.min(lendable, roomFor(claim.member, pool));
+  add(left, claim.member, -lent);
+  const keys = lent === 0 ? [] : named.slice(0, maxTakers).map((taker) => taker.share.claim.key);
+  const others = named.length > maxTakers ? " and others" : "";
   const reasons = [
-    ...(lent > 0 ? [`${lent} lent to ${names.join(", ")}${more}, of higher priority`] : []),
+    ...(lent > 0 ? [`${lent} lent to ${keys.join(", ")}${others}`] : []),
     ...(missing > lent
       ? [`the hosts lack capacity for ${missing - lent} of ${memberText(claim.member)}`]
       : []),
   ];
-  return { granted, lent, reason: `${granted} of ${target}: ${reasons.join("; ")}` };
+  return { granted, lent, takers: keys, reason: `${granted} of ${target}: ${reasons.join("; ")}` };
+}
+
+function add(to: Capacity, member: Capacity, members: number): void {
+  to.cpus += member.cpus * members;
+  to.memoryMib += member.memoryMib * members;
 }
 
 function memberText({ cpus, memoryMib }: Capacity): string {
