@@ -48,7 +48,7 @@ export interface Grant {
    */
   lent: number;
   /** Keys of the groups it lends to, the one that has most of it first; at most `maxTakers` are named. */
-  takers: string[];
+  takers?: string[];
   /** Why it gets less than it wants. */
   reason?: string;
 }
@@ -147,7 +147,7 @@ function explain(shares: readonly Share[], free: Capacity): Map<string, Grant> {
     let borrowed: Borrowed | undefined;
     for (const share of rank) {
       const { target, granted, claim } = share;
-      if (granted === target) grants.set(claim.key, { granted, lent: 0, takers: [] });
+      if (granted === target) grants.set(claim.key, { granted, lent: 0 });
       else {
         borrowed ??= borrowedFrom(claim.priority, shares);
         grants.set(claim.key, shortGrant(share, borrowed, left));
@@ -201,7 +201,12 @@ function shortGrant(share: Share, { takers, total }: Borrowed, left: Capacity): 
       ? [`the hosts lack capacity for ${missing - lent} of ${memberText(claim.member)}`]
       : []),
   ];
-  return { granted, lent, takers: keys, reason: `${granted} of ${target}: ${reasons.join("; ")}` };
+  return {
+    granted,
+    lent,
+    ...(lent > 0 ? { takers: keys } : {}),
+    reason: `${granted} of ${target}: ${reasons.join("; ")}`,
+  };
 }
 
 function add(to: Capacity, member: Capacity, members: number): void {

@@ -225,7 +225,7 @@ const nobody: string[] = [];
 /** Without a grant it gets all that it wants. A segment that goes on as before just becomes longer. */
 function extend(lane: Lane, at: Instant, until: Instant, grant: Grant | undefined): void {
   const { step, segments } = lane;
-  const { granted, lent, takers } = grant ?? { granted: step.wanted, lent: 0, takers: nobody };
+  const { granted, lent, takers = nobody } = grant ?? { granted: step.wanted, lent: 0 };
   lane.claim.current = granted;
   const last = segments.at(-1);
   if (
