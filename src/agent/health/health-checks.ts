@@ -25,7 +25,7 @@ export interface HealthCheckOptions {
   wanted(uid: string): boolean;
   /** There is news of the instance of this key. */
   hint(key: string): void;
-  /** A check failed after it had succeeded, or failed for good. */
+  /** A check failed for the first time in a row, for good, or in another way than before. */
   onFailure(uid: string): void;
 }
 
@@ -87,9 +87,10 @@ export class HealthChecks {
     const { request, state: before } = check;
     const tally = addOutcome(before, outcome, request.check, clock.now(), ageMs);
     check.state = { target: before.target, ...tally };
-    const fell = tally.result === "unhealthy" && before.result !== "unhealthy";
-    if (fell || (before.result === "healthy" && tally.failures === 1)) onFailure(request.uid);
-    if (isNews(before, tally)) hint(request.key);
+    const news = isNews(before, tally);
+    const firstFailure = before.result === "healthy" && tally.failures === 1;
+    if (firstFailure || (news && tally.failures > 0)) onFailure(request.uid);
+    if (news) hint(request.key);
   }
 
   async #perform(request: CheckRequest, signal: AbortSignal): Promise<Outcome> {
