@@ -14,7 +14,8 @@ import type { Random } from "../core/random.ts";
 /** What an agent is asked for. */
 export interface SessionRequest {
   id: string;
-  verb: "exec" | "console" | "log";
+  verb: "exec" | "console" | "log" | "access-log";
+  /** For `access-log`: the load balancer. */
   instance: { project: string; name: string; uid: string };
   parameters: JsonObject;
 }

@@ -5,6 +5,8 @@ import { StrataError } from "../core/errors.ts";
 import { isJsonObject, type Json, type JsonObject } from "../core/json.ts";
 import { hostKind } from "../kinds/host.ts";
 import { type Instance, instanceKind } from "../kinds/instance.ts";
+import type { Kind, Resource } from "../kinds/kind.ts";
+import { loadBalancerKind } from "../kinds/load-balancer.ts";
 import { authorize, authorizeAction, type Principal, requireOperator } from "../services/principal.ts";
 import type { Services } from "../services/services.ts";
 import { type EventStreams, streamLimits } from "./event-stream.ts";
@@ -14,7 +16,7 @@ import type { SessionHub, SessionRequest } from "./session-hub.ts";
 import { splice } from "./splice.ts";
 
 /**
- * exec, console and log: WebSockets that are spliced to one that the instance's agent dials. All that can be refused
+ * exec, console and log, and the access log of load balancers: WebSockets that are spliced to one that the agent dials. All that can be refused
  * is refused before the upgrade, as an ordinary answer.
  *
  * Frames: binary is one octet (0 stdin, 1 stdout, 2 stderr) and data; text is a JSON control message: `resize`
@@ -28,7 +30,7 @@ declare module "fastify" {
   }
 }
 
-const verbs = ["exec", "console", "log"] as const;
+const verbs = ["exec", "console", "log", "access-log"] as const;
 type Verb = SessionRequest["verb"];
 
 /** From the agent's answer to the client's finished upgrade. */
@@ -49,7 +51,7 @@ export function installSessionRoutes(app: FastifyInstance, parts: Parts): void {
   app.decorateRequest("agentSocket");
   for (const verb of verbs) {
     app.get<{ Params: { project: string; name: string } }>(
-      `/v1/projects/:project/instances/:name/${verb}`,
+      `/v1/projects/:project/${kindOf(verb).plural}/:name/${verb}`,
       {
         websocket: true,
         preHandler: async (request) => {
@@ -102,15 +104,12 @@ async function openSession(
   const parameters = parametersOf(new Query(request.query, ["parameters"]).text("parameters"));
   const { project, name } = request.params;
   checkMay(request.principal, verb, project);
-  const instance = await parts.services.resources.require(request.principal, instanceKind, {
-    project,
-    name,
-  });
-  const host = hostOf(instance, verb);
+  const found = await parts.services.resources.require(request.principal, kindOf(verb), { project, name });
+  const host = verb === "access-log" ? hostOfBalancer(found) : hostOf(found as Instance, verb);
   const gone = new AbortController();
   const onClose = () => gone.abort(new StrataError("Unavailable", "the client went away"));
   request.raw.socket.once("close", onClose);
-  const { uid } = instance.metadata;
+  const { uid } = found.metadata;
   const agent = await parts.hub.open(
     host,
     { verb, instance: { project, name, uid }, parameters },
@@ -153,8 +152,19 @@ async function endWhenRevoked(clock: Clock, client: WebSocket, request: FastifyR
 }
 
 function checkMay(principal: Principal, verb: Verb, project: string): void {
-  if (verb === "log") authorize(principal, "read", instanceKind, project);
+  if (verb === "log" || verb === "access-log") authorize(principal, "read", kindOf(verb), project);
   else authorizeAction(principal, instanceKind, project, `open ${verb} sessions`);
+}
+
+function kindOf(verb: Verb): Kind {
+  return (verb === "access-log" ? loadBalancerKind : instanceKind) as Kind;
+}
+
+/** @throws Conflict while it has none. */
+function hostOfBalancer({ metadata, status }: Resource): string {
+  const { host } = status as { host?: string };
+  if (host !== undefined) return host;
+  throw new StrataError("Conflict", `load balancer "${metadata.name}" is on no host yet; it has no log`);
 }
 
 /** @throws Conflict in a state in which there is nothing to connect to. */

@@ -30,7 +30,9 @@ export type CompletedKind =
   | "peerings"
   | "security-groups"
   | "network-interfaces"
-  | "addresses";
+  | "addresses"
+  | "load-balancers"
+  | "certificates";
 
 export interface ArgumentSpec {
   /** `<name>`, `[name]` or `[name...]`. */

@@ -95,7 +95,8 @@ export interface CurrentMetrics {
 /** Sent to an agent: open a stream of this kind to an instance. */
 export interface SessionRequest {
   id: string;
-  verb: "exec" | "console" | "log";
+  verb: "exec" | "console" | "log" | "access-log";
+  /** For `access-log`: the load balancer. */
   instance: { project: string; name: string; uid: string };
   parameters: JsonObject;
 }

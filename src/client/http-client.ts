@@ -10,8 +10,10 @@ import { isJsonObject, type Json, type JsonObject } from "../core/json.ts";
 import { type Random, randomFraction, systemRandom } from "../core/random.ts";
 import { certificateKind } from "../kinds/certificate.ts";
 import { groupKind } from "../kinds/group.ts";
+import { instanceKind } from "../kinds/instance.ts";
 import type { Ref } from "../kinds/keys.ts";
 import type { Kind, Resource } from "../kinds/kind.ts";
+import { loadBalancerKind } from "../kinds/load-balancer.ts";
 import type { MeasuredKind } from "../kinds/metric-names.ts";
 import { type Token, tokenKind } from "../kinds/token.ts";
 import type {
@@ -294,7 +296,8 @@ class HttpClientImpl implements HttpClient {
     const project = encodeURIComponent(instance.project ?? "");
     const name = encodeURIComponent(instance.name);
     const query = `parameters=${encodeURIComponent(JSON.stringify(parameters))}`;
-    return this.#dial(`/v1/projects/${project}/instances/${name}/${verb}?${query}`, signal);
+    const plural = (verb === "access-log" ? loadBalancerKind : instanceKind).plural;
+    return this.#dial(`/v1/projects/${project}/${plural}/${name}/${verb}?${query}`, signal);
   }
 
   async *sessionRequests(host: string, signal: AbortSignal): AsyncGenerator<SessionRequest> {

@@ -2,6 +2,7 @@ import type { Clock } from "../core/clock.ts";
 import type { JsonObject } from "../core/json.ts";
 import type { Logger } from "../core/logger.ts";
 import type { Random } from "../core/random.ts";
+import type { Certificate } from "../kinds/certificate.ts";
 import type { Event } from "../kinds/event.ts";
 import type { Group } from "../kinds/group.ts";
 import type { Host } from "../kinds/host.ts";
@@ -71,6 +72,7 @@ export interface ControllerCaches {
   projects: CacheFor<Project>;
   tokens: CacheFor<Token>;
   events: CacheFor<Event>;
+  certificates: CacheFor<Certificate>;
   networks: CacheFor<Network>;
 }
 

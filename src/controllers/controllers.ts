@@ -6,6 +6,7 @@
 import type { Clock } from "../core/clock.ts";
 import type { Logger } from "../core/logger.ts";
 import type { Random } from "../core/random.ts";
+import { certificateKind } from "../kinds/certificate.ts";
 import { eventKind, eventRetention } from "../kinds/event.ts";
 import { groupKind } from "../kinds/group.ts";
 import { hostKind } from "../kinds/host.ts";
@@ -22,6 +23,7 @@ import type { MetricStore } from "../metrics/metric-store.ts";
 import { type RunnerHooks, type RunnerOptions, runReconciler } from "../reconcile/runner.ts";
 import type { Store } from "../store/store.ts";
 import { createBalancerReconciler } from "./balancers/balancers.ts";
+import { createCertificateReconciler } from "./certificates/certificates.ts";
 import type { ControllerCaches, ControllerContext, ControllerVerbs } from "./context.ts";
 import { createGroupReconciler } from "./groups/groups.ts";
 import { GroupState } from "./groups/state.ts";
@@ -62,6 +64,12 @@ export async function startControllers(options: ControllerOptions): Promise<void
     runReconciler(createGroupSamples(context), shared, signal),
     runReconciler(createHostReconciler(context), shared, signal),
     runReconciler(createBalancerReconciler(context), shared, signal),
+    runReconciler(
+      createCertificateReconciler(context),
+      // Authorities limit how often one may fail.
+      { ...shared, backoff: { minMs: 5_000, maxMs: 3_600_000 } },
+      signal,
+    ),
     runReconciler(createProjectReconciler(context), shared, signal),
     runReconciler(createRetention(context, "events", eventRetention), shared, signal),
     runReconciler(createRetention(context, "scalingDecisions", decisionRetention), shared, signal),
@@ -83,6 +91,7 @@ function createCaches(parts: Omit<ControllerContext, "metrics" | "caches" | "ver
     projects: new StoreCache({ ...parts, kind: projectKind }),
     tokens: new StoreCache({ ...parts, kind: tokenKind }),
     events: new StoreCache({ ...parts, kind: eventKind }),
+    certificates: new StoreCache({ ...parts, kind: certificateKind, relevant: specChanged }),
     loadBalancers: new StoreCache({ ...parts, kind: loadBalancerKind, relevant: specOrHostChanged }),
     networks: new StoreCache({ ...parts, kind: networkKind, relevant: () => false }),
   };

@@ -131,6 +131,8 @@ export const loadBalancerStatusSchema = z.strictObject({
   servers: z.record(z.string(), z.strictObject({ state: z.enum(serverStates) })),
   /** Requests held because no instance is there. */
   held: z.int().min(0),
+  /** Tokens of the ACME challenges that it answers; reported by the host. */
+  answers: z.array(z.string().max(256)).max(1000).optional(),
 });
 export type LoadBalancerStatus = z.infer<typeof loadBalancerStatusSchema>;
 

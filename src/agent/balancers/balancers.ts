@@ -2,7 +2,8 @@
  * Load balancers of this host: HAProxy is made to lead where their statuses say, and tells of its servers. Nothing is
  * remembered that HAProxy could be asked for, so either may be killed at any time.
  */
-import { toStrataError } from "../../core/errors.ts";
+import { toTimestamp } from "../../core/clock.ts";
+import { describeError, toStrataError } from "../../core/errors.ts";
 import { Hints } from "../../core/hints.ts";
 import type { Balancers } from "../../host/balancers/balancers.ts";
 import { certificateKind } from "../../kinds/certificate.ts";
@@ -13,16 +14,22 @@ import type { AgentContext } from "../agent-context.ts";
 import { reportStatus } from "../report.ts";
 import { siblingKey } from "../views.ts";
 import { CertificateContents, fingerprintOf } from "./certificate-contents.ts";
-import { Holder } from "./holder.ts";
 import { type BalancerAction, type BalancerWorld, planBalancer } from "./plan.ts";
 import { balancerRequest } from "./request.ts";
+import { Traffic } from "./traffic.ts";
 
+/** To be run by a runner; it measures until the agent stops. */
 export function createBalancerReconciler(
   context: AgentContext,
   balancers: Balancers,
 ): Reconciler<BalancerWorld, BalancerAction, LoadBalancerStatus> {
-  return new BalancerReconciler(context, balancers);
+  const reconciler = new BalancerReconciler(context, balancers);
+  void reconciler.measureUntilAborted();
+  return reconciler;
 }
+
+/** Between samples. */
+const measureEveryMs = 1_000;
 
 class BalancerReconciler implements Reconciler<BalancerWorld, BalancerAction, LoadBalancerStatus> {
   readonly name = "balancers";
@@ -31,7 +38,7 @@ class BalancerReconciler implements Reconciler<BalancerWorld, BalancerAction, Lo
   readonly #balancers: Balancers;
   readonly #contents: CertificateContents;
   /** By uid of the balancer. */
-  readonly #holders = new Map<string, Holder>();
+  readonly #traffic = new Map<string, Traffic>();
   readonly #hints = new Hints();
   /** Uids of those whose finalizer is gone; what the view still shows of them is old. */
   readonly #finalized = new Set<string>();
@@ -48,7 +55,7 @@ class BalancerReconciler implements Reconciler<BalancerWorld, BalancerAction, Lo
     ];
     this.#follow();
     context.signal.addEventListener("abort", () => {
-      for (const holder of this.#holders.values()) holder.close();
+      for (const traffic of this.#traffic.values()) traffic.close();
     });
   }
 
@@ -80,7 +87,7 @@ class BalancerReconciler implements Reconciler<BalancerWorld, BalancerAction, Lo
       structure: this.#balancers.structureOf(request),
       serverNames: new Map(request.servers.map((one) => [one, this.#balancers.serverName(one)])),
       fingerprints: new Map([...request.certificates].map(([name, pem]) => [name, fingerprintOf(pem)])),
-      held: this.#holders.get(uid)?.count ?? 0,
+      held: this.#traffic.get(uid)?.holder.count ?? 0,
     };
   }
 
@@ -92,7 +99,7 @@ class BalancerReconciler implements Reconciler<BalancerWorld, BalancerAction, Lo
     const host = this.#balancers;
     switch (action.type) {
       case "ensure":
-        await this.#holder(action.request.uid);
+        await this.#trafficOf(action.request.uid);
         return host.ensure(action.request, signal);
       case "add-server":
         return host.addServer(action.request, action.server);
@@ -107,8 +114,8 @@ class BalancerReconciler implements Reconciler<BalancerWorld, BalancerAction, Lo
       case "set-challenges":
         return host.setChallenges(action.uid, action.challenges);
       case "remove":
-        this.#holders.get(action.uid)?.close();
-        this.#holders.delete(action.uid);
+        this.#traffic.get(action.uid)?.close();
+        this.#traffic.delete(action.uid);
         return host.remove(action.uid);
       case "finalize": {
         const { metadata } = action.balancer;
@@ -167,27 +174,50 @@ class BalancerReconciler implements Reconciler<BalancerWorld, BalancerAction, Lo
     });
   }
 
-  async #holder(uid: string): Promise<Holder> {
-    const known = this.#holders.get(uid);
+  async #trafficOf(uid: string): Promise<Traffic> {
+    const known = this.#traffic.get(uid);
     if (known) return known;
-    const { views, clock } = this.#context;
-    const holder = new Holder(clock, () => {
-      const balancer = views.loadBalancers.byUid(uid);
-      if (balancer) this.#hints.hint(views.loadBalancers.keyOf(balancer));
-    });
-    this.#holders.set(uid, holder);
+    const { clock } = this.#context;
+    const { loadBalancers } = this.#context.views;
+    const resource = () => loadBalancers.byUid(uid);
+    const onChange = () => {
+      const balancer = resource();
+      if (balancer) this.#hints.hint(loadBalancers.keyOf(balancer));
+    };
+    const traffic = new Traffic({ uid, balancers: this.#balancers, clock, resource, onChange });
+    this.#traffic.set(uid, traffic);
     try {
-      await holder.listen(this.#balancers.sockets(uid).holder);
+      await traffic.listen();
     } catch (error) {
-      this.#holders.delete(uid);
+      this.#traffic.delete(uid);
       throw error;
     }
-    return holder;
+    return traffic;
+  }
+
+  /** What cannot be measured or reported is left out: the next round is better than an old one. */
+  async measureUntilAborted(): Promise<void> {
+    const { clock, signal, views, client, logger } = this.#context;
+    while (!signal.aborted) {
+      await clock.sleep(measureEveryMs, signal).catch(() => {});
+      const samples: { subject: string; uid: string; values: Record<string, number> }[] = [];
+      for (const [uid, traffic] of this.#traffic) {
+        const balancer = views.loadBalancers.byUid(uid);
+        const values = balancer && (await traffic.measure().catch(() => undefined));
+        if (balancer && values) samples.push({ subject: views.loadBalancers.keyOf(balancer), uid, values });
+      }
+      if (samples.length === 0 || signal.aborted) continue;
+      try {
+        await client.reportMetrics({ at: toTimestamp(clock.now()), samples }, { signal });
+      } catch (error) {
+        if (!signal.aborted) logger.debug({ error: describeError(error) }, "figures of balancers were lost");
+      }
+    }
   }
 
   async #tellHolder({ request }: BalancerWorld, { servers }: LoadBalancerStatus): Promise<void> {
     if (!request) return;
-    const holder = await this.#holder(request.uid);
+    const { holder } = await this.#trafficOf(request.uid);
     const { spec } = request;
     const isHttp = spec.listeners.some(({ protocol }) => protocol.startsWith("http"));
     holder.set({

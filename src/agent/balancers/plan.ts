@@ -66,6 +66,7 @@ export function planBalancer(world: BalancerWorld): Plan<BalancerAction, LoadBal
     observedGeneration: metadata.generation,
     servers: serverStates(status.targets, seen),
     held: world.held,
+    answers: [...seen.challenges.keys()].slice(0, 1000),
   };
   return { status: next, actions, reportAfterMs: newsAfterMs, recheckAfterMs: lookAgainMs(world, seen) };
 }

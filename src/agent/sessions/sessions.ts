@@ -11,6 +11,7 @@ import type { JsonObject } from "../../core/json.ts";
 import type { GuestDriver } from "../../drivers/driver.ts";
 import { backoffMs } from "../../reconcile/backoff.ts";
 import type { AgentContext } from "../agent-context.ts";
+import { readAccessLog } from "./access-log.ts";
 import { consoleParameters, execParameters, logParameters, readParameters } from "./parameters.ts";
 import { Inbox, pump, stderrChannel, stdoutChannel } from "./splice.ts";
 
@@ -110,6 +111,17 @@ const sessionVerbs: Record<SessionRequest["verb"], Serve> = {
     if (!driver.console) throw unsupported(driver, "keep a console log");
     inbox.open(undefined);
     await pump(driver.console.log(handle, options, signal), channel, stdoutChannel);
+  },
+
+  async "access-log"({ balancers, views, hostName, clock }, request, { channel, inbox }, signal) {
+    const { project, name, uid } = request.instance;
+    const balancer = views.loadBalancers.find({ project, name });
+    if (!balancers || balancer?.metadata.uid !== uid) {
+      throw new StrataError("NotFound", `load balancer "${name}" is not on host ${hostName}`);
+    }
+    const options = readParameters(logParameters, "access-log", request.parameters);
+    inbox.open(undefined);
+    await pump(readAccessLog(balancers.logPath(uid), options, clock, signal), channel, stdoutChannel);
   },
 };
 

@@ -1,11 +1,13 @@
 import type { CommandSpec } from "../command.ts";
 import { addressCommands } from "./addresses.ts";
 import { administrationCommands } from "./administration.ts";
+import { certificateCommands } from "./certificates.ts";
 import { groupCommands } from "./groups.ts";
 import { imageCommands } from "./images.ts";
 import { instanceCommands } from "./instances.ts";
 import { interfaceCommands } from "./interfaces.ts";
 import { listingCommands } from "./listings.ts";
+import { loadBalancerCommands } from "./load-balancers.ts";
 import { metricCommands } from "./metrics.ts";
 import { networkCommands } from "./networks.ts";
 import { securityGroupCommands } from "./security-groups.ts";
@@ -25,6 +27,8 @@ export const commands: readonly CommandSpec[] = [
   ...securityGroupCommands,
   ...addressCommands,
   ...interfaceCommands,
+  ...loadBalancerCommands,
+  ...certificateCommands,
   ...imageCommands,
   ...administrationCommands,
   ...systemCommands,

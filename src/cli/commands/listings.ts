@@ -2,12 +2,14 @@
 import { StrataError } from "../../core/errors.ts";
 import { didYouMean } from "../../core/spelling.ts";
 import { addressKind } from "../../kinds/address.ts";
+import { certificateKind } from "../../kinds/certificate.ts";
 import { groupKind } from "../../kinds/group.ts";
 import { hostKind } from "../../kinds/host.ts";
 import { imageKind } from "../../kinds/image.ts";
 import { type Instance, instanceKind } from "../../kinds/instance.ts";
 import { keyPairKind } from "../../kinds/key-pair.ts";
 import type { Kind, Resource } from "../../kinds/kind.ts";
+import { loadBalancerKind } from "../../kinds/load-balancer.ts";
 import { networkKind } from "../../kinds/network.ts";
 import { networkInterfaceKind } from "../../kinds/network-interface.ts";
 import { peeringKind } from "../../kinds/peering.ts";
@@ -34,6 +36,7 @@ import {
   type TableForm,
   tokenForm,
 } from "../show.ts";
+import { balancerForm, certificateForm } from "../show-balancers.ts";
 import { groupForm } from "../show-groups.ts";
 import {
   addressForm,
@@ -80,6 +83,8 @@ const listedKinds: readonly Listed[] = [
   listed(networkInterfaceKind, interfaceForm, "`strata interface create NAME --network NETWORK` makes one"),
   listed(addressKind, addressForm, "`strata address allocate` makes one"),
   listed(publishedPortKind, publishedPortForm, "`strata publish PORT INSTANCE` makes one"),
+  listed(loadBalancerKind, balancerForm, "`strata load-balancer create NAME --http PORT` makes one"),
+  listed(certificateKind, certificateForm, "`strata certificate create NAME` makes one"),
   listed(projectKind, projectForm, "`strata project create NAME` makes one"),
   listed(hostKind, hostForm, "`strata daemon start` makes this machine one"),
   listed(tokenKind, tokenForm, "`strata token create NAME --role member` makes one"),

@@ -1,7 +1,9 @@
 /** Waits until what leads to a stack's instances is in force: further network cards, addresses, published ports. */
 import type { Client } from "../../client/client.ts";
 import { addressKind } from "../../kinds/address.ts";
+import { certificateKind } from "../../kinds/certificate.ts";
 import type { Kind } from "../../kinds/kind.ts";
+import { loadBalancerKind } from "../../kinds/load-balancer.ts";
 import { networkInterfaceKind } from "../../kinds/network-interface.ts";
 import { publishedPortKind } from "../../kinds/published-port.ts";
 import { FailureGrace } from "../failure-grace.ts";
@@ -17,6 +19,8 @@ interface Leading {
 }
 
 const leading: readonly Leading[] = [
+  { kind: loadBalancerKind as unknown as Kind, states: { with: "active", without: "active" } },
+  { kind: certificateKind as unknown as Kind, states: { with: "ready", without: "ready" } },
   { kind: networkInterfaceKind as Kind, states: { with: "attached", without: "available" } },
   { kind: addressKind as Kind, states: { with: "bound", without: "free" } },
   { kind: publishedPortKind as Kind, states: { with: "active", without: "active" } },

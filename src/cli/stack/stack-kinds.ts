@@ -1,10 +1,12 @@
 /** Kinds that a stack can hold, what they refer to, and in which order they come and go. */
 import { addressKind } from "../../kinds/address.ts";
+import { certificateKind } from "../../kinds/certificate.ts";
 import { groupKind, type MemberTemplate } from "../../kinds/group.ts";
 import { imageKind } from "../../kinds/image.ts";
 import { instanceKind } from "../../kinds/instance.ts";
 import { keyPairKind } from "../../kinds/key-pair.ts";
 import type { Kind, Resource } from "../../kinds/kind.ts";
+import { loadBalancerKind } from "../../kinds/load-balancer.ts";
 import { networkKind } from "../../kinds/network.ts";
 import { networkInterfaceKind } from "../../kinds/network-interface.ts";
 import { peeringKind } from "../../kinds/peering.ts";
@@ -27,6 +29,8 @@ const held: readonly unknown[] = [
   imageKind,
   instanceKind,
   groupKind,
+  certificateKind,
+  loadBalancerKind,
   networkInterfaceKind,
   addressKind,
   publishedPortKind,
@@ -47,6 +51,8 @@ export const plainSections: readonly { section: PlainSection; kind: Kind; create
   { section: "routeTables", kind: routeTableKind as Kind, created: "before" },
   { section: "subnets", kind: subnetKind as unknown as Kind, created: "before" },
   { section: "securityGroups", kind: securityGroupKind as unknown as Kind, created: "before" },
+  { section: "certificates", kind: certificateKind as unknown as Kind, created: "after" },
+  { section: "loadBalancers", kind: loadBalancerKind as unknown as Kind, created: "after" },
   { section: "networkInterfaces", kind: networkInterfaceKind as Kind, created: "after" },
   { section: "addresses", kind: addressKind as Kind, created: "after" },
   { section: "publishedPorts", kind: publishedPortKind as Kind, created: "after" },
@@ -79,6 +85,8 @@ function isBuiltIn({ kind, name }: Reference): boolean {
 export function isForLife(holder: Kind, named: Kind): boolean {
   if (named.name === routeTableKind.name || named.name === securityGroupKind.name) return false;
   if (named.name === peeringKind.name) return false;
+  // A balancer goes on without what it leads to, and takes another certificate while it serves.
+  if (holder.name === loadBalancerKind.name) return false;
   return !(named.name === instanceKind.name && holder.name !== instanceKind.name);
 }
 
@@ -114,6 +122,11 @@ const referenceRules = new Map<string, (spec: unknown) => Reference[]>([
   ),
   rule(instanceKind, ofTemplate),
   rule(groupKind, ({ template }) => ofTemplate(template)),
+  rule(loadBalancerKind, (spec) => [
+    ...to(certificateKind, ...new Set(spec.listeners.flatMap((listener) => listener.certificates))),
+    ...to(groupKind, spec.group),
+    ...to(instanceKind, ...(spec.instances ?? [])),
+  ]),
   rule(networkInterfaceKind, (spec) => [
     ...to(networkKind, spec.network),
     ...to(subnetKind, spec.subnet),

@@ -6,8 +6,10 @@ import { z } from "zod";
 import { StrataError } from "../../core/errors.ts";
 import { parseMib, sizeRule } from "../../core/units.ts";
 import { addressKind } from "../../kinds/address.ts";
+import { certificateKind } from "../../kinds/certificate.ts";
 import { applicationSchema, healthCheckSchema, metadataServiceSchema } from "../../kinds/instance.ts";
 import { nameSchema } from "../../kinds/kind.ts";
+import { loadBalancerKind } from "../../kinds/load-balancer.ts";
 import { networkKind } from "../../kinds/network.ts";
 import { networkInterfaceKind } from "../../kinds/network-interface.ts";
 import { peeringKind } from "../../kinds/peering.ts";
@@ -148,6 +150,8 @@ export const stackSchema = z.strictObject({
   securityGroups: section(securityGroupKind.spec),
   instances: z.record(z.string(), instanceEntry).default({}),
   groups: z.record(z.string(), groupEntry).default({}),
+  certificates: section(certificateKind.spec),
+  loadBalancers: section(loadBalancerKind.spec),
   networkInterfaces: section(networkInterfaceKind.spec),
   addresses: section(addressKind.spec),
   publishedPorts: section(publishedPortKind.spec),

@@ -93,6 +93,8 @@ export interface Balancers {
   events(signal: AbortSignal): AsyncIterable<string>;
   /** Unix sockets at which the balancer looks for whoever holds its requests, and for whoever takes its log. */
   sockets(uid: string): { holder: string; log: string };
+  /** Where the agent keeps the balancer's access log; `remove` takes it away. */
+  logPath(uid: string): string;
   /** A certificate with its key, PEM, for what has none yet: signed by itself, for no name. */
   placeholder(): Promise<string>;
   /** Closes connections; balancers go on. */

@@ -43,7 +43,7 @@ import {
 } from "./runtime-texts.ts";
 
 export interface HaproxyOptions {
-  config: Pick<HostConfig, "namespace" | "runDir">;
+  config: Pick<HostConfig, "namespace" | "runDir" | "stateDir">;
   cgroups: Cgroups;
   clock: Clock;
 }
@@ -71,6 +71,7 @@ export function createBalancers(options: HaproxyOptions): Balancers {
 class HaproxyBalancers implements Balancers {
   readonly #namespace: string;
   readonly #root: string;
+  readonly #logs: string;
   readonly #cgroups: Cgroups;
   readonly #clock: Clock;
   readonly #apis = new Map<string, RuntimeApi>();
@@ -83,6 +84,7 @@ class HaproxyBalancers implements Balancers {
   constructor({ config, cgroups, clock }: HaproxyOptions) {
     this.#namespace = config.namespace;
     this.#root = join(config.runDir, "balancers");
+    this.#logs = join(config.stateDir, "balancer-logs");
     this.#cgroups = cgroups;
     this.#clock = clock;
   }
@@ -286,6 +288,7 @@ class HaproxyBalancers implements Balancers {
       await this.#cgroups.kill(this.#group(uid));
       await this.#cgroups.remove(this.#group(uid));
       await rm(this.#paths(uid).directory, { recursive: true, force: true });
+      for (const file of [this.logPath(uid), `${this.logPath(uid)}.1`]) await rm(file, { force: true });
     });
   }
 
@@ -305,6 +308,10 @@ class HaproxyBalancers implements Balancers {
   sockets(uid: string): { holder: string; log: string } {
     const { holder, log } = this.#paths(uid);
     return { holder, log };
+  }
+
+  logPath(uid: string): string {
+    return join(this.#logs, `${uid}.log`);
   }
 
   async placeholder(): Promise<string> {

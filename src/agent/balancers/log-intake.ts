@@ -1,0 +1,65 @@
+/**
+ * Takes a balancer's log from HAProxy: a stream over a Unix socket, fed from a ring in HAProxy's memory that drops the
+ * oldest when nobody reads. So a daemon that is away costs old lines and never a request.
+ */
+import { chmod, mkdir, rm } from "node:fs/promises";
+import { createServer, type Server, type Socket } from "node:net";
+import { dirname } from "node:path";
+import { StringDecoder } from "node:string_decoder";
+import { type AccessRecord, parseAccessLine } from "./access-log.ts";
+
+const maxLineBytes = 8 * 1024;
+
+export interface LogListener {
+  onAccess(record: AccessRecord): void;
+  /** HAProxy says something else: of its servers' health, mostly. */
+  onNotice(line: string): void;
+}
+
+export class LogIntake {
+  readonly #listener: LogListener;
+  readonly #sockets = new Set<Socket>();
+  #server: Server | undefined;
+
+  constructor(listener: LogListener) {
+    this.#listener = listener;
+  }
+
+  /** Replaces a socket that an earlier process left. */
+  async listen(path: string): Promise<void> {
+    if (this.#server) return;
+    const server = createServer((socket) => this.#read(socket));
+    this.#server = server;
+    await mkdir(dirname(path), { recursive: true });
+    await rm(path, { force: true });
+    await new Promise<void>((resolve, reject) => {
+      server.on("error", reject);
+      server.listen(path, resolve);
+    });
+    server.unref();
+    await chmod(path, 0o666);
+  }
+
+  close(): void {
+    this.#server?.close();
+    for (const socket of this.#sockets) socket.destroy();
+  }
+
+  #read(socket: Socket): void {
+    this.#sockets.add(socket);
+    const decoder = new StringDecoder("utf8");
+    let rest = "";
+    socket.unref();
+    socket.on("error", () => {});
+    socket.on("close", () => this.#sockets.delete(socket));
+    socket.on("data", (data) => {
+      const lines = (rest + decoder.write(data)).split("\n");
+      rest = (lines.pop() ?? "").slice(0, maxLineBytes);
+      for (const line of lines) {
+        const record = parseAccessLine(line);
+        if (record) this.#listener.onAccess(record);
+        else if (line !== "") this.#listener.onNotice(line);
+      }
+    });
+  }
+}
