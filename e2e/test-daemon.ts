@@ -13,6 +13,7 @@ import type { Client } from "../src/client/client.ts";
 import { createHttpClient } from "../src/client/http-client.ts";
 import { systemClock } from "../src/core/clock.ts";
 import { StrataError } from "../src/core/errors.ts";
+import { groupKind } from "../src/kinds/group.ts";
 import { type Instance, instanceKind } from "../src/kinds/instance.ts";
 import { projectKind } from "../src/kinds/project.ts";
 import { isRouted } from "./routes.ts";
@@ -150,6 +151,11 @@ export class TestDaemon {
     if (this.pid() === undefined) await this.start();
     const { items } = await this.client.list(projectKind, {});
     for (const { metadata } of items) {
+      // Groups first: they would make new members.
+      for (const group of (await this.client.list(groupKind, { project: metadata.name })).items) {
+        const { project = "", name } = group.metadata;
+        await this.client.delete(groupKind, { project, name });
+      }
       for (const instance of await this.instances(metadata.name)) {
         if (instance.spec.protected) {
           await this.client.patch(instanceKind, ref(instance), { spec: { protected: false } });

@@ -21,8 +21,11 @@ export function planWarm(scene: Scene, serving: ServingPlan): GroupAction[] {
   const outdated = proven ? old : [];
   for (const member of outdated) remove(member, "it is of an old version");
   const kept = current.length + old.length - outdated.length;
-  const surplus = current.toSorted(
-    (a, b) => Number(isReady(a)) - Number(isReady(b)) || b.createdAt - a.createdAt,
+  const surplus = [...old.slice(outdated.length), ...current].sort(
+    (a, b) =>
+      Number(current.includes(a)) - Number(current.includes(b)) ||
+      Number(isReady(a)) - Number(isReady(b)) ||
+      b.createdAt - a.createdAt,
   );
   for (const member of surplus.slice(0, Math.max(0, kept - want))) {
     remove(member, scene.scarce ? "capacity is short" : `${want} warm members are wanted`);
