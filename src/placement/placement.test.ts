@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { type Fingerprint, type Host, hostKind } from "../kinds/host.ts";
 import { type Instance, instanceKind } from "../kinds/instance.ts";
-import { type Candidate, type InstanceRequest, placeImage, placeInstance } from "./placement.ts";
+import { type Candidate, type InstanceRequest, placeImage, placeInstance, preference } from "./placement.ts";
 import { Usage } from "./usage.ts";
 
 const fingerprint: Fingerprint = {
@@ -193,4 +193,23 @@ test("placing one after the other promises no memory twice, respects the overcom
       }
     }),
   );
+});
+
+describe("members of one group", () => {
+  const better = (a: Candidate, b: Candidate) => preference(a, request()) > preference(b, request());
+  const full = { memoryMib: 7_000, cpus: 7 };
+  test("go to the host with the fewest of them, however little is free there", () => {
+    expect(better({ ...candidate("a", {}, full), siblings: 0 }, { ...candidate("b"), siblings: 1 })).toBe(
+      true,
+    );
+    expect(better({ ...candidate("a", {}, full), siblings: 2 }, { ...candidate("b"), siblings: 3 })).toBe(
+      true,
+    );
+  });
+  test("go to the emptiest of several with as many", () => {
+    expect(better({ ...candidate("a"), siblings: 2 }, { ...candidate("b", {}, full), siblings: 2 })).toBe(
+      true,
+    );
+    expect(better(candidate("a"), candidate("b", {}, full))).toBe(true);
+  });
 });

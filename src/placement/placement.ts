@@ -19,6 +19,8 @@ export interface Candidate {
   host: Host;
   /** Promised to instances placed there already. */
   use: Use;
+  /** Members there of the group that the instance belongs to, where they shall be spread. */
+  siblings?: number;
 }
 
 export type InstanceRequest = Pick<InstanceSpec, "type" | "driver" | "cpus" | "memoryMib" | "diskMib"> & {
@@ -32,7 +34,7 @@ type Filter<Request> = (candidate: Candidate, request: Request) => string | unde
 
 export function placeInstance(request: InstanceRequest, candidates: Iterable<Candidate>): Placement {
   return choose(request, candidates, [...hostFilters, image, driver, memory, cpus, disk], (candidate) =>
-    spread(candidate, request),
+    preference(candidate, request),
   );
 }
 
@@ -127,10 +129,14 @@ const disk: Filter<InstanceRequest> = ({ host }, { diskMib }) => {
   return diskMib <= free ? undefined : `has ${formatMib(free)} of disk free, ${formatMib(diskMib)} needed`;
 };
 
-/** The share of memory, then of CPUs, that stays free: the emptiest host wins. */
-function spread({ host, use }: Candidate, request: InstanceRequest): number {
+/**
+ * The host with the fewest members of the same group; of several, the one with the largest share of memory, then of CPUs, that
+ * stays free.
+ */
+export function preference({ host, use, siblings = 0 }: Candidate, request: InstanceRequest): number {
   const { memoryMib, cpus: real } = host.status.allocatable;
   const freeMemory = 1 - (use.memoryMib + request.memoryMib) / Math.max(1, memoryMib);
   const freeCpus = 1 - (use.cpus + request.cpus) / Math.max(1, real * host.spec.cpuOvercommit);
-  return freeMemory + freeCpus / 1000;
+  // What is free is at most 1.001.
+  return freeMemory + freeCpus / 1000 - 2 * siblings;
 }

@@ -15,11 +15,11 @@ import { noSetbacks } from "./setbacks.ts";
 import type { GroupState } from "./state.ts";
 import type { GroupAction, GroupReport, GroupWorld } from "./world.ts";
 
-/** Created before its caches are filled, because the state counts along. `scarce`: do groups lack capacity? */
+/** Created before its caches are filled, because the state counts along. `scarce`: does its host lack capacity? */
 export function createGroupReconciler(
   context: ControllerContext,
   state: GroupState,
-  scarce: () => boolean,
+  scarce: (groupKey: string) => boolean,
 ): Reconciler<GroupWorld, GroupAction, GroupReport> {
   const { groups, instances, loadBalancers } = context.caches;
   const patch = async (world: GroupWorld, status: JsonObject) => {
@@ -50,7 +50,7 @@ export function createGroupReconciler(
         balancers: state.balancersOf(key),
         setbacks: state.setbacksOf(group, members),
         decided: state.decidedOf(group),
-        scarce: scarce(),
+        scarce: scarce(key),
       };
     },
     plan: planGroup,

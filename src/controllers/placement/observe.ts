@@ -3,6 +3,7 @@ import { imageKind } from "../../kinds/image.ts";
 import type { Instance } from "../../kinds/instance.ts";
 import { resourceKey } from "../../kinds/keys.ts";
 import type { Candidate } from "../../placement/placement.ts";
+import { ownerOf } from "../groups/state.ts";
 import type { PlacementState } from "./state.ts";
 
 export type PlacementWorld =
@@ -25,8 +26,20 @@ export function observePlacement(state: PlacementState, key: string): PlacementW
     type: "instance",
     instance,
     image: caches.images.get(resourceKey(imageKind, { project, name: instance.spec.image })),
-    candidates: candidatesOf(state),
+    candidates: spreadOut(state, instance, candidatesOf(state)),
   };
+}
+
+/** With what each host has of the instance's group, when its members shall be spread. */
+function spreadOut({ caches, members }: PlacementState, instance: Instance, hosts: Candidate[]): Candidate[] {
+  const uid = ownerOf(instance);
+  if (uid === undefined || caches.groups.byUid(uid)?.spec.spread !== "hosts") return hosts;
+  const counts = new Map<string, number>();
+  for (const key of members.keysOf(uid)) {
+    const host = caches.instances.get(key)?.status.host;
+    if (host !== undefined) counts.set(host, (counts.get(host) ?? 0) + 1);
+  }
+  return hosts.map((one) => ({ ...one, siblings: counts.get(one.host.metadata.name) ?? 0 }));
 }
 
 const imagePrefix = "/images/";

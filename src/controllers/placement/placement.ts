@@ -13,8 +13,8 @@ import { createPlacementState } from "./state.ts";
 export function createPlacementReconciler(
   context: ControllerContext,
 ): Reconciler<PlacementWorld, PlacementAction, never> {
-  const { instances, images, hosts } = context.caches;
-  const state = createPlacementState({ instances, images, hosts });
+  const { instances, images, hosts, groups } = context.caches;
+  const state = createPlacementState({ instances, images, hosts, groups });
   return {
     name: "placement",
     watches: [
@@ -24,7 +24,7 @@ export function createPlacementReconciler(
     ],
     async observe(key) {
       // A decision made before all instances are counted could promise memory twice.
-      await Promise.all([instances.whenSynced(), images.whenSynced(), hosts.whenSynced()]);
+      await Promise.all([instances, images, hosts, groups].map((cache) => cache.whenSynced()));
       return observePlacement(state, key);
     },
     plan: planPlacement,

@@ -2,11 +2,15 @@ import { Hints } from "../../core/hints.ts";
 import type { Host } from "../../kinds/host.ts";
 import type { Instance } from "../../kinds/instance.ts";
 import { Usage } from "../../placement/usage.ts";
+import { CacheIndex } from "../../reconcile/cache.ts";
 import type { ControllerCaches } from "../context.ts";
+import { ownerOf } from "../groups/state.ts";
 
 /** What placement keeps beside the caches, each part kept up to date with single changes. */
 export interface PlacementState {
-  caches: Pick<ControllerCaches, "hosts" | "instances" | "images">;
+  caches: Pick<ControllerCaches, "hosts" | "instances" | "images" | "groups">;
+  /** Members, by uid of their group. */
+  members: CacheIndex<Instance>;
   usage: Usage;
   /** How many images were given to each host. */
   imagesByHost: ReadonlyMap<string, number>;
@@ -17,6 +21,7 @@ export interface PlacementState {
 }
 
 export function createPlacementState(caches: PlacementState["caches"]): PlacementState {
+  const members = new CacheIndex(caches.instances, ownerOf);
   const usage = new Usage();
   const imagesByHost = new Map<string, number>();
   const waiting = new Set<string>();
@@ -42,7 +47,7 @@ export function createPlacementState(caches: PlacementState["caches"]): Placemen
   caches.hosts.onChange((_key, next, previous) => {
     if (!next || !previous || takesMore(next, previous)) lookAgain();
   });
-  return { caches, usage, imagesByHost, waiting, hints };
+  return { caches, members, usage, imagesByHost, waiting, hints };
 }
 
 /** Was it resized to less than before? */

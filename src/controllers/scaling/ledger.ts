@@ -1,15 +1,21 @@
 /**
- * What all groups want and what the hosts can promise, kept up to date by single changes: whether everybody gets what they
- * want is then known without looking at all groups. Only when the sum does not fit is it shared out.
+ * What all groups want and what hosts can promise, kept up to date by single changes: whether everybody gets what they want is
+ * then known without looking at all groups. Only where the sum does not fit is it shared out.
+ *
+ * Members run where their image is; so every host is shared by the groups whose image it has.
  */
 import type { Host } from "../../kinds/host.ts";
+import { hostKind } from "../../kinds/host.ts";
 import type { Instance } from "../../kinds/instance.ts";
+import { resourceKey } from "../../kinds/keys.ts";
 import { arbitrate, type Capacity, type Claim, type Grant, roomFor } from "../../kinds/scaling/arbiter.ts";
 import type { ControllerCaches } from "../context.ts";
 import { ownerOf } from "../groups/state.ts";
 
 export interface GroupClaim extends Omit<Claim, "current"> {
   uid: string;
+  /** That has the image; undefined: none has it yet, and nothing is promised anywhere. */
+  host: string | undefined;
   /** Warm members it keeps while there is room. */
   warm: number;
   /** `status.desired` so far. */
@@ -21,20 +27,25 @@ export interface Verdict extends Grant {
   now: number;
 }
 
+interface Share {
+  claims: Map<string, GroupClaim>;
+  /** Of all claims. */
+  wishes: Capacity;
+  /** Of all claims, or what their members have where that is more. */
+  held: Capacity;
+}
+
 const none: Capacity = { cpus: 0, memoryMib: 0 };
 
 export class Ledger {
   readonly #hosts: ControllerCaches["hosts"];
   readonly #claims = new Map<string, GroupClaim>();
-  /** Of all claims. */
-  #wishes = none;
-  /** Of all claims, or what their members have where that is more. */
-  #held = none;
+  readonly #shares = new Map<string, Share>();
   /** Promised to members, by uid of their group. */
   readonly #members = new Map<string, { count: number; promised: Capacity }>();
-  /** Promised on each host, and in all to instances that are of no group. */
-  readonly #onHost = new Map<string, Capacity>();
-  #others = none;
+  /** Promised on each host: in all, and to instances that are of no group. */
+  readonly #promised = new Map<string, Capacity>();
+  readonly #others = new Map<string, Capacity>();
 
   constructor({ hosts, instances }: Pick<ControllerCaches, "hosts" | "instances">) {
     this.#hosts = hosts;
@@ -44,111 +55,131 @@ export class Ledger {
     });
   }
 
-  claims(): ReadonlyMap<string, GroupClaim> {
-    return this.#claims;
+  /** Of the groups that share a host, by key. */
+  claimsOn(host: string): ReadonlyMap<string, GroupClaim> {
+    return this.#shares.get(host)?.claims ?? new Map();
   }
 
-  /** Members of the group that exist, draining and vanishing ones as well. */
-  membersOf(uid: string): number {
-    return this.#members.get(uid)?.count ?? 0;
+  hostOf(key: string): string | undefined {
+    return this.#claims.get(key)?.host;
   }
 
   set(claim: GroupClaim): void {
     this.remove(claim.key);
     this.#claims.set(claim.key, claim);
-    this.#wishes = plus(this.#wishes, wishOf(claim), 1);
-    this.#held = plus(this.#held, this.#heldBy(claim), 1);
+    const { host } = claim;
+    if (host === undefined) return;
+    const share = this.#shares.get(host) ?? { claims: new Map(), wishes: none, held: none };
+    share.claims.set(claim.key, claim);
+    this.#shares.set(host, share);
+    this.#add(claim, 1);
   }
 
   remove(key: string): void {
     const claim = this.#claims.get(key);
     if (!claim) return;
+    this.#add(claim, -1);
     this.#claims.delete(key);
-    this.#wishes = plus(this.#wishes, wishOf(claim), -1);
-    this.#held = plus(this.#held, this.#heldBy(claim), -1);
+    const share = this.#shares.get(claim.host ?? "");
+    share?.claims.delete(key);
+    if (share?.claims.size === 0) this.#shares.delete(claim.host ?? "");
   }
 
-  /** True: not everybody can have what they want, with their warm members. */
-  get isScarce(): boolean {
-    return !fits(this.#wishes, this.capacity());
-  }
-
-  /** For groups: of all hosts that may get something, and what is promised already on those that may not. */
-  capacity(): Capacity {
-    let sum = none;
-    for (const host of this.#hosts.values()) sum = plus(sum, this.#roomOf(host), 1);
-    return plus(sum, this.#others, -1);
+  /** True: not everybody on the host can have what they want, with their warm members. */
+  isScarce(host: string | undefined): boolean {
+    const share = this.#shares.get(host ?? "");
+    return host !== undefined && share !== undefined && !fits(share.wishes, this.#capacity(host));
   }
 
   /** What the group may have, were this its claim. Changes nothing. */
   judge(claim: GroupClaim): Verdict {
-    const capacity = this.capacity();
+    const wanted = Math.max(claim.wanted, claim.min);
+    const all = { granted: wanted, lent: 0, now: wanted };
+    const { host } = claim;
+    if (host === undefined) return all;
+    const capacity = this.#capacity(host);
     const before = this.#claims.get(claim.key);
-    const swap = (sum: Capacity, of: (claim: GroupClaim) => Capacity) =>
-      plus(before ? plus(sum, of(before), -1) : sum, of(claim), 1);
-    const held = swap(this.#held, (one) => this.#heldBy(one));
-    if (fits(held, capacity))
-      return { granted: Math.max(claim.wanted, claim.min), lent: 0, now: Math.max(claim.wanted, claim.min) };
-    const grant = this.share(claim).get(claim.key) ?? { granted: 0, lent: 0 };
-    return { ...grant, now: Math.min(grant.granted, this.#growth(claim, capacity)) };
+    const others = before?.host === host ? minus(this.#held(host), this.#heldBy(before)) : this.#held(host);
+    if (fits(plus(others, this.#heldBy(claim)), capacity)) return all;
+    const grant = this.share(host, claim).get(claim.key) ?? { granted: 0, lent: 0 };
+    return { ...grant, now: Math.min(grant.granted, this.#growth(host, claim, capacity)) };
   }
 
-  /** What each group may have by the claims there are, with this one in place of its last. */
-  share(claim?: GroupClaim): Map<string, Grant> {
-    const claims = new Map(this.#claims);
+  /** What each group of the host may have by the claims there are, with this one in place of its last. */
+  share(host: string, claim?: GroupClaim): Map<string, Grant> {
+    const claims = new Map(this.claimsOn(host));
     if (claim) claims.set(claim.key, claim);
-    const now = [...claims.values()].map((one) => ({ ...one, current: this.membersOf(one.uid) }));
-    return arbitrate(now, this.capacity());
+    const now = [...claims.values()].map((one) => ({ ...one, current: this.#membersOf(one.uid).count }));
+    return arbitrate(now, this.#capacity(host));
+  }
+
+  /** For groups: what a host that may get something has, or what is promised already on one that may not. */
+  #capacity(name: string): Capacity {
+    const host = this.#hosts.get(resourceKey(hostKind, { name }));
+    return minus(this.#roomOf(name, host), this.#others.get(name) ?? none);
+  }
+
+  #roomOf(name: string, host: Host | undefined): Capacity {
+    if (!host || host.spec.cordoned || host.status.state !== "ready") return this.#promised.get(name) ?? none;
+    const { cpus, memoryMib } = host.status.allocatable;
+    return { cpus: Math.floor(cpus * host.spec.cpuOvercommit), memoryMib };
   }
 
   /** As many as there is room for beside all that exists or was decided already. */
-  #growth(claim: GroupClaim, capacity: Capacity): number {
+  #growth(host: string, claim: GroupClaim, capacity: Capacity): number {
     let free = capacity;
-    for (const one of this.#claims.values()) free = plus(free, this.#taken(one), -1);
-    const own = Math.max(claim.desired, this.membersOf(claim.uid));
-    if (!this.#claims.has(claim.key)) free = plus(free, this.#taken(claim), -1);
-    return own + roomFor(claim.member, free);
+    for (const one of this.claimsOn(host).values())
+      if (one.key !== claim.key) free = minus(free, this.#taken(one));
+    const own = Math.max(claim.desired, this.#membersOf(claim.uid).count);
+    return own + roomFor(claim.member, minus(free, this.#taken(claim)));
   }
 
+  /** By members, and by those that were decided and are not there yet. */
   #taken(claim: GroupClaim): Capacity {
-    const members = this.#members.get(claim.uid);
-    const missing = Math.max(0, claim.desired - (members?.count ?? 0));
-    return plus(members?.promised ?? none, times(claim.member, missing), 1);
+    const { count, promised } = this.#membersOf(claim.uid);
+    return plus(promised, times(claim.member, Math.max(0, claim.desired - count)));
+  }
+
+  #held(host: string): Capacity {
+    return this.#shares.get(host)?.held ?? none;
   }
 
   #heldBy(claim: GroupClaim): Capacity {
-    const members = this.#members.get(claim.uid);
+    const { promised } = this.#membersOf(claim.uid);
     const wish = wishOf(claim);
     return {
-      cpus: Math.max(wish.cpus, members?.promised.cpus ?? 0),
-      memoryMib: Math.max(wish.memoryMib, members?.promised.memoryMib ?? 0),
+      cpus: Math.max(wish.cpus, promised.cpus),
+      memoryMib: Math.max(wish.memoryMib, promised.memoryMib),
     };
   }
 
-  #roomOf({ metadata: { name }, spec, status }: Host): Capacity {
-    const promised = this.#onHost.get(name) ?? none;
-    if (spec.cordoned || status.state !== "ready") return promised;
-    const { cpus, memoryMib } = status.allocatable;
-    return { cpus: Math.floor(cpus * spec.cpuOvercommit), memoryMib };
+  #membersOf(uid: string): { count: number; promised: Capacity } {
+    return this.#members.get(uid) ?? { count: 0, promised: none };
+  }
+
+  #add(claim: GroupClaim, sign: 1 | -1): void {
+    const share = this.#shares.get(claim.host ?? "");
+    if (!share) return;
+    const change = sign === 1 ? plus : minus;
+    share.wishes = change(share.wishes, wishOf(claim));
+    share.held = change(share.held, this.#heldBy(claim));
   }
 
   #count(instance: Instance, sign: 1 | -1): void {
+    const change = sign === 1 ? plus : minus;
     const size = { cpus: instance.spec.cpus, memoryMib: instance.spec.memoryMib };
     const { host } = instance.status;
-    if (host !== undefined) this.#onHost.set(host, plus(this.#onHost.get(host) ?? none, size, sign));
     const owner = ownerOf(instance);
-    // What waits for a host and belongs to nobody here takes nothing yet.
-    if (owner === undefined) {
-      if (host !== undefined) this.#others = plus(this.#others, size, sign);
-      return;
+    for (const sums of owner === undefined ? [this.#promised, this.#others] : [this.#promised]) {
+      if (host !== undefined) sums.set(host, change(sums.get(host) ?? none, size));
     }
+    if (owner === undefined) return;
     const claim = this.#claimOf(instance);
-    if (claim) this.#held = plus(this.#held, this.#heldBy(claim), -1);
-    const members = this.#members.get(owner) ?? { count: 0, promised: none };
-    const next = { count: members.count + sign, promised: plus(members.promised, size, sign) };
-    if (next.count === 0) this.#members.delete(owner);
-    else this.#members.set(owner, next);
-    if (claim) this.#held = plus(this.#held, this.#heldBy(claim), 1);
+    if (claim) this.#add(claim, -1);
+    const { count, promised } = this.#membersOf(owner);
+    if (count + sign === 0) this.#members.delete(owner);
+    else this.#members.set(owner, { count: count + sign, promised: change(promised, size) });
+    if (claim) this.#add(claim, 1);
   }
 
   #claimOf({ metadata: { project = "", owner } }: Instance): GroupClaim | undefined {
@@ -165,8 +196,12 @@ function times({ cpus, memoryMib }: Capacity, count: number): Capacity {
   return { cpus: cpus * count, memoryMib: memoryMib * count };
 }
 
-function plus(a: Capacity, b: Capacity, sign: 1 | -1): Capacity {
-  return { cpus: a.cpus + sign * b.cpus, memoryMib: a.memoryMib + sign * b.memoryMib };
+function plus(a: Capacity, b: Capacity): Capacity {
+  return { cpus: a.cpus + b.cpus, memoryMib: a.memoryMib + b.memoryMib };
+}
+
+function minus(a: Capacity, b: Capacity): Capacity {
+  return { cpus: a.cpus - b.cpus, memoryMib: a.memoryMib - b.memoryMib };
 }
 
 function fits(what: Capacity, into: Capacity): boolean {

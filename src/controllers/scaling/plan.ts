@@ -12,6 +12,8 @@ export interface ScalingWorld {
   key: string;
   /** Undefined when it is gone or going. */
   group: Group | undefined;
+  /** That has its image, and so will have its members. */
+  host: string | undefined;
   signals: Signals;
   recentWanted: readonly PastWish[];
   /** What the hosts' capacity leaves of a claim. */
@@ -29,11 +31,11 @@ export interface ScalingReport {
 }
 
 export function planScaling(world: ScalingWorld, now: Instant): Plan<never, ScalingReport> {
-  const { group, key, signals, recentWanted } = world;
+  const { group, host, signals, recentWanted } = world;
   if (!group) return { status: undefined, actions: [] };
   const { spec, status } = group;
   const decision = decide({ spec, state: { ...pastOf(status), recentWanted }, signals, now });
-  const claim = claimOf(key, group, decision);
+  const claim = claimOf(world.key, host, group, decision);
   const verdict = world.judge(claim);
   const desired = Math.min(verdict.granted, verdict.now);
   const waits = verdict.now < verdict.granted;
@@ -70,11 +72,17 @@ function pastOf({ desired, scaledOutAt, scaledInAt }: GroupStatus) {
   };
 }
 
-function claimOf(key: string, { metadata, spec, status }: Group, decision: Decision): GroupClaim {
+function claimOf(
+  key: string,
+  host: string | undefined,
+  { metadata, spec, status }: Group,
+  decision: Decision,
+): GroupClaim {
   const { cpus, memoryMib } = spec.template;
   return {
     key,
     uid: metadata.uid,
+    host,
     min: decision.bounds.min,
     wanted: decision.desired,
     warm: spec.warm,

@@ -6,12 +6,15 @@ import type { Instant } from "../../core/clock.ts";
 import { Hints } from "../../core/hints.ts";
 import type { Group } from "../../kinds/group.ts";
 import type { Host } from "../../kinds/host.ts";
+import { imageKind } from "../../kinds/image.ts";
+import type { Instance } from "../../kinds/instance.ts";
+import { resourceKey } from "../../kinds/keys.ts";
 import type { LoadBalancer } from "../../kinds/load-balancer.ts";
 import { noSignals } from "../../kinds/scaling/signals.ts";
 import type { Reconciler } from "../../reconcile/reconciler.ts";
 import { untilAborted } from "../../reconcile/until-aborted.ts";
 import type { ControllerContext } from "../context.ts";
-import { type GroupState, groupKeyOf } from "../groups/state.ts";
+import { type GroupState, groupKeyOf, ownerOf } from "../groups/state.ts";
 import { Forecasts } from "./forecasts.ts";
 import { Ledger } from "./ledger.ts";
 import { planScaling, type ScalingReport, type ScalingWorld } from "./plan.ts";
@@ -22,63 +25,94 @@ import { writeVerdict } from "./write.ts";
 
 export interface Scaling {
   reconciler: Reconciler<ScalingWorld, never, ScalingReport>;
-  /** Do groups lack capacity? Then nobody keeps warm members. */
-  isScarce(): boolean;
+  /** Does the group's host lack capacity for all that groups want of it? Then nobody there keeps warm members. */
+  isScarce(groupKey: string): boolean;
 }
 
 /** Created before its caches are filled, because the ledger counts along. */
 export function createScaling(context: ControllerContext, state: GroupState): Scaling {
   const { caches, clock, metrics } = context;
-  const { groups, hosts, instances, loadBalancers } = caches;
+  const { groups, hosts, images, instances, loadBalancers } = caches;
   const ledger = new Ledger(caches);
   const forecasts = new Forecasts(metrics);
+  const startedAt = clock.now();
   const wishes = new Map<string, RecentWishes>();
+  /** Groups that wait for capacity which others give back. */
   const waiting = new Set<string>();
+  /** Hosts that are short. */
+  const scarce = new Set<string>();
   const hints = new Hints();
-  let wasScarce = false;
-  const everybody = () => {
-    for (const key of groups.keys()) hints.hint(key);
+  const hintAll = (keys: Iterable<string>) => {
+    for (const key of keys) hints.hint(key);
   };
 
   groups.onChange((key, next, previous) => {
     if (previous && next?.metadata.uid !== previous.metadata.uid) {
       forecasts.forget(previous.metadata.uid);
       wishes.delete(previous.metadata.uid);
-      waiting.delete(key);
     }
     if (next && next.metadata.deletedAt === undefined) return;
+    const host = ledger.hostOf(key);
     ledger.remove(key);
-    if (wasScarce) everybody();
+    waiting.delete(key);
+    if (host !== undefined && scarce.has(host)) hintAll(ledger.claimsOn(host).keys());
   });
   hosts.onChange((_key, next, previous) => {
-    if (roomChanged(next, previous)) everybody();
+    const { name = "" } = (next ?? previous)?.metadata ?? {};
+    if (roomChanged(next, previous)) hintAll(ledger.claimsOn(name).keys());
+  });
+  images.onChange((_key, next, previous) => {
+    if (next?.status.host !== previous?.status.host) hintAll(groups.keys());
   });
   instances.onChange((_key, next, previous) => {
-    // Capacity came free, or was taken by somebody else.
     const taken = next?.status.host !== previous?.status.host || next?.spec !== previous?.spec;
-    if (taken && (wasScarce || (!next && waiting.size > 0))) for (const key of waiting) hints.hint(key);
+    if (!taken) return;
+    // Capacity came free, or was taken by somebody who is of no group.
+    for (const host of [next?.status.host, previous?.status.host]) {
+      if (host === undefined || !scarce.has(host)) continue;
+      if (!ownerOf((next ?? previous) as Instance)) hintAll(ledger.claimsOn(host).keys());
+    }
+    if (!next) hintAll(waiting);
   });
   loadBalancers.onChange((_key, next, previous) => {
-    if (next && (next.status.held !== (previous?.status.held ?? 0) || !previous)) hintOf(hints, next);
+    if (next && next.status.held !== (previous?.status.held ?? 0)) hintOf(hints, next);
   });
 
   const observe = (key: string, group: Group): ScalingWorld => {
     const now = clock.now();
     const measured = { group, members: state.membersOf(group), balancers: state.balancersOf(key) };
-    const known = wishes.get(group.metadata.uid);
+    const { project = "", uid } = group.metadata;
     return {
       key,
       group,
+      host: images.get(resourceKey(imageKind, { project, name: group.spec.template.image }))?.status.host,
       signals: readSignals(metrics, measured, forecasts.of(measured, now), now),
       // After a restart, what it wanted before is not known: it may have been as much as it has.
-      recentWanted: known?.all() ?? [{ at: startedAt, members: group.status.desired }],
+      recentWanted: wishes.get(uid)?.all() ?? [{ at: startedAt, members: group.status.desired }],
       judge: (claim) => ledger.judge(claim),
     };
   };
-  const startedAt = clock.now();
+
+  /** A claim may change what the others on its host get. */
+  const tellOthers = (key: string, host: string) => {
+    const isScarce = ledger.isScarce(host);
+    const others = [...ledger.claimsOn(host).values()].filter((claim) => claim.key !== key);
+    if (isScarce !== scarce.has(host)) {
+      if (isScarce) scarce.add(host);
+      else scarce.delete(host);
+      for (const other of ledger.claimsOn(host).keys()) state.hints.hint(other);
+      return hintAll(others.map((claim) => claim.key));
+    }
+    if (!isScarce) return;
+    const grants = ledger.share(host);
+    for (const other of others) {
+      const granted = grants.get(other.key)?.granted ?? 0;
+      if (granted !== other.desired && !waiting.has(other.key)) hints.hint(other.key);
+    }
+  };
 
   return {
-    isScarce: () => wasScarce,
+    isScarce: (key) => scarce.has(ledger.hostOf(key) ?? ""),
     reconciler: {
       name: "scaling",
       watches: [
@@ -87,10 +121,11 @@ export function createScaling(context: ControllerContext, state: GroupState): Sc
         { name: "metrics", keys: (signal) => sampledGroups(context, signal) },
       ],
       async observe(key) {
-        await Promise.all([groups, hosts, instances, loadBalancers].map((cache) => cache.whenSynced()));
+        await Promise.all(
+          [groups, hosts, images, instances, loadBalancers].map((cache) => cache.whenSynced()),
+        );
         const group = groups.get(key);
-        if (!group || group.metadata.deletedAt !== undefined) return gone(key);
-        return observe(key, group);
+        return group && group.metadata.deletedAt === undefined ? observe(key, group) : gone(key);
       },
       plan: planScaling,
       async execute() {},
@@ -105,34 +140,15 @@ export function createScaling(context: ControllerContext, state: GroupState): Sc
           state.hints.hint(key);
         }
         state.decide(group);
-        tellOthers(key);
+        if (report.claim.host !== undefined) tellOthers(key, report.claim.host);
       },
     },
   };
-
-  /** A claim may change what the others get. */
-  function tellOthers(key: string): void {
-    const scarce = ledger.isScarce;
-    if (scarce !== wasScarce) {
-      wasScarce = scarce;
-      for (const other of groups.keys()) {
-        state.hints.hint(other);
-        if (other !== key) hints.hint(other);
-      }
-      return;
-    }
-    if (!scarce) return;
-    const grants = ledger.share();
-    for (const [other, claim] of ledger.claims()) {
-      const granted = grants.get(other)?.granted ?? 0;
-      if (other !== key && granted !== claim.desired && !waiting.has(other)) hints.hint(other);
-    }
-  }
 }
 
 function gone(key: string): ScalingWorld {
   const judge = () => ({ granted: 0, lent: 0, now: 0 });
-  return { key, group: undefined, signals: noSignals, recentWanted: [], judge };
+  return { key, group: undefined, host: undefined, signals: noSignals, recentWanted: [], judge };
 }
 
 function remember(
