@@ -112,6 +112,14 @@ const verbs: Record<string, (request: Record<string, string>) => void> = {
     probes.set(name ?? "", entry);
     say({ id, ok: true });
   },
+  /** Sends no more of them. */
+  quiet({ id, name }) {
+    const entry = probes.get(name ?? "");
+    clearInterval(entry?.timer);
+    entry?.socket.close();
+    probes.delete(name ?? "");
+    say({ id, ok: true });
+  },
   /** Resolves once an answer came after `sinceMs`. */
   heard({ id, name, sinceMs }) {
     const entry = probes.get(name ?? "");

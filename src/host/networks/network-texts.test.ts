@@ -177,6 +177,7 @@ it("settings of the kernel inside", () => {
   expect(settings.map((setting) => setting.join(" = "))).toMatchInlineSnapshot(`
     [
       "ipv4/ip_forward = 1",
+      "ipv4/ip_early_demux = 0",
       "ipv4/conf/all/rp_filter = 0",
       "ipv4/conf/all/send_redirects = 0",
       "ipv4/conf/default/rp_filter = 0",
@@ -185,6 +186,7 @@ it("settings of the kernel inside", () => {
       "ipv4/conf/uplink/send_redirects = 0",
       "ipv4/conf/br0/rp_filter = 0",
       "ipv4/conf/br0/send_redirects = 0",
+      "ipv4/conf/br0/accept_local = 1",
       "ipv4/conf/br0/proxy_arp_pvlan = 1",
       "ipv4/neigh/br0/proxy_delay = 0",
       "ipv4/neigh/br0/retrans_time_ms = 40",

@@ -3,13 +3,20 @@ import { innerUplinkName, type NetworkPlan } from "./network-plan.ts";
 
 /** Values by path below /proc/sys/net. */
 export function planSysctls(plan: NetworkPlan): Map<string, string> {
-  const settings: [string, string][] = [["ipv4/ip_forward", "1"]];
+  const settings: [string, string][] = [
+    ["ipv4/ip_forward", "1"],
+    // Nearly all packets are somebody else's, so no connection of the gateway's own is looked for.
+    ["ipv4/ip_early_demux", "0"],
+  ];
   for (const scope of ["all", "default", innerUplinkName, ...plan.subnets.map(({ bridge }) => bridge)]) {
     // A way back need not exist in the routes (outside-mark.ts); the firewall knows who may send what.
     settings.push([`ipv4/conf/${scope}/rp_filter`, "0"], [`ipv4/conf/${scope}/send_redirects`, "0"]);
   }
   for (const { bridge } of plan.subnets) {
     settings.push(
+      // Sources are checked at the port (policy/anti-spoofing.ts). Without this the kernel looks for a way back all the same,
+      // in every packet, to find out that it was not sent by the gateway itself.
+      [`ipv4/conf/${bridge}/accept_local`, "1"],
       // The gateway answers for neighbours, because ports are isolated from one another, and it does so at once.
       [`ipv4/conf/${bridge}/proxy_arp_pvlan`, "1"],
       [`ipv4/neigh/${bridge}/proxy_delay`, "0"],

@@ -47,6 +47,9 @@ const linkLocalTypes =
   "{ nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, mld-listener-report, mld-listener-done, mld2-listener-report }";
 
 const rules: readonly string[] = [
+  // Most frames are this, and none of what follows is TCP: one lookup for them.
+  "meta l4proto tcp iifname . ether saddr . ip saddr @cards4 accept",
+  "meta l4proto tcp iifname . ether saddr . ip6 saddr @cards6 accept",
   "iifname . ether saddr != @cards drop",
   // What only gateways say.
   "ether type ip udp sport 67 udp dport 68 drop",

@@ -5,6 +5,9 @@
  * kernel gets one transaction with the difference. Whenever what is in force is not known for sure (a new process, a
  * change by somebody else, an nft that did not answer), the next transaction replaces the tables as a whole. That is
  * atomic as well: every packet meets the old rules or the new ones, and connections are the kernel's, not the tables'.
+ *
+ * When nothing has changed for half a second, another transaction lets connections that are allowed pass without further
+ * looking up, until the next change (forward-rules.ts). Should it never come, packets pass all the same, only slower.
  */
 import { randomUUID } from "node:crypto";
 import { stat } from "node:fs/promises";
@@ -16,14 +19,10 @@ import { KeyedLock } from "../../../core/keyed-lock.ts";
 import type { Logger } from "../../../core/logger.ts";
 import { run } from "../../run.ts";
 import type { NetworkPolicy } from "../networks.ts";
+import { forgetKnown, networkTable, renderLearning } from "./forward-rules.ts";
+import { Generations } from "./generations.ts";
 import { HostPublications } from "./host-publications.ts";
-import {
-  emptyPolicy,
-  networkTable,
-  networkTables,
-  ProfileNumbers,
-  planNetworkRules,
-} from "./network-rules.ts";
+import { emptyPolicy, networkTables, ProfileNumbers, planNetworkRules } from "./network-rules.ts";
 import { NftMonitor } from "./nft-monitor.ts";
 import { NftSession } from "./nft-session.ts";
 import { requireNetwork, requirePolicy } from "./policy-values.ts";
@@ -112,6 +111,8 @@ const hostKey = "host";
  */
 const routeBetweenPorts =
   'for setting in /proc/sys/net/bridge/bridge-nf-call-*; do [ ! -e "$setting" ] || echo 0 >"$setting"; done';
+/** More than the time in which generations get different numbers. */
+const learnAfterMs = 500;
 const firstRepairDelayMs = 1_000;
 const maxRepairDelayMs = 60_000;
 
@@ -125,9 +126,12 @@ interface Guarded {
   session: NftSession;
   monitor: NftMonitor;
   numbers: ProfileNumbers;
+  generations: Generations;
+  /** Of the next `#learn`. */
+  cancelLearning: () => void;
   /** Undefined before the first `apply` of this process. */
   policy: NetworkPolicy | undefined;
-  /** Undefined: not known for sure. */
+  /** All but who is known. Undefined: not known for sure. */
   inForce: Ruleset | undefined;
   /** Since the last `ensure`. */
   repaired: boolean;
@@ -204,6 +208,7 @@ class LinuxFirewall implements NetworkFirewall {
     await this.#locks.run(uid, async () => {
       const guarded = this.#networks.get(uid);
       this.#networks.delete(uid);
+      guarded?.cancelLearning();
       if (guarded) await Promise.all([guarded.session.end(), guarded.monitor.end()]);
       await this.#locks.run(hostKey, () => this.#host.remove(uid, signal));
     });
@@ -219,7 +224,8 @@ class LinuxFirewall implements NetworkFirewall {
 
   close(): void {
     this.#closed = true;
-    for (const { session, monitor } of this.#networks.values()) {
+    for (const { session, monitor, cancelLearning } of this.#networks.values()) {
+      cancelLearning();
       session.kill();
       monitor.kill();
     }
@@ -235,6 +241,7 @@ class LinuxFirewall implements NetworkFirewall {
       known.network = network;
       return known;
     }
+    known?.cancelLearning();
     if (known) await Promise.all([known.session.end(), known.monitor.end()]);
     const settle = [`--net=${network.netns}`, "sh", "-c", routeBetweenPorts];
     await run("nsenter", settle, { timeoutMs: 10_000 });
@@ -265,6 +272,8 @@ class LinuxFirewall implements NetworkFirewall {
       session,
       monitor,
       numbers: new ProfileNumbers(),
+      generations: new Generations(),
+      cancelLearning: () => {},
       policy: known?.policy,
       inForce: undefined,
       repaired: false,
@@ -287,11 +296,12 @@ class LinuxFirewall implements NetworkFirewall {
   async #bringIntoForce(guarded: Guarded, policy: NetworkPolicy): Promise<boolean> {
     const wanted = planNetworkRules(guarded.network, policy, guarded.numbers);
     const before = guarded.inForce;
-    const text = before ? renderDifference(before, wanted) : renderWhole(wanted);
-    if (text === "") return false;
+    const change = before && renderDifference(before, wanted);
+    if (change === "") return false;
     guarded.inForce = undefined;
+    guarded.cancelLearning();
     try {
-      await guarded.session.transact(text);
+      await guarded.session.transact(change === undefined ? renderWhole(wanted) : forgetKnown + change);
       // A change by somebody else that came to notice meanwhile is mended after this (see #damaged).
       guarded.inForce = wanted;
     } catch (cause) {
@@ -304,7 +314,27 @@ class LinuxFirewall implements NetworkFirewall {
       await guarded.session.transact(renderWhole(wanted));
       guarded.inForce = wanted;
     }
+    guarded.cancelLearning = this.#options.clock.after(learnAfterMs, () => void this.#learn(guarded, wanted));
     return true;
+  }
+
+  /** For the rules that have been in force for a moment, unless they changed meanwhile. */
+  async #learn(guarded: Guarded, ruleset: Ruleset): Promise<void> {
+    const { uid } = guarded.network;
+    await this.#locks.run(uid, async () => {
+      if (this.#closed || this.#networks.get(uid) !== guarded || guarded.inForce !== ruleset) return;
+      // Until it has been carried out for sure, the next change is a whole one.
+      guarded.inForce = undefined;
+      try {
+        await guarded.session.transact(renderLearning(guarded.generations.next()));
+        guarded.inForce = ruleset;
+      } catch (cause) {
+        this.#options.logger.warn(
+          { network: uid, cause: describeError(cause) },
+          "connections of a network are looked up packet by packet until its rules change",
+        );
+      }
+    });
   }
 
   /** Mends at once: until then guests are without rules. Somebody who does it again and again is answered more slowly. */

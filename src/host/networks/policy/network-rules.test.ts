@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { CardPolicy, NetworkPolicy } from "../networks.ts";
 import type { FirewallNetwork } from "./firewall.ts";
+import { forgetKnown, renderLearning } from "./forward-rules.ts";
 import { parseHostTable, planHostTable } from "./host-table.ts";
 import { emptyPolicy, ProfileNumbers, planNetworkRules } from "./network-rules.ts";
 import { requireNetwork, requirePolicy } from "./policy-values.ts";
@@ -85,6 +86,32 @@ describe("planNetworkRules", () => {
     expect(renderDifference(before, planNetworkRules(network, { ...policy, groups }, numbers))).toBe(
       `add element inet strata in-${web}-ports4-0 { 0.0.0.0/0 . tcp . 443 }\n`,
     );
+  });
+
+  it("knows connections only by a transaction of its own, and never by the rules that are planned", () => {
+    const [inet] = planNetworkRules(network, policy, new ProfileNumbers()).tables;
+    expect(inet?.chains.get("known")?.rules).toEqual([]);
+    expect(inet?.chains.get("learning")?.rules).toEqual([]);
+    const forget = ["flush chain inet strata known", "flush chain inet strata learning"];
+    expect(forgetKnown.split("\n")).toEqual([...forget, ""]);
+    expect(renderLearning(77).split("\n")).toEqual([
+      ...forget,
+      "add rule inet strata known ct mark 77 accept",
+      "add rule inet strata learning ct mark set 77",
+      "",
+    ]);
+  });
+
+  it("has one base chain at the forward hook, where nothing accepts for good before both sides were asked", () => {
+    const [inet] = planNetworkRules(network, policy, new ProfileNumbers()).tables;
+    const chains = [...(inet?.chains ?? [])];
+    const base = chains.filter(([, chain]) => chain.base?.includes("hook forward"));
+    expect(base.map(([name]) => name)).toEqual(["forward"]);
+    const accepting = chains.filter(
+      ([, chain]) => chain.base === undefined && chain.rules.some((rule) => /\baccept$/.test(rule)),
+    );
+    // The metadata service's, which is never learned.
+    expect(accepting.map(([name]) => name)).toEqual(["sending"]);
   });
 
   it("takes everything of a group away that no card has", () => {

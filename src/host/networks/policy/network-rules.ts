@@ -1,10 +1,8 @@
 /**
  * All rules of one network's namespace, from its structure and its policy. Pure.
  *
- * A packet between guests, or between a guest and anything else, is routed and passes the forward hook once. There two
- * chains look at it: `sending` asks the groups of the card it comes from, `receiving` those of the card it goes to. They
- * are two base chains so that each can accept for itself; a chain that continued in the other would make the kernel check
- * every pair of paths on each change.
+ * A packet between guests, or between a guest and anything else, is routed and passes the forward hook once
+ * (forward-rules.ts), where the groups of the card it comes from and those of the card it goes to are asked.
  *
  * Cards with the same list of groups share a profile, which has a number. A map leads from an address to the number and
  * a small verdict map from the number to the profile's chain: a card costs map elements, never rules. The number is also
@@ -19,14 +17,21 @@ import type { GroupPolicy, NetworkPolicy, RulePolicy } from "../networks.ts";
 import { outsideMark } from "../outside-mark.ts";
 import { antiSpoofingTable, frameTable } from "./anti-spoofing.ts";
 import type { FirewallNetwork } from "./firewall.ts";
+import {
+  addForwarding,
+  allow,
+  allowedMark,
+  hostRules,
+  metadataAddress,
+  networkTable,
+  replies,
+} from "./forward-rules.ts";
 import { formatInterval, type GroupSets, type PeerTraffic, planGroupSets } from "./group-sets.ts";
 import { familyOf } from "./policy-values.ts";
 import type { Chain, ElementSet, Ruleset, Table } from "./ruleset.ts";
 
-export const networkTable = "strata";
 /** All that a network's namespace has. */
 export const networkTables: readonly string[] = [`inet ${networkTable}`, `bridge ${frameTable}`];
-export const metadataAddress = "169.254.169.254";
 
 export const emptyPolicy: NetworkPolicy = { cards: [], groups: [], publishedPorts: [], addresses: [] };
 
@@ -78,7 +83,7 @@ export function planNetworkRules(
   const chains = new Map<string, Chain>();
   addCardSets(sets, network, policy, numbers);
   addTranslationSets(sets, policy);
-  addStructure(chains, network);
+  addStructure(chains, network, policy);
   addForwarding(chains, network);
   addTranslations(chains, network);
   addGroups(sets, chains, policy.groups, [...profiles.values()]);
@@ -190,7 +195,11 @@ function listOf(ranges: readonly string[], family: IpFamily): string[] {
 }
 
 /** What may come in by which interface, and what the gateway itself answers. */
-function addStructure(chains: Map<string, Chain>, network: FirewallNetwork): void {
+function addStructure(
+  chains: Map<string, Chain>,
+  network: FirewallNetwork,
+  { addresses }: NetworkPolicy,
+): void {
   const { uplink } = network;
   const peers = network.peerings.flatMap(({ ranges }) => ranges);
   const inside = [...new Set([...network.ranges, ...peers])];
@@ -214,14 +223,14 @@ function addStructure(chains: Map<string, Chain>, network: FirewallNetwork): voi
     rules: arriving,
   });
   const peers4 = [...new Set(listOf(peers, 4))];
+  const elsewhere = peers4.length > 0 ? ` ip daddr != { ${peers4.join(", ")} }` : "";
   const mark = `meta mark set 0x${outsideMark.toString(16)}`;
+  // Every packet of a guest passes here, so what tells most of them apart comes first.
   chains.set("routing", {
     base: "type filter hook prerouting priority mangle; policy accept;",
     rules: [
-      "iifname != @bridges return",
-      ...(peers4.length > 0 ? [`ip daddr { ${peers4.join(", ")} } return`] : []),
-      `ct direction reply ct status dnat ${mark}`,
-      `ip saddr @senders ${mark}`,
+      `ct status dnat ct direction reply iifname @bridges${elsewhere} ${mark}`,
+      ...(addresses.length > 0 ? [`ip saddr @senders iifname @bridges${elsewhere} ${mark}`] : []),
     ],
   });
   chains.set("input", {
@@ -229,7 +238,7 @@ function addStructure(chains: Map<string, Chain>, network: FirewallNetwork): voi
     rules: [
       'iifname "lo" accept',
       ...replies,
-      ...hostRules(network),
+      ...hostRules(network, "accept"),
       "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 accept",
       "iifname != @bridges drop",
       "icmpv6 type { nd-router-solicit, mld-listener-report, mld2-listener-report } accept",
@@ -244,61 +253,6 @@ function addStructure(chains: Map<string, Chain>, network: FirewallNetwork): voi
   chains.set("output", {
     base: "type filter hook output priority filter; policy accept;",
     rules: ["icmpv6 type nd-redirect drop"],
-  });
-}
-
-const replies = [
-  "ct direction reply ct state established,related accept",
-  "meta l4proto { icmp, ipv6-icmp } ct state related accept",
-];
-
-function hostRules({ uplink }: FirewallNetwork): string[] {
-  return [
-    `iifname "${uplink.inner}" ip saddr ${uplink.hostAddress} accept`,
-    ...(uplink.hostAddress6 === undefined
-      ? []
-      : [`iifname "${uplink.inner}" ip6 saddr ${uplink.hostAddress6} accept`]),
-  ];
-}
-
-function addForwarding(chains: Map<string, Chain>, network: FirewallNetwork): void {
-  const { uplink, metadata } = network;
-  const service = metadata && `ip daddr ${uplink.hostAddress} tcp dport ${metadata.port}`;
-  chains.set("sending", {
-    base: "type filter hook forward priority filter - 1; policy accept;",
-    rules: [
-      ...(metadata
-        ? [
-            `iifname "${uplink.inner}" ip saddr ${uplink.hostAddress} tcp sport ${metadata.port} ct direction reply ip ttl set 1`,
-          ]
-        : []),
-      ...replies,
-      "iifname != @bridges accept",
-      ...(service ? [`${service} ct status dnat accept`, `${service} drop`] : []),
-      `ip daddr ${metadataAddress} tcp dport 80 reject with tcp reset`,
-      "ip daddr 169.254.0.0/16 drop",
-      "meta mark set 0",
-      "meta mark set ip saddr map @profiles4",
-      "meta mark set ip6 saddr map @profiles6",
-      "meta mark vmap @sending-profiles",
-      "drop",
-    ],
-  });
-  chains.set("receiving", {
-    base: "type filter hook forward priority filter; policy accept;",
-    rules: [
-      ...replies,
-      "iifname @bridges oifname != @bridges accept",
-      "oifname != @bridges drop",
-      ...hostRules(network),
-      `ct status dnat ct original ip daddr ${uplink.innerAddress} meta l4proto . ip daddr . th dport != @published-now drop`,
-      `ct status dnat ct original ip daddr != ${uplink.innerAddress} ct original ip daddr . ip daddr != @addresses-now drop`,
-      "meta mark set 0",
-      "meta mark set ip daddr map @profiles4",
-      "meta mark set ip6 daddr map @profiles6",
-      "meta mark vmap @receiving-profiles",
-      "drop",
-    ],
   });
 }
 
@@ -357,7 +311,7 @@ function addGroups(
               ]
             : []),
           ...own.filter((uid) => chains.has(`${direction}-${uid}`)).map((uid) => `jump ${direction}-${uid}`),
-          "drop",
+          `meta mark != ${allowedMark} drop`,
         ],
       });
     }
@@ -404,11 +358,11 @@ function addGroup(
       const ranges = plan[what][family];
       if (ranges.length === 0) continue;
       sets.set(`${name}-${what}${family}`, plainSet(type, ranges, interval));
-      rules.push(`${match}${address} @${name}-${what}${family} accept`);
+      rules.push(`${match}${address} @${name}-${what}${family} ${allow}`);
     }
     for (const [key, { elements }] of [...plan.ports].filter(([, set]) => set.family === family)) {
       sets.set(`${name}-ports${key}`, plainSet(`${type} . inet_proto . inet_service`, elements, interval));
-      rules.push(`${address} . meta l4proto . th dport @${name}-ports${key} accept`);
+      rules.push(`${address} . meta l4proto . th dport @${name}-ports${key} ${allow}`);
     }
   }
   if (plan.peers.size > 0) {
@@ -453,13 +407,13 @@ function addPeer(
     ports[protocol].map((range) => `${protocol} . ${formatInterval(range)}`),
   );
   if (any) {
-    chains.set(name, { rules: ["accept"] });
+    chains.set(name, { rules: [allow] });
     return;
   }
-  const rules = icmp ? ["meta l4proto { icmp, ipv6-icmp } accept"] : [];
+  const rules = icmp ? [`meta l4proto { icmp, ipv6-icmp } ${allow}`] : [];
   if (elements.length > 0) {
     sets.set(name, plainSet("inet_proto . inet_service", elements, interval));
-    rules.push(`meta l4proto . th dport @${name} accept`);
+    rules.push(`meta l4proto . th dport @${name} ${allow}`);
   }
   chains.set(name, { rules });
 }
