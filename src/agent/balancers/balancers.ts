@@ -28,8 +28,8 @@ export function createBalancerReconciler(
   return reconciler;
 }
 
-/** Between samples. */
-const measureEveryMs = 1_000;
+/** Between looks for figures that are worth a report. */
+const lookEveryMs = 200;
 
 class BalancerReconciler implements Reconciler<BalancerWorld, BalancerAction, LoadBalancerStatus> {
   readonly name = "balancers";
@@ -199,11 +199,11 @@ class BalancerReconciler implements Reconciler<BalancerWorld, BalancerAction, Lo
   async measureUntilAborted(): Promise<void> {
     const { clock, signal, views, client, logger } = this.#context;
     while (!signal.aborted) {
-      await clock.sleep(measureEveryMs, signal).catch(() => {});
+      await clock.sleep(lookEveryMs, signal).catch(() => {});
       const samples: { subject: string; uid: string; values: Record<string, number> }[] = [];
       for (const [uid, traffic] of this.#traffic) {
         const balancer = views.loadBalancers.byUid(uid);
-        const values = balancer && (await traffic.measure().catch(() => undefined));
+        const values = balancer && (await traffic.news().catch(() => undefined));
         if (balancer && values) samples.push({ subject: views.loadBalancers.keyOf(balancer), uid, values });
       }
       if (samples.length === 0 || signal.aborted) continue;

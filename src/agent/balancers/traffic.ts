@@ -20,8 +20,18 @@ export interface TrafficOptions {
   onChange(): void;
 }
 
-/** Latencies kept between two rounds, of the whole and of each server; more are counted but not measured. */
+/** Latencies kept between two reports, of the whole and of each server; more are counted but not measured. */
 const maxLatencies = 5_000;
+/** Rates are those of so long a time, or a little more. */
+const windowMs = 1_000;
+/** Until its rates are of at least so long a time, a balancer has none. */
+const shortestWindowMs = 500;
+/** A balancer whose figures stay about the same reports them this often. */
+const reportEveryMs = 1_000;
+/** A rate that changed by this share since it was reported is news, and reported at once. */
+const newsShare = 0.15;
+/** So are so few requests a second none. */
+const newsFloor = 2;
 
 export class Traffic {
   readonly holder: Holder;
@@ -29,7 +39,10 @@ export class Traffic {
   readonly #intake: LogIntake;
   readonly #file: LogFile;
   readonly #latencies = new Map<string, number[]>();
-  #last: { at: number; statistics: BalancerStatistics[] } | undefined;
+  /** Oldest first: what the window begins with, and what came since. */
+  readonly #looks: { at: number; statistics: BalancerStatistics[] }[] = [];
+  #answered = false;
+  #reported = { at: Number.NEGATIVE_INFINITY, requests: 0, queue: 0 };
 
   constructor(options: TrafficOptions) {
     this.#options = options;
@@ -55,20 +68,39 @@ export class Traffic {
     this.#intake.close();
   }
 
-  /** Since the last call; of servers, `METRIC@UID`. Undefined the first time, when there is nothing to compare with. */
-  async measure(): Promise<Record<string, number> | undefined> {
+  /**
+   * What is worth a report now: once a second, and at once when the rate of requests changes. Of servers, `METRIC@UID`.
+   * To be called every few hundred milliseconds; costs nothing while nothing happens.
+   */
+  async news(): Promise<Record<string, number> | undefined> {
     const { uid, balancers, clock } = this.#options;
+    const due = clock.monotonicMs() - this.#reported.at >= reportEveryMs;
+    if (!due && !this.#answered && this.holder.count === this.#reported.queue) return undefined;
+    this.#answered = false;
     const statistics = await balancers.statistics(uid);
     const now = clock.monotonicMs();
-    const last = this.#last;
-    this.#last = { at: now, statistics };
-    const latencies = new Map(this.#latencies);
+    this.#looks.push({ at: now, statistics });
+    while ((this.#looks[1]?.at ?? now) <= now - windowMs) this.#looks.shift();
+    const [base] = this.#looks;
+    if (!base || now - base.at < shortestWindowMs) return undefined;
+    const held = this.holder.count;
+    const values = trafficValues(base.statistics, statistics, now - base.at, this.#latencies, held);
+    const { requests = 0 } = values;
+    const change = Math.abs(requests - this.#reported.requests);
+    const isNews = change > Math.max(newsFloor, newsShare * this.#reported.requests);
+    if (!due && !isNews && held === this.#reported.queue) return undefined;
+    this.#reported = { at: now, requests, queue: held };
     this.#latencies.clear();
-    if (!last) return undefined;
-    return trafficValues(last.statistics, statistics, now - last.at, latencies, this.holder.count);
+    return values;
+  }
+
+  /** A request was answered: there may be news. */
+  answered(): void {
+    this.#answered = true;
   }
 
   #access(record: AccessRecord): void {
+    this.answered();
     const resource = this.#options.resource();
     const uid = record.server.split(".", 1)[0] ?? "";
     this.#keep("", record.totalMs);
