@@ -143,7 +143,7 @@ async function benchDaemon(): Promise<void> {
       async () => (await client.list(instanceKind, { state: "running" })).items.length === instances,
     );
     await until(async () => (await client.currentMetrics("instances", {})).length === instances);
-    const pid = daemon.pid ?? 0;
+    const pid = await daemonPid(dir);
     // What creating them took out of breath comes to rest first.
     await systemClock.sleep(60_000);
     const [before, began] = [await cpuMs(pid), systemClock.monotonicMs()];
@@ -158,9 +158,17 @@ async function benchDaemon(): Promise<void> {
     console.log(`| resident memory, most | ${Math.max(...memories).toFixed(0)} MiB |`);
   } finally {
     client.close();
-    daemon.kill("SIGTERM");
+    // The process that was started has handed over to another one, which outlives it.
+    process.kill(await daemonPid(dir), "SIGTERM");
     await ended;
+    await until(
+      async () => !(await readdir(join(dir, "run")).catch((): string[] => [])).includes("daemon.pid"),
+    );
   }
+}
+
+async function daemonPid(dir: string): Promise<number> {
+  return Number.parseInt(await readFile(join(dir, "run", "daemon.pid"), "utf8"), 10);
 }
 
 async function socketIn(dir: string): Promise<string> {

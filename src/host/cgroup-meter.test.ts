@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { type CountingHierarchy, createCgroupMeter } from "./cgroup-meter.ts";
+import { type CountingHierarchy, createCgroupMeter, ioOfThrottle } from "./cgroup-meter.ts";
 
 let root: string;
 beforeEach(() => {
@@ -53,6 +53,11 @@ test("version 1: each controller in its hierarchy, nanoseconds of CPU, the total
   });
   const meter = createCgroupMeter(legacy("cpu,cpuacct", "memory", "blkio", "pids"), "g");
   expect(meter()).toEqual({ cpuMicros: 5000, memoryBytes: 6000, diskReadBytes: 11, diskWrittenBytes: 22 });
+});
+
+test("version 1 where the kernel does not count for the group: disks are not known", () => {
+  expect(ioOfThrottle("Total 0\n")).toEqual({});
+  expect(ioOfThrottle(undefined)).toEqual({});
 });
 
 test("a group that is not there (yet), or not any more", () => {

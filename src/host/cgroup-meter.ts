@@ -65,14 +65,16 @@ export function ioOfStat(text: string | undefined): Disk {
     : { diskReadBytes: sum(text, /\brbytes=(\d+)/g), diskWrittenBytes: sum(text, /\bwbytes=(\d+)/g) };
 }
 
-/** `8:0 Read 1`, lines for each device and kind of operation, and a total. */
+/**
+ * `8:0 Read 1`, lines for each device and kind of operation, and a total. Newer kernels count here only once something is
+ * throttled: without a line of a device, nothing is known.
+ */
 export function ioOfThrottle(text: string | undefined): Disk {
-  return text === undefined
-    ? {}
-    : {
-        diskReadBytes: sum(text, /^\d+:\d+ Read (\d+)$/gm),
-        diskWrittenBytes: sum(text, /^\d+:\d+ Write (\d+)$/gm),
-      };
+  if (text === undefined || !/^\d+:\d+ /m.test(text)) return {};
+  return {
+    diskReadBytes: sum(text, /^\d+:\d+ Read (\d+)$/gm),
+    diskWrittenBytes: sum(text, /^\d+:\d+ Write (\d+)$/gm),
+  };
 }
 
 function sum(text: string, pattern: RegExp): number {

@@ -4,7 +4,8 @@ import type { SeriesName } from "./metric-store.ts";
 export class SeriesIndex<Series> {
   readonly #subjects = new Map<string, Map<string, Series>>();
   #size = 0;
-  #lastKey = "";
+  #lastSubject = "";
+  #lastUid = "";
   #last: Map<string, Series> | undefined;
 
   get size(): number {
@@ -40,10 +41,11 @@ export class SeriesIndex<Series> {
   }
 
   #metricsOf(name: SeriesName): Map<string, Series> | undefined {
-    const key = keyOf(name);
-    if (this.#last && key === this.#lastKey) return this.#last;
-    this.#lastKey = key;
-    this.#last = this.#subjects.get(key);
+    const { subject, uid } = name;
+    if (this.#last && subject === this.#lastSubject && uid === this.#lastUid) return this.#last;
+    this.#lastSubject = subject;
+    this.#lastUid = uid;
+    this.#last = this.#subjects.get(keyOf(name));
     return this.#last;
   }
 }

@@ -1,6 +1,6 @@
 /**
- * Measures the guests of this host and the host itself, and reports it in one request a round. Members of groups have
- * their turn every second, because policies look at them; the others every ten. What cannot be reported is dropped: the
+ * Measures the guests of this host and the host itself, and reports it in one request a second. Members of groups have
+ * their turn in each, because policies look at them; the others in every tenth, not all in the same. What cannot be reported is dropped: the
  * next round is better than an old one.
  */
 import { toTimestamp } from "../../core/clock.ts";
@@ -105,12 +105,9 @@ class Rounds {
     const running = [...views.instances.values()].filter(
       ({ status }) => status.state === "running" && status.host === hostName && status.driver !== undefined,
     );
-    const members = running.filter(isMember);
-    const slow = isDue(tick, slowTicks);
-    if (slow) this.#forgetOthers(new Set(running.map(({ metadata }) => metadata.uid)));
-    const membersDue = isDue(tick, memberTicks(members.length));
-    if (slow) return membersDue ? running : running.filter((one) => !isMember(one));
-    return membersDue ? members : [];
+    if (isDue(tick, slowTicks)) this.#forgetOthers(new Set(running.map(({ metadata }) => metadata.uid)));
+    const fastTicks = memberTicks(running.filter(isMember).length);
+    return running.filter((one) => isDue(tick, isMember(one) ? fastTicks : slowTicks, one.metadata.uid));
   }
 
   #forgetOthers(running: ReadonlySet<string>): void {

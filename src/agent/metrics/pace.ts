@@ -10,6 +10,13 @@ export function memberTicks(members: number): number {
   return Math.min(slowTicks, Math.max(1, Math.ceil(members / membersPerTick)));
 }
 
-export function isDue(tick: number, everyTicks: number): boolean {
-  return tick % everyTicks === 0;
+/** `uid`: not all have their turn in the same tick, so that the work is the same in each. */
+export function isDue(tick: number, everyTicks: number, uid = ""): boolean {
+  return (tick + placeOf(uid)) % everyTicks === 0;
+}
+
+function placeOf(uid: string): number {
+  let sum = 0;
+  for (let index = 0; index < uid.length; index++) sum += uid.charCodeAt(index);
+  return sum;
 }
