@@ -2,6 +2,7 @@ import type { CommandSpec } from "../command.ts";
 import { addressCommands } from "./addresses.ts";
 import { administrationCommands } from "./administration.ts";
 import { certificateCommands } from "./certificates.ts";
+import { groupPlanCommands } from "./group-plan.ts";
 import { groupCommands } from "./groups.ts";
 import { imageCommands } from "./images.ts";
 import { instanceCommands } from "./instances.ts";
@@ -21,6 +22,7 @@ export const commands: readonly CommandSpec[] = [
   ...instanceCommands,
   ...listingCommands,
   ...groupCommands,
+  ...groupPlanCommands,
   ...sessionCommands,
   ...metricCommands,
   ...networkCommands,
