@@ -3,6 +3,7 @@ import type { Instant } from "../../core/clock.ts";
 import { groupKind } from "../../kinds/group.ts";
 import type { Kind } from "../../kinds/kind.ts";
 import { loadBalancerKind } from "../../kinds/load-balancer.ts";
+import { timeZoneOf } from "../../kinds/scaling/bounds.ts";
 import { learn, type Model, type Point, peak } from "../../kinds/scaling/forecast.ts";
 import type { ForecastPolicy } from "../../kinds/scaling/policy-schema.ts";
 import type { ForecastSignal } from "../../kinds/scaling/signals.ts";
@@ -41,8 +42,8 @@ export class Forecasts {
   #signal(measured: Measured, policy: ForecastPolicy, now: Instant): ForecastSignal | undefined {
     const model = this.#model(measured, policy, now);
     if (!model) return undefined;
-    const { value, at } = peak(model, now, now + policy.aheadSeconds * 1000);
-    return { value, at };
+    const { value, at, error } = peak(model, now, now + policy.aheadSeconds * 1000);
+    return { value, at, error };
   }
 
   #model(measured: Measured, { name, metric }: ForecastPolicy, now: Instant): Model | undefined {
@@ -53,7 +54,8 @@ export class Forecasts {
     const hour = Math.floor(now / hourMs) * hourMs;
     if (before && before.metric === metric && before.at === hour) return before.model;
     const points = this.#points(measured, metric, hour);
-    const model = points.length === 0 ? undefined : learn(points);
+    const model =
+      points.length === 0 ? undefined : learn(points, { timeZone: timeZoneOf(measured.group.spec) });
     known.set(name, { at: hour, metric, model });
     return model;
   }

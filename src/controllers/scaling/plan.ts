@@ -81,9 +81,12 @@ function claimOf(
   const { cpus, memoryMib } = spec.template;
   return {
     key,
+    name: metadata.name,
+    ...(metadata.project === undefined ? {} : { project: metadata.project }),
     uid: metadata.uid,
     host,
     min: decision.bounds.min,
+    usual: spec.min,
     wanted: decision.desired,
     warm: spec.warm,
     desired: status.desired,

@@ -55,6 +55,16 @@ describe("arbitrate", () => {
     expect(arbitrate(usual, hosts(5)).get("high")).toMatchObject({ granted: 2, lent: 0 });
   });
 
+  test("reasons call groups by name, and do not name those of other projects", () => {
+    const reason = (project: string) => {
+      const taker = claim("/groups/campus/a", { name: "a", project: "campus", wanted: 3, priority: 5 });
+      const lender = claim("/groups/x/b", { name: "b", project, wanted: 3 });
+      return arbitrate([taker, lender], hosts(4)).get("/groups/x/b")?.reason;
+    };
+    expect(reason("campus")).toBe("1 of 3: 2 lent to a");
+    expect(reason("x")).toBe("1 of 3: 2 lent to another project");
+  });
+
   test("no group of higher priority takes from a minimum, or from one that does not lend", () => {
     const high = claim("high", { wanted: 9, priority: 5, current: 1 });
     expect(granted(arbitrate([high, claim("low", { min: 3, wanted: 3, current: 3 })], hosts(6)))).toEqual({

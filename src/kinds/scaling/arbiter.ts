@@ -17,6 +17,9 @@
 export interface Claim {
   /** Unique: the group's uid, or project and name. */
   key: string;
+  /** What reasons call it; left out: `key`. One of another project is not named to those of this one. */
+  name?: string;
+  project?: string;
   /** In force now, as boundsAt has it. */
   min: number;
   /** Its own minimum, without calendars: what it has beyond that, others lend to it. Left out: `min`. */
@@ -194,9 +197,10 @@ function shortGrant(share: Share, { takers, total }: Borrowed, left: Capacity): 
   const lent = Math.min(lendable, roomFor(claim.member, pool));
   add(left, claim.member, -lent);
   const keys = lent === 0 ? [] : named.slice(0, maxTakers).map((taker) => taker.share.claim.key);
+  const names = new Set(named.slice(0, maxTakers).map((taker) => nameFor(claim, taker.share.claim)));
   const others = named.length > maxTakers ? " and others" : "";
   const reasons = [
-    ...(lent > 0 ? [`${lent} lent to ${keys.join(", ")}${others}`] : []),
+    ...(lent > 0 ? [`${lent} lent to ${[...names].join(", ")}${others}`] : []),
     ...(missing > lent
       ? [`the hosts lack capacity for ${missing - lent} of ${memberText(claim.member)}`]
       : []),
@@ -207,6 +211,10 @@ function shortGrant(share: Share, { takers, total }: Borrowed, left: Capacity): 
     ...(lent > 0 ? { takers: keys } : {}),
     reason: `${granted} of ${target}: ${reasons.join("; ")}`,
   };
+}
+
+function nameFor(reader: Claim, { key, name, project }: Claim): string {
+  return project === reader.project ? (name ?? key) : "another project";
 }
 
 function add(to: Capacity, member: Capacity, members: number): void {

@@ -24,6 +24,12 @@ export function calendarPolicies(spec: Bounded): CalendarPolicy[] {
   return spec.policies.filter((policy) => policy.type === "calendar");
 }
 
+/** Whose days and weeks the group follows: the zone of its first calendar, UTC without one. */
+export function timeZoneOf(spec: Pick<GroupSpec, "policies">): string {
+  const first = spec.policies.find((policy) => policy.type === "calendar");
+  return first?.calendar.timeZone ?? "UTC";
+}
+
 /** Of all calendars, in the order of policies and events: of several that last, the last one wins. */
 export function policyEvents(spec: Bounded): PolicyEvent[] {
   return calendarPolicies(spec).flatMap(({ name, calendar }) =>

@@ -105,7 +105,7 @@ describe("the largest wish wins", () => {
       { type: "calendar", name: "terms", calendar: { events: [term] } },
       { type: "forecast", name: "season", metric: "requests", target: 100 },
     ];
-    const signals = { forecasts: { season: { value: 250, at: now } } };
+    const signals = { forecasts: { season: { value: 250, at: now, error: { mape: 0.123, mase: 0.61 } } } };
     expect(decided({ policies }, 1, { cpu: [30, 1] }, { signals })).toEqual({
       wanted: 3,
       desired: 3,
@@ -114,7 +114,11 @@ describe("the largest wish wins", () => {
         { policy: "manual", members: 1, reason: "the smallest number allowed now" },
         { policy: "cpu", members: 1, reason: "cpu 30, target 50" },
         { policy: "terms", members: 3, reason: "term" },
-        { policy: "season", members: 3, reason: "requests 250 expected, 100 each" },
+        {
+          policy: "season",
+          members: 3,
+          reason: "requests 250 expected, 100 each; lately off by 12 %, 0.61 of last week's",
+        },
       ],
       limits: [],
       bounds: { min: 3, max: 10, events: ["terms/term"] },

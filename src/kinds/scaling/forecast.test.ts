@@ -51,7 +51,7 @@ describe("a model", () => {
     expect(model.horizons.map(({ weights }) => weights)).toEqual(Array(3).fill({ "last-week": 1 }));
     expect(model.horizons[0]?.error).toEqual({ mape: 0, mase: 1 });
     const at = start + 5 * weekMs + 9 * hourMs;
-    expect(predict(model, at)).toEqual({ value: 100, low: 100, high: 100 });
+    expect(predict(model, at)).toMatchObject({ value: 100, low: 100, high: 100 });
     expect(predict(model, at + 10 * hourMs).value).toBe(10);
   });
 

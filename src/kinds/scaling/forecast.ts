@@ -54,6 +54,8 @@ export interface Prediction {
   /** Nine of ten actual values lay between these in the backtest. */
   low: number;
   high: number;
+  /** Of forecasts as far ahead as this one, over the last two weeks. */
+  error: ForecastError;
 }
 
 /** Weeks that are looked at, and of them those forecast as a test. */
@@ -96,13 +98,14 @@ export function predict(model: Model, at: Instant): Prediction {
   const zone = findZone(model.timeZone) ?? findZone("UTC");
   const ahead = Math.floor((at - model.learnedUntil) / model.stepMs) + 1;
   const horizon = model.horizons.find(({ steps }) => ahead <= steps) ?? model.horizons.at(-1);
-  if (!zone || !horizon) return { value: 0, low: 0, high: 0 };
+  if (!zone || !horizon) return { value: 0, low: 0, high: 0, error: { mape: 0, mase: 1 } };
   const value = combined(horizon.weights, model.known, slotOf(zone, model.stepMs, at));
   const scale = value + model.floor;
   return {
     value,
     low: Math.max(0, value + horizon.low * scale),
     high: Math.max(value, value + horizon.high * scale),
+    error: horizon.error,
   };
 }
 

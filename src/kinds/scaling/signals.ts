@@ -1,6 +1,7 @@
 /** What is measured for a group, as policies look at it. */
 import type { Instant } from "../../core/clock.ts";
 import type { GroupSpec } from "../group.ts";
+import type { ForecastError } from "./forecast.ts";
 import type { Metric, Policy } from "./policy-schema.ts";
 
 /** Older than this, a value says nothing any more. */
@@ -31,6 +32,8 @@ export interface MetricSignal {
 export interface ForecastSignal {
   value: number;
   at: Instant;
+  /** How good such forecasts were lately; it stands in the reason of the wish. */
+  error?: ForecastError;
 }
 
 export interface Signals {

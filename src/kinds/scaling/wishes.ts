@@ -86,7 +86,11 @@ function forecastWish(policy: ForecastPolicy, { signals }: WishInput): WeighedWi
   const forecast = signals.forecasts[policy.name];
   if (!forecast) return { policy: policy.name, reason: "not enough was recorded yet", blind: false };
   const members = Math.max(0, Math.ceil(forecast.value / policy.target - rounding));
-  const reason = `${policy.metric} ${shown(forecast.value)} expected, ${shown(policy.target)} each`;
+  const { error } = forecast;
+  const off = error
+    ? `; lately off by ${Math.round(error.mape * 100)} %, ${shown(error.mase)} of last week's`
+    : "";
+  const reason = `${policy.metric} ${shown(forecast.value)} expected, ${shown(policy.target)} each${off}`;
   return plain(policy.name, members, reason);
 }
 
