@@ -1,6 +1,7 @@
 import { mkdirSync } from "node:fs";
 import { run } from "../../src/host/run.ts";
 import { Background } from "./background.ts";
+import { keepFirewall } from "./host-firewall.ts";
 import type { Peer, Workload } from "./peer.ts";
 
 /** `docker run -d` on a bridge network with a fixed address, by a dockerd of the measurement's own. */
@@ -8,12 +9,12 @@ export function dockerPeer(directory: string, workload: Workload): Peer {
   const socket = `${directory}/docker.sock`;
   const docker = (...args: string[]) => run("/usr/bin/docker", ["-H", `unix://${socket}`, ...args]);
   let daemon: Background | undefined;
-  let firewall = "";
+  let restoreFirewall = async () => {};
   return {
     name: "docker run -d",
     async prepare() {
       mkdirSync(directory, { recursive: true });
-      firewall = (await run("iptables-save", [])).stdout;
+      restoreFirewall = await keepFirewall();
       daemon = new Background(
         "/usr/sbin/dockerd",
         [
@@ -51,7 +52,7 @@ export function dockerPeer(directory: string, workload: Workload): Peer {
       await daemon?.stop();
       // dockerd leaves its bridge and its rules, which drop what others forward.
       await run("ip", ["link", "del", "docker0"]).catch(() => {});
-      await run("iptables-restore", [], { input: firewall }).catch(() => {});
+      await restoreFirewall();
     },
   };
 }
