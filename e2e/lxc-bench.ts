@@ -20,12 +20,13 @@ import type { JsonObject } from "../src/core/json.ts";
 import { silentLogger } from "../src/core/logger.ts";
 import { systemRandom } from "../src/core/random.ts";
 import { until } from "../src/drivers/conformance-bench.ts";
-import type { GuestDriver, GuestNic, GuestSpec } from "../src/drivers/driver.ts";
+import type { GuestDriver, GuestNic, GuestSpec, GuestVolume } from "../src/drivers/driver.ts";
 import { createLxcDriver } from "../src/drivers/lxc/lxc-driver.ts";
 import type { Cgroups } from "../src/host/cgroups.ts";
 import type { HostConfig } from "../src/host/host-config.ts";
 import { openCgroups } from "../src/host/kernel-cgroups.ts";
 import { run } from "../src/host/run.ts";
+import { TestVolumes } from "./test-volumes.ts";
 
 export const idBase = 1_000_000;
 const idCount = 65_536;
@@ -34,7 +35,7 @@ const subnet = "10.213.77";
 const farSubnet = "10.213.78";
 const busybox = "/bin/busybox";
 const applets =
-  "sh sleep cat echo env false true stty poweroff reboot kill ls id ip ping mount umount dd rm mkdir touch stat hostname seq yes head tty printf nproc ps wc tr";
+  "sh sleep cat echo env false true stty poweroff reboot kill ls id ip ping mount umount dd rm mkdir touch stat hostname seq yes head tty printf nproc ps wc tr grep";
 
 /** Files of the guest's tree beside busybox. */
 export type TreeFiles = Record<string, string>;
@@ -56,11 +57,13 @@ export class LxcBench {
   readonly cgroups: Cgroups;
   readonly netns: string;
   readonly farNetns: string;
+  readonly volumes: TestVolumes;
   #guests = 0;
 
   private constructor(dir: string, namespace: string, cgroups: Cgroups) {
     this.dir = dir;
     this.cgroups = cgroups;
+    this.volumes = new TestVolumes(dir);
     this.netns = namespace;
     this.farNetns = `${namespace}-far`;
     this.host = {
@@ -139,6 +142,18 @@ export class LxcBench {
       bridge: "br0",
       port: `p${number}`,
     };
+  }
+
+  async writeVolume(uid: Uid, volume: GuestVolume, text: string): Promise<void> {
+    if (volume.type !== "mount") throw new Error("a container takes mounts");
+    await this.exec(uid, "sh", "-c", `echo ${text} > ${volume.target}/mark`);
+  }
+
+  /** Nothing where nothing is mounted: what lies in the directory below would be the root's. */
+  async readVolume(uid: Uid, volume: GuestVolume): Promise<string | undefined> {
+    if (volume.type !== "mount") throw new Error("a container takes mounts");
+    const script = `grep -q " ${volume.target} " /proc/self/mountinfo && cat ${volume.target}/mark; true`;
+    return (await this.exec(uid, "sh", "-c", script)).trim() || undefined;
   }
 
   async observeCards(uid: Uid): Promise<string[]> {
@@ -297,6 +312,7 @@ export class LxcBench {
   }
 
   async dispose(): Promise<void> {
+    await this.volumes.dispose();
     const driver = this.driver();
     for (const guest of await driver.list()) await driver.destroy(guest.handle, new AbortController().signal);
     for (const group of [this.host.namespace, `${this.host.namespace}.monitors`]) {

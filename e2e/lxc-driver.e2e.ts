@@ -1,5 +1,5 @@
 import { driverConformance } from "../src/drivers/conformance.ts";
-import { LxcBench, stubbornInit } from "./lxc-bench.ts";
+import { idBase, LxcBench, stubbornInit } from "./lxc-bench.ts";
 
 driverConformance("lxc", async () => {
   const bench = await LxcBench.open("e2e-lxc");
@@ -19,6 +19,10 @@ driverConformance("lxc", async () => {
     observeCards: (uid) => bench.observeCards(uid),
     reachesCard: (_uid, nic) => bench.reachesCard(nic),
     crashWhileAttaching: (handle, nic, step) => bench.crashWhileAttaching(handle, nic, step * 8),
+    makeVolume: () => bench.volumes.mount({ idBase, idCount: 65_536 }),
+    dropVolume: (volume) => bench.volumes.drop(volume),
+    writeVolume: (uid, volume, text) => bench.writeVolume(uid, volume, text),
+    readVolume: (uid, volume) => bench.readVolume(uid, volume),
     observeSize: (uid) => bench.observeSize(uid),
     forgetGuest: (uid) => bench.forgetGuest(uid),
     reopen: async () => bench.driver(),

@@ -11,12 +11,13 @@ import { newUid, type Uid } from "../src/core/ids.ts";
 import type { JsonObject } from "../src/core/json.ts";
 import { randomInt, systemRandom } from "../src/core/random.ts";
 import { until } from "../src/drivers/conformance-bench.ts";
-import type { GuestNic, GuestSpec } from "../src/drivers/driver.ts";
+import type { GuestNic, GuestSpec, GuestVolume } from "../src/drivers/driver.ts";
 import type { HostConfig } from "../src/host/host-config.ts";
 import { openCgroups } from "../src/host/kernel-cgroups.ts";
 import { run } from "../src/host/run.ts";
 import { bootMarker, makeQemuGuest, type QemuGuestFiles } from "./qemu-guest.ts";
 import { openTestDriver } from "./qemu-test-driver.ts";
+import { TestVolumes } from "./test-volumes.ts";
 
 export const imageDir = process.env.STRATA_TEST_IMAGE_DIR ?? "/var/tmp/strata-test-images";
 const child = fileURLToPath(new URL("./qemu-child.ts", import.meta.url));
@@ -26,6 +27,7 @@ export class QemuBench {
   readonly host: HostConfig;
   readonly netns: string;
   readonly farNetns: string;
+  readonly volumes: TestVolumes;
   readonly #directory: string;
   readonly #guest: QemuGuestFiles;
   readonly #specs = new Map<Uid, GuestSpec>();
@@ -35,6 +37,7 @@ export class QemuBench {
   private constructor(directory: string, guest: QemuGuestFiles) {
     const name = `q${newUid(systemRandom).slice(0, 8)}`;
     this.#directory = directory;
+    this.volumes = new TestVolumes(directory);
     this.#guest = guest;
     this.netns = `/run/netns/${name}`;
     this.farNetns = `/run/netns/${name}-far`;
@@ -129,6 +132,16 @@ export class QemuBench {
     );
     session?.stdin.end();
     return session === undefined ? "" : await text(session.stdout);
+  }
+
+  async writeVolume(uid: Uid, volume: GuestVolume, text: string): Promise<void> {
+    const script = `${findDisk(volume)} && echo ${text} | dd of=$disk conv=fsync 2>/dev/null && echo written`;
+    const said = await this.ask(uid, script);
+    if (said !== "written\n") throw new Error(`the guest does not find the volume ${volume.id}: ${said}`);
+  }
+
+  async readVolume(uid: Uid, volume: GuestVolume): Promise<string | undefined> {
+    return (await this.ask(uid, `${findDisk(volume)} && head -n 1 $disk`)).trim() || undefined;
   }
 
   async observeCards(uid: Uid): Promise<string[]> {
@@ -235,6 +248,7 @@ export class QemuBench {
   }
 
   async dispose(): Promise<void> {
+    await this.volumes.dispose();
     const cgroups = await openCgroups({ clock: systemClock });
     for (const group of await cgroups.list(this.host.namespace)) {
       await cgroups.kill(`${this.host.namespace}/${group}`);
@@ -271,4 +285,14 @@ async function makeNetwork(netns: string, gateway: string): Promise<void> {
     "net.ipv4.conf.all.send_redirects=0",
     ...settings,
   ]);
+}
+
+/** Sets $disk in a shell: the disk with the volume's serial number (SCSI page 0x80), which the kernel may still be finding. */
+export function findDisk({ id }: GuestVolume): string {
+  return `disk=; for try in 1 2 3 4 5 6 7 8 9 10; do
+    for page in /sys/block/sd*/device/vpd_pg80; do
+      grep -q ${id} $page 2>/dev/null && disk=/dev/$(echo $page | cut -d/ -f4)
+    done
+    [ -n "$disk" ] && break; [ $try -lt 4 ] && usleep 100000 || break
+  done; [ -n "$disk" ]`;
 }

@@ -16,7 +16,7 @@ export interface QemuGuestFiles {
   initrd: string;
 }
 
-const version = 11;
+const version = 12;
 /** In the order in which they need each other. */
 const modules = [
   "drivers/virtio/virtio_ring",
@@ -25,6 +25,10 @@ const modules = [
   "drivers/virtio/virtio_pci_modern_dev",
   "drivers/virtio/virtio_pci",
   "drivers/block/virtio_blk",
+  "drivers/scsi/scsi_common",
+  "drivers/scsi/scsi_mod",
+  "drivers/scsi/virtio_scsi",
+  "drivers/scsi/sd_mod",
   "net/core/failover",
   "drivers/net/net_failover",
   "drivers/net/virtio_net",

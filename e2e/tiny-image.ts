@@ -28,6 +28,8 @@ const drivers = [
   "virtio_pci",
   "virtio_mmio",
   "virtio_blk",
+  "virtio_scsi",
+  "sd_mod",
   "virtio_net",
   "virtio_console",
   "virtio_rng",

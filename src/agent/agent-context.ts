@@ -18,6 +18,7 @@ import type { Machine } from "./machine.ts";
 import type { NetworkAttachments } from "./networks/network-attachments.ts";
 import type { NetworkPolicies } from "./networks/network-policies.ts";
 import type { AgentViews } from "./views.ts";
+import type { GuestVolumes } from "./volumes/guest-volumes.ts";
 
 /** What the agent is given: the API and the host. */
 export interface AgentOptions {
@@ -64,6 +65,7 @@ export interface AgentContext
   attachments: NetworkAttachments;
   policies: NetworkPolicies;
   guestCards: GuestCards;
+  guestVolumes: GuestVolumes;
   events: EventRecorder;
   views: AgentViews;
   removeUnusedImages: boolean;

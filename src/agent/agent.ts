@@ -34,6 +34,8 @@ import { createAddressReconciler, createPortReconciler } from "./publishing/publ
 import { runSessions } from "./sessions/sessions.ts";
 import { tcpConnect } from "./tcp-connect.ts";
 import { createViews, feedsOf } from "./views.ts";
+import { createAttachmentReconciler } from "./volumes/attachments.ts";
+import { GuestVolumes } from "./volumes/guest-volumes.ts";
 import { createVolumeReconciler } from "./volumes/volumes.ts";
 
 export type { AgentOptions } from "./agent-context.ts";
@@ -114,6 +116,7 @@ function startRooms(context: AgentContext, options: AgentOptions): Promise<void>
       signal,
     ),
     runReconciler(createVolumeReconciler(context), shared, signal),
+    runReconciler(createAttachmentReconciler(context), shared, signal),
     ...(context.balancers
       ? [runReconciler(createBalancerReconciler(context, context.balancers), shared, signal)]
       : []),
@@ -151,6 +154,7 @@ function createContext(options: AgentOptions, signal: AbortSignal): AgentContext
     attachments,
     policies: new NetworkPolicies({ views, networks, attachments, signal }),
     guestCards: new GuestCards(),
+    guestVolumes: new GuestVolumes(),
     events: new EventRecorder({ client, clock, random, logger }, signal),
     views,
     removeUnusedImages,

@@ -21,7 +21,10 @@ import { type Volume, volumeKind } from "../kinds/volume.ts";
 import { CacheIndex } from "../reconcile/cache.ts";
 import { ResourceView, specChanged } from "./resource-view.ts";
 
-/** What the agent knows of the API: instances, images and volumes of this host, and all of what networks are made of. */
+/**
+ * What the agent knows of the API: instances and images of this host, and all volumes and all of what networks are made
+ * of, because what is nobody's may be wanted here.
+ */
 export interface AgentViews {
   instances: ViewFor<Instance>;
   images: ViewFor<Image>;
@@ -44,6 +47,9 @@ export interface AgentViews {
   instancesByImage: CacheIndex<Instance>;
   /** Keys of volumes by the uid of their owner. */
   volumesByOwner: CacheIndex<Volume>;
+  /** By the key of the instance that they are wanted for, and of the one that has not let go of them yet. */
+  volumesByWish: CacheIndex<Volume>;
+  volumesByPlug: CacheIndex<Volume>;
   /** By the key of their network; peerings also by that of the other network. */
   subnetsByNetwork: CacheIndex<Subnet>;
   routeTablesByNetwork: CacheIndex<RouteTable>;
@@ -72,7 +78,13 @@ export function createViews(options: ViewOptions): AgentViews {
   const whole = <S, T>(kind: Kind<S, T>) => new ResourceView({ ...parts, kind });
   const mine = <S, T>(kind: Kind<S, T>) => new ResourceView({ ...parts, kind, filter: { host: hostName } });
   const instances = mine(instanceKind);
-  const volumes = mine(volumeKind);
+  const volumes = new ResourceView({
+    ...parts,
+    kind: volumeKind,
+    // An instance's start waits until its volumes are recorded as its own.
+    relevant: (next, previous) =>
+      specChanged(next, previous) || next.status.instance !== previous.status.instance,
+  });
   const subnets = whole(subnetKind);
   const routeTables = whole(routeTableKind);
   const peerings = whole(peeringKind);
@@ -113,15 +125,15 @@ export function createViews(options: ViewOptions): AgentViews {
     instancesByNetwork: new CacheIndex(instances, networkKeyOf),
     instancesByImage: new CacheIndex(instances, (one) => siblingKey(imageKind, one, one.spec.image)),
     volumesByOwner: new CacheIndex(volumes, (volume) => volume.metadata.owner?.uid),
+    volumesByWish: new CacheIndex(volumes, instanceKeyOf),
+    volumesByPlug: new CacheIndex(volumes, pluggedInto),
     subnetsByNetwork: new CacheIndex(subnets, networkKeyOf),
     routeTablesByNetwork: new CacheIndex(routeTables, networkKeyOf),
     peeringsByNetwork: new CacheIndex(peerings, networkKeyOf),
     peeringsByPeer: new CacheIndex(peerings, peerKeyOf),
     interfacesByNetwork: new CacheIndex(interfaces, networkKeyOf),
     interfacesByWish: new CacheIndex(interfaces, instanceKeyOf),
-    interfacesByPlug: new CacheIndex(interfaces, (one) =>
-      one.status.instance === undefined ? undefined : siblingKey(instanceKind, one, one.status.instance),
-    ),
+    interfacesByPlug: new CacheIndex(interfaces, pluggedInto),
     addressesByInstance: new CacheIndex(addresses, instanceKeyOf),
     publishedPortsByInstance: new CacheIndex(publishedPorts, instanceKeyOf),
   };
@@ -150,6 +162,12 @@ export function peerKeyOf({ metadata, spec }: Peering): string {
     project: spec.peerProject ?? metadata.project ?? "",
     name: spec.peerNetwork,
   });
+}
+
+/** The key of the instance that status names, if it names one. */
+function pluggedInto(resource: Resource<unknown, { instance?: string | undefined }>): string | undefined {
+  const { instance } = resource.status;
+  return instance === undefined ? undefined : siblingKey(instanceKind, resource, instance);
 }
 
 /** The key of the instance that spec names, if it names one. */

@@ -30,6 +30,7 @@ export type CompletedKind =
   | "peerings"
   | "security-groups"
   | "network-interfaces"
+  | "volumes"
   | "addresses"
   | "load-balancers"
   | "certificates";
@@ -51,6 +52,7 @@ export interface CommandSpec {
     | "Instances"
     | "Groups"
     | "Networks"
+    | "Volumes"
     | "Images and keys"
     | "Administration"
     | "Strata itself";

@@ -2,7 +2,7 @@
 import { expect } from "vitest";
 import { systemClock } from "../core/clock.ts";
 import type { Uid } from "../core/ids.ts";
-import type { GuestDriver, GuestNic, GuestSpec, ObservedGuest } from "./driver.ts";
+import type { GuestDriver, GuestNic, GuestSpec, GuestVolume, ObservedGuest } from "./driver.ts";
 
 export const noSignal = new AbortController().signal;
 
@@ -35,6 +35,14 @@ export interface DriverHarness {
   reachesCard?(uid: Uid, nic: GuestNic): Promise<boolean>;
   /** Like crashWhileStarting, on the way through `cards.attach` (steps 0 to 5). */
   crashWhileAttaching?(handle: GuestDriverHandle, nic: GuestNic, step: number): Promise<void>;
+  /** For the ability `volumes`. A volume in the form that the driver takes. */
+  makeVolume?(): Promise<GuestVolume>;
+  /** Removes it from the host. @throws when something still uses it. */
+  dropVolume?(volume: GuestVolume): Promise<void>;
+  /** Software in the running guest writes a short text into the volume, durably. */
+  writeVolume?(uid: Uid, volume: GuestVolume, text: string): Promise<void>;
+  /** What software in the running guest reads there; undefined when it finds no such volume. */
+  readVolume?(uid: Uid, volume: GuestVolume): Promise<string | undefined>;
   /** For the ability `resize`. What software in the running guest finds; a VM's memory less what its kernel reserves. */
   observeSize?(uid: Uid): Promise<{ cpus: number; memoryMib: number }>;
   /** Nothing is real, so what a real host would refuse is not. */

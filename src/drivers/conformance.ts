@@ -12,6 +12,7 @@ import { fingerprintSchema } from "../kinds/host.ts";
 import { type Bench, type DriverHarness, makeBench, noSignal, until } from "./conformance-bench.ts";
 import { describeCardCrashes, describeCards, describeResize } from "./conformance-changes.ts";
 import { describeConsole, describeExec, describeTerminal } from "./conformance-sessions.ts";
+import { describeVolumes } from "./conformance-volumes.ts";
 import type { GuestDriver } from "./driver.ts";
 
 /** From a guest's death to the hint, by contract. */
@@ -48,6 +49,7 @@ export function driverConformance(name: string, makeDriver: () => Promise<Driver
       describeConsole(get);
       describeCards(get);
       describeResize(get);
+      describeVolumes(get);
     });
 
     describe("the caller is killed", () => {

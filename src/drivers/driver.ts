@@ -71,6 +71,24 @@ export interface Seed {
   networkConfig: string;
 }
 
+/** A volume, prepared on the host; it goes on existing when the guest does not. */
+export type GuestVolume =
+  | {
+      type: "disk";
+      /** Unique among the guest's volumes; the serial number that the guest finds the disk by. */
+      id: Uid;
+      /** A raw file that nothing else on the host uses. */
+      path: string;
+    }
+  | {
+      type: "mount";
+      id: Uid;
+      /** A mounted file system whose owners are shifted as the guest's own root's are. */
+      path: string;
+      /** The directory inside; made where it is missing. */
+      target: string;
+    };
+
 export interface GuestSpec<Config = JsonObject> {
   uid: Uid;
   /** For people and process titles: PROJECT/NAME. */
@@ -83,6 +101,8 @@ export interface GuestSpec<Config = JsonObject> {
   maxProcesses: number;
   root: GuestRoot;
   nics: GuestNic[];
+  /** Default: none. */
+  volumes?: readonly GuestVolume[];
   seed: Seed;
   config: Config;
 }
@@ -174,6 +194,26 @@ export interface Cards<Handle> {
   ): Promise<void>;
 }
 
+/**
+ * Volumes that come and go while a guest runs. They are part of the recorded specification: kept over restarts until
+ * `create` brings another one. The caller makes one change of a guest at a time.
+ */
+export interface Volumes<Handle> {
+  /** What its guests take a volume as. */
+  readonly takes: GuestVolume["type"];
+  /**
+   * Idempotent by `volume.id`. A guest that does not run has it from its next start. A disk that has become larger since
+   * it was attached shows its new size. @throws NotFound; Unavailable with what is missing; Unsupported for a guest that
+   * was started without a place for disks.
+   */
+  attach(handle: Handle, volume: GuestVolume, signal: AbortSignal): Promise<void>;
+  /**
+   * Absent is success. Nothing of the guest uses the volume when this returns.
+   * @throws Conflict, with nothing changed, while a program in the guest does.
+   */
+  detach(handle: Handle, volume: Pick<GuestVolume, "id">, signal: AbortSignal): Promise<void>;
+}
+
 export interface GuestDriver<Config = JsonObject, Handle extends JsonObject = JsonObject> {
   readonly name: string;
   readonly config: z.ZodType<Config>;
@@ -210,4 +250,5 @@ export interface GuestDriver<Config = JsonObject, Handle extends JsonObject = Js
   readonly console?: Console<Handle>;
   readonly resize?: Resize<Handle>;
   readonly cards?: Cards<Handle>;
+  readonly volumes?: Volumes<Handle>;
 }

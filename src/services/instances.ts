@@ -71,10 +71,6 @@ export function instanceHooks(
   };
 }
 
-export const volumeHooks: KindHooks<Volume["spec"], Volume["status"]> = {
-  idleFinalizers: (volume) => (volume.status.host === undefined ? ["agent"] : []),
-};
-
 async function admitInstance(
   parts: { addresses: Addresses; capacity: Capacity },
   instance: Instance,
@@ -179,18 +175,19 @@ function checkDriver({
   return errors;
 }
 
+const unplugged = [networkInterfaceKind, addressKind, volumeKind] as const;
+
 /** Takes the instance out of the specs that name it and go on without it. */
 async function unplug(instance: Instance, world: World): Promise<Write[]> {
   if (!(await wasNamed(instance, world))) return [];
   const cards = await usersOf(networkInterfaceKind, instance, world);
   const floating = await usersOf(addressKind, instance, world);
-  return [...cards, ...floating].map((user): Write => {
+  const volumes = await usersOf(volumeKind, instance, world);
+  return [...cards, ...floating, ...volumes].map((user): Write => {
     const { instance: _gone, ...spec } = user.spec;
     const { metadata } = user;
-    const key = resourceKey(
-      user.kind === addressKind.name ? addressKind : networkInterfaceKind,
-      metadata as Ref,
-    );
+    const kind = unplugged.find(({ name }) => name === user.kind) ?? networkInterfaceKind;
+    const key = resourceKey(kind, metadata as Ref);
     const next = { ...user, spec, metadata: { ...metadata, generation: metadata.generation + 1 } };
     return { put: key, value: toStored(next), ifRevision: metadata.revision };
   });
@@ -225,7 +222,7 @@ async function newRootVolume(instance: Instance, world: World): Promise<Volume> 
       finalizers: [...volumeKind.finalizers],
       owner: { kind: instance.kind, name, uid },
     },
-    spec: { sizeMib: instance.spec.diskMib, role: "root", type: instance.spec.type },
+    spec: { sizeMib: instance.spec.diskMib, role: "root", type: instance.spec.type, protected: false },
     status: volumeKind.initialStatus(),
   };
 }

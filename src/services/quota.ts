@@ -2,11 +2,12 @@ import { StrataError } from "../core/errors.ts";
 import { formatMib } from "../core/units.ts";
 import { type Instance, type InstanceSpec, instanceKind } from "../kinds/instance.ts";
 import type { Project } from "../kinds/project.ts";
+import { volumeKind } from "../kinds/volume.ts";
 import type { Write } from "../store/store.ts";
 import type { World } from "./hooks.ts";
 
 /**
- * A project's quota over its instances, exact under any race and free where there is none.
+ * A project's quota over its instances and volumes, exact under any race and free where there is none.
  *
  * `/allocations/quota/PROJECT` exists exactly while the project has a quota; it is written with the project. Without
  * it, creating and removing an instance only assert its absence (a delete that expects revision 0), so projects
@@ -17,6 +18,8 @@ import type { World } from "./hooks.ts";
 type Quota = Project["spec"]["quota"];
 type Amounts = Required<{ [K in keyof Quota]: number }>;
 type Usage = Amounts | { counting: true };
+
+const nothing: Amounts = { instances: 0, cpus: 0, memoryMib: 0, diskMib: 0 };
 
 /** Joins the commit that creates a project or changes its spec. */
 export function quotaWrites(project: string, next: Quota, previous: Quota): Write[] {
@@ -41,24 +44,46 @@ export async function takeQuota(
   change: { next: InstanceSpec; previous?: InstanceSpec },
   action: string,
 ): Promise<Write> {
+  const { next, previous } = change;
+  return take(
+    world,
+    project,
+    previous ? add(amountsOf(next), amountsOf(previous), -1) : amountsOf(next),
+    action,
+  );
+}
+
+/** The same for a volume beside the root ones, which are counted with their instance. */
+export function takeDisk(world: World, project: Project, mib: number, action: string): Promise<Write> {
+  return take(world, project, { ...nothing, diskMib: mib }, action);
+}
+
+async function take(world: World, project: Project, asked: Amounts, action: string): Promise<Write> {
   const key = keyOf(project.metadata.name);
   const entry = await world.store.get(key);
   if (!entry) return { delete: key, ifRevision: 0 };
   const usage = entry.value as unknown as Usage;
   const used = "counting" in usage ? await count(world, project.metadata.name) : usage;
-  const { next, previous } = change;
-  const asked = previous ? add(amountsOf(next), amountsOf(previous), -1) : amountsOf(next);
   checkQuota(project, used, asked, action);
   return { put: key, value: add(used, asked, 1), ifRevision: entry.revision };
 }
 
 /** Joins the commit that takes an instance out of the store. */
-export async function releaseQuota(world: World, instance: Instance): Promise<Write> {
-  const key = keyOf(instance.metadata.project ?? "");
+export function releaseQuota(world: World, instance: Instance): Promise<Write> {
+  return release(world, instance.metadata.project ?? "", amountsOf(instance.spec));
+}
+
+/** Joins the commit that takes a volume out of the store. */
+export function releaseDisk(world: World, project: string, mib: number): Promise<Write> {
+  return release(world, project, { ...nothing, diskMib: mib });
+}
+
+async function release(world: World, project: string, amounts: Amounts): Promise<Write> {
+  const key = keyOf(project);
   const entry = await world.store.get(key);
   if (!entry) return { delete: key, ifRevision: 0 };
   const usage = entry.value as unknown as Usage;
-  const value = "counting" in usage ? usage : add(usage, amountsOf(instance.spec), -1);
+  const value = "counting" in usage ? usage : add(usage, amounts, -1);
   return { put: key, value, ifRevision: entry.revision };
 }
 
@@ -77,9 +102,12 @@ function checkQuota(project: Project, used: Amounts, asked: Amounts, action: str
 }
 
 async function count(world: World, project: string): Promise<Amounts> {
-  let total: Amounts = { instances: 0, cpus: 0, memoryMib: 0, diskMib: 0 };
+  let total = nothing;
   for await (const instance of world.scan(instanceKind, project)) {
     total = add(total, amountsOf(instance.spec), 1);
+  }
+  for await (const { spec } of world.scan(volumeKind, project)) {
+    if (spec.role === "data") total = add(total, { ...nothing, diskMib: spec.sizeMib }, 1);
   }
   return total;
 }

@@ -40,7 +40,7 @@ import type { KindHooks, World } from "./hooks.ts";
 import { hostHooks } from "./hosts.ts";
 import { pruneIdempotencyKeys } from "./idempotency.ts";
 import { imageHooks } from "./images.ts";
-import { instanceHooks, volumeHooks } from "./instances.ts";
+import { instanceHooks } from "./instances.ts";
 import { loadBalancerHooks } from "./load-balancers.ts";
 import { Metrics } from "./metrics.ts";
 import { networkInterfaceHooks } from "./network-interfaces.ts";
@@ -58,6 +58,7 @@ import { subnetHooks } from "./subnets.ts";
 import { Tokens, tokenHooks } from "./tokens.ts";
 import { upgradeNetworks } from "./upgrade.ts";
 import type { Uploads } from "./uploads.ts";
+import { volumeHooks } from "./volumes.ts";
 import { createWorld } from "./world.ts";
 
 export interface ServicesOptions {

@@ -4,7 +4,7 @@
  */
 
 import { hasCode, StrataError } from "../../core/errors.ts";
-import type { GuestDriver, GuestNic, GuestRoot, GuestSpec } from "../../drivers/driver.ts";
+import type { GuestDriver, GuestNic, GuestRoot, GuestSpec, GuestVolume } from "../../drivers/driver.ts";
 import { renderSeed } from "../../host/seed.ts";
 import { type Instance, instanceKind } from "../../kinds/instance.ts";
 import type { Ref } from "../../kinds/keys.ts";
@@ -13,6 +13,7 @@ import { volumeKind } from "../../kinds/volume.ts";
 import type { AgentContext } from "../agent-context.ts";
 import { furtherNic, joinNetwork, ownNic } from "../interfaces/cards.ts";
 import { domainOf } from "../networks/request.ts";
+import { guestVolume, recordedVolumes } from "../volumes/guest-volumes.ts";
 import type { InstanceMemory } from "./memory.ts";
 import type { InstanceAction } from "./world.ts";
 
@@ -73,6 +74,8 @@ async function prepare(
     uid,
     cards.map(({ metadata }) => metadata.uid),
   );
+  const volumes = driver.volumes ? recordedVolumes(context, instance) : [];
+  context.guestVolumes.begin(uid, volumes);
   try {
     const [nics, root] = await both(
       joinNetworks(context, instance, cards, signal),
@@ -80,7 +83,12 @@ async function prepare(
     );
     signal.throwIfAborted();
     const { cpus, memoryMib } = instance.spec;
-    const handle = await driver.create(guestSpec(driver, action, nics, root), signal);
+    const prepared: GuestVolume[] = [];
+    const home = { ...instance, status: { ...instance.status, imageDigest } };
+    for (const volume of volumes) {
+      prepared.push(await guestVolume(context, driver, { volume, instance: home }, signal));
+    }
+    const handle = await driver.create(guestSpec(driver, action, { nics, root, volumes: prepared }), signal);
     const size = { cpus, memoryMib };
     memory.forgetSize(uid);
     memory.attempts.set(uid, { stage: "prepared", driver: action.driver, handle, imageDigest, size });
@@ -90,7 +98,11 @@ async function prepare(
   }
 }
 
-function guestSpec(driver: GuestDriver, action: Prepare, nics: GuestNic[], root: GuestRoot): GuestSpec {
+function guestSpec(
+  driver: GuestDriver,
+  action: Prepare,
+  { nics, root, volumes }: { nics: GuestNic[]; root: GuestRoot; volumes: GuestVolume[] },
+): GuestSpec {
   const { metadata, spec } = action.instance;
   return {
     uid: metadata.uid,
@@ -102,6 +114,7 @@ function guestSpec(driver: GuestDriver, action: Prepare, nics: GuestNic[], root:
     maxProcesses: spec.maxProcesses,
     root,
     nics,
+    ...(volumes.length > 0 ? { volumes } : {}),
     seed: renderSeed({
       uid: metadata.uid,
       hostname: metadata.name,

@@ -34,6 +34,8 @@ export function openGate(world: InstanceWorld): Gate {
   }
   const [card] = world.unclaimedCards;
   if (card !== undefined) return pending("CardNotReady", `waiting for the network interface "${card}"`);
+  const [wanted] = world.unclaimedVolumes;
+  if (wanted !== undefined) return pending("VolumeNotReady", `waiting for the volume "${wanted}"`);
   if (!volume) return pending("VolumeNotReady", "waiting for its root volume");
   const publicKeys: string[] = [];
   for (const name of spec.keyPairs) {

@@ -201,6 +201,10 @@ class InstanceReconciler implements Reconciler<InstanceWorld, InstanceAction, In
       if (views.instances.get(key)?.status.state !== "running") this.#related.hint(key);
     });
     views.volumes.onChange((_key, next, previous) => {
+      const wish = next && instanceKeyOf(next);
+      if (wish !== undefined && next?.status.instance !== previous?.status.instance) {
+        if (views.instances.get(wish)?.status.state !== "running") this.#related.hint(wish);
+      }
       const owner = next?.metadata.owner?.uid;
       if (next && !previous && owner !== undefined && views.instances.byUid(owner)) {
         this.#related.hint(this.#keyOf(owner));

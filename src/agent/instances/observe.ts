@@ -1,6 +1,7 @@
 import type { Uid } from "../../core/ids.ts";
 import type { Instance } from "../../kinds/instance.ts";
 import type { AgentContext } from "../agent-context.ts";
+import { unclaimedVolumes } from "../volumes/guest-volumes.ts";
 import type { InstanceMemory } from "./memory.ts";
 import type { InstanceWorld, PlacedGuest } from "./world.ts";
 
@@ -32,6 +33,7 @@ export async function observeInstance(
     network: views.networks.find({ project, name: spec.network }),
     subnet: nic && views.subnets.find({ project, name: nic.subnet }),
     unclaimedCards: unclaimedCards(context, key),
+    unclaimedVolumes: unclaimedVolumes(context, key),
     volume: volumeKey === undefined ? undefined : views.volumes.get(volumeKey),
     publicKeys: publicKeysOf(context, instance),
     driver: context.drivers.choose(spec),
@@ -50,6 +52,7 @@ export const blank = {
   probe: undefined,
   check: undefined,
   unclaimedCards: [],
+  unclaimedVolumes: [],
   sizing: { applied: undefined, live: undefined, refused: undefined },
 } as const satisfies Partial<InstanceWorld>;
 

@@ -132,7 +132,7 @@ export function rootVolume(): Volume {
       ...metadata("web-root", "4".repeat(16)),
       owner: { kind: "Instance", name: "web", uid: "1".repeat(16) },
     },
-    spec: { sizeMib: 1024, role: "root", type: "container" },
+    spec: { sizeMib: 1024, role: "root", type: "container", protected: false },
     status: { ...volumeKind.initialStatus(), host: "alpha" },
   };
 }

@@ -19,6 +19,8 @@ export interface InstanceWorld {
   subnet: Subnet | undefined;
   /** Names of further network cards that are on their way to be recorded as its own. */
   unclaimedCards: readonly string[];
+  /** Names of volumes that are on their way to be recorded as its own. */
+  unclaimedVolumes: readonly string[];
   /** Its root volume. */
   volume: Volume | undefined;
   /** Of spec.keyPairs, those that exist: their public keys by name. */

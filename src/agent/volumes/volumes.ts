@@ -21,7 +21,7 @@ function isMade({ status }: Instance): boolean {
 export function createVolumeReconciler(
   context: AgentContext,
 ): Reconciler<VolumeWorld, VolumeAction, Volume["status"]> {
-  const { views, drivers, disks, client } = context;
+  const { views, drivers, disks, client, hostName } = context;
   /** What became of the instance matters to its volume. */
   const related = new Hints();
   const later = (key: string) => context.clock.after(patienceMs, () => related.hint(key));
@@ -48,7 +48,8 @@ export function createVolumeReconciler(
     ],
     async observe(key) {
       const found = views.volumes.get(key);
-      const volume = found && !finalized.has(found.metadata.uid) ? found : undefined;
+      const ours = found?.spec.role === "root" && found.status.host === hostName;
+      const volume = ours && !finalized.has(found.metadata.uid) ? found : undefined;
       const uid = volume?.metadata.owner?.uid;
       const instance = uid === undefined ? undefined : views.instances.byUid(uid);
       const owner = instance ? (isMade(instance) ? "made" : "known") : "absent";

@@ -15,6 +15,7 @@ import { securityGroupCommands } from "./security-groups.ts";
 import { sessionCommands } from "./sessions.ts";
 import { stackCommands } from "./stacks.ts";
 import { systemCommands } from "./system.ts";
+import { volumeCommands } from "./volumes.ts";
 
 /** Every command, in the order of help. */
 export const commands: readonly CommandSpec[] = [
@@ -31,6 +32,7 @@ export const commands: readonly CommandSpec[] = [
   ...interfaceCommands,
   ...loadBalancerCommands,
   ...certificateCommands,
+  ...volumeCommands,
   ...imageCommands,
   ...administrationCommands,
   ...systemCommands,

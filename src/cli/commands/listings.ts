@@ -19,6 +19,7 @@ import { routeTableKind } from "../../kinds/route-table.ts";
 import { securityGroupKind } from "../../kinds/security-group.ts";
 import { subnetKind } from "../../kinds/subnet.ts";
 import { tokenKind } from "../../kinds/token.ts";
+import { volumeKind } from "../../kinds/volume.ts";
 import type { Call, CommandSpec, Session } from "../command.ts";
 import { cardBranches } from "../networks/cards.ts";
 import { readReach } from "../networks/reach.ts";
@@ -48,6 +49,7 @@ import {
   securityGroupForm,
   subnetForm,
 } from "../show-networks.ts";
+import { volumeForm } from "../show-volumes.ts";
 
 interface Listed {
   kind: Kind;
@@ -81,6 +83,7 @@ const listedKinds: readonly Listed[] = [
   listed(peeringKind, peeringForm, "`strata network peer NETWORK NETWORK` makes one"),
   listed(securityGroupKind, securityGroupForm, "`strata security-group create NAME` makes one"),
   listed(networkInterfaceKind, interfaceForm, "`strata interface create NAME --network NETWORK` makes one"),
+  listed(volumeKind, volumeForm, "`strata volume create NAME --size 20GiB` makes one"),
   listed(addressKind, addressForm, "`strata address allocate` makes one"),
   listed(publishedPortKind, publishedPortForm, "`strata publish PORT INSTANCE` makes one"),
   listed(loadBalancerKind, balancerForm, "`strata load-balancer create NAME --http PORT` makes one"),

@@ -58,6 +58,7 @@ for (const liveResize of liveResizes) {
 
 async function makeHarness(liveResize: FakeDriverOptions["liveResize"] & object): Promise<DriverHarness> {
   const world = new FakeWorld({ clock: systemClock });
+  const texts = new Map<string, string>();
   return {
     makeGuest: async (overrides) => makeSpec({ nics: [makeNic("same")], ...overrides }),
     makeCard: async (network) => makeNic(network),
@@ -68,6 +69,21 @@ async function makeHarness(liveResize: FakeDriverOptions["liveResize"] & object)
       const dying = createFakeDriver(world).cards?.attach(handle, nic, noSignal);
       await Promise.race([dying, systemClock.sleep(1)]);
     },
+    makeVolume: async () => {
+      const id = newUid(random);
+      return { type: "mount", id, path: `/volumes/${id}`, target: `/srv/${id}` };
+    },
+    async dropVolume({ id }) {
+      for (const { spec } of world.guests.values()) {
+        if (spec.volumes?.some((volume) => volume.id === id)) throw new Error(`${spec.uid} still has ${id}`);
+      }
+      texts.delete(id);
+    },
+    async writeVolume(_uid, { id }, text) {
+      texts.set(id, text);
+    },
+    readVolume: async (uid, { id }) =>
+      world.require(uid).spec.volumes?.some((volume) => volume.id === id) ? texts.get(id) : undefined,
     async observeSize(uid) {
       const { cpus, memoryMib } = world.require(uid).spec;
       return { cpus, memoryMib };

@@ -6,7 +6,7 @@ import { StrataError } from "../../core/errors.ts";
 import type { Uid } from "../../core/ids.ts";
 import type { JsonObject } from "../../core/json.ts";
 import type { Fingerprint } from "../../kinds/host.ts";
-import type { Cards, Exec, GuestDriver, GuestSpec, ObservedGuest, Resize } from "../driver.ts";
+import type { Cards, Exec, GuestDriver, GuestSpec, ObservedGuest, Resize, Volumes } from "../driver.ts";
 import { HintQueue } from "../hint-queue.ts";
 import { fakeConsole, runFakeCommand } from "./fake-commands.ts";
 import { type FakeConfig, fakeConfigSchema } from "./fake-config.ts";
@@ -35,6 +35,7 @@ class FakeDriver implements GuestDriver<JsonObject> {
   readonly exec: Exec<JsonObject>;
   readonly cards: Cards<JsonObject>;
   readonly resize: Resize<JsonObject>;
+  readonly volumes: Volumes<JsonObject>;
   readonly #world: FakeWorld;
   readonly #types: Fingerprint["types"];
 
@@ -63,6 +64,17 @@ class FakeDriver implements GuestDriver<JsonObject> {
         return world.call("detach", uid, signal, () => world.detach(uid, nic.port));
       },
     };
+    this.volumes = {
+      takes: "mount",
+      attach: (handle, volume, signal) => {
+        const uid = this.#uidOf(handle);
+        return world.call("attach-volume", uid, signal, () => world.attachVolume(uid, volume));
+      },
+      detach: (handle, volume, signal) => {
+        const uid = this.#uidOf(handle);
+        return world.call("detach-volume", uid, signal, () => world.detachVolume(uid, volume.id));
+      },
+    };
     const live = options.liveResize ?? { cpus: true, memory: "both" };
     this.resize = {
       live,
@@ -85,7 +97,7 @@ class FakeDriver implements GuestDriver<JsonObject> {
       message: "",
       version: "fake",
       types: this.#types,
-      abilities: ["exec", "exec-tty", "console", "cards", "resize"],
+      abilities: ["exec", "exec-tty", "console", "cards", "resize", "volumes"],
       facts: { guests: "simulated" },
     };
   }

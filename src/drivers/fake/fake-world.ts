@@ -6,7 +6,7 @@
 import type { Clock } from "../../core/clock.ts";
 import { type ErrorCode, StrataError } from "../../core/errors.ts";
 import type { Uid } from "../../core/ids.ts";
-import type { ExitReason, GuestNic, GuestSpec } from "../driver.ts";
+import type { ExitReason, GuestNic, GuestSpec, GuestVolume } from "../driver.ts";
 import type { FakeConfig } from "./fake-config.ts";
 
 export type FakeVerb =
@@ -18,6 +18,8 @@ export type FakeVerb =
   | "destroy"
   | "attach"
   | "detach"
+  | "attach-volume"
+  | "detach-volume"
   | "resize";
 
 /** What goes wrong with one call. */
@@ -159,6 +161,17 @@ export class FakeWorld {
   detach(uid: Uid, port: string): void {
     const spec = this.guests.get(uid)?.spec;
     if (spec !== undefined) spec.nics = spec.nics.filter((nic) => nic.port !== port);
+  }
+
+  attachVolume(uid: Uid, volume: GuestVolume): void {
+    const { spec } = this.require(uid);
+    const others = (spec.volumes ?? []).filter(({ id }) => id !== volume.id);
+    spec.volumes = [...others, structuredClone(volume)];
+  }
+
+  detachVolume(uid: Uid, id: string): void {
+    const spec = this.guests.get(uid)?.spec;
+    if (spec?.volumes) spec.volumes = spec.volumes.filter((volume) => volume.id !== id);
   }
 
   resize(uid: Uid, size: { cpus: number; memoryMib: number }): void {

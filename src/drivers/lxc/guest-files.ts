@@ -4,6 +4,7 @@
  * guest.json   the spec, written by `create`; everything else is derived from it at each start
  * config       LXC's configuration
  * cards/       the texts that make its network cards (see cards.ts), and the error of the last try
+ * volumes      what is mounted in it beyond its root (see lxc-volumes.ts)
  * seed/        the NoCloud files, seen by the guest
  * console/     log, log.1: what its console printed
  * run/run      id of the latest run, written before its recorder is started
@@ -120,6 +121,12 @@ export class GuestFiles {
     for (const kind of ["outside", "forwarding", "inside", "inside6"]) {
       await rm(join(this.cardsDir, `${port}.${kind}`), { force: true });
     }
+  }
+
+  async writeVolumes(lines: string): Promise<void> {
+    const path = join(this.dir, "volumes");
+    await writeFile(`${path}.new`, lines, { mode: 0o600 });
+    await rename(`${path}.new`, path);
   }
 
   /** Why the cards could not be made at the last start; empty when they could. */

@@ -3,7 +3,7 @@
  * a guest that is destroyed after a crash of ours in between leaves nothing. A port's alias is its run's id: it is set
  * last, and says that the card is complete and of this run.
  */
-import { type FileHandle, open, readFile } from "node:fs/promises";
+import { type FileHandle, open } from "node:fs/promises";
 import { StrataError } from "../../core/errors.ts";
 import type { JsonObject } from "../../core/json.ts";
 import { joinBridge } from "../../host/networks/bridge-port.ts";
@@ -158,8 +158,7 @@ async function openNetns(changes: LxcChanges, files: GuestFiles): Promise<FileHa
   const handle = await open(`/proc/${pid}/ns/net`).catch((cause) => {
     throw new StrataError("Unavailable", "the container is not running", { cause });
   });
-  const groups = await readFile(`/proc/${pid}/cgroup`, "utf8").catch(() => "");
-  if (groups.includes(`:/${changes.group(files.uid)}/payload`)) return handle;
+  if ((await changes.initPid(files)) === pid) return handle;
   await handle.close();
   throw new StrataError("Unavailable", "the container is not running");
 }

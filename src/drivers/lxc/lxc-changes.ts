@@ -12,6 +12,8 @@ export interface LxcChanges {
   /** @throws Invalid for a handle that is not this driver's. */
   files(handle: JsonObject): GuestFiles;
   isRunning(uid: Uid): Promise<boolean>;
+  /** Of the running guest's init; undefined when another process has its id now. */
+  initPid(files: GuestFiles): Promise<number | undefined>;
   /** The group that holds the guest's limits. */
   group(uid: Uid): string;
   host(): Promise<LxcHost>;

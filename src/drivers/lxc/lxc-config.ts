@@ -66,6 +66,15 @@ export function checkGuest(guest: GuestSpec): void {
   expectValue("maxProcesses", guest.maxProcesses, isWhole(guest.maxProcesses, 1, 2 ** 22));
   expectValue("hostname", guest.hostname, hostnamePattern.test(guest.hostname));
   expectValue("root.path", guest.root.path, pathPattern.test(guest.root.path));
+  const volumes = guest.volumes ?? [];
+  for (const volume of volumes) {
+    expectValue("volume", volume.type, volume.type === "mount");
+    if (volume.type !== "mount") continue;
+    expectValue("volume's path", volume.path, pathPattern.test(volume.path));
+    expectValue("volume's target", volume.target, isTarget(volume.target));
+  }
+  const targets = volumes.map((volume) => (volume.type === "mount" ? volume.target : volume.id));
+  expectValue("volumes' targets", targets, new Set(targets).size === targets.length);
   const { idBase, idCount } = guest.root;
   expectValue("root.idBase", idBase, Number.isSafeInteger(idBase) && idBase > 0);
   expectValue("root.idCount", idCount, Number.isSafeInteger(idCount) && idCount >= 65_536);
@@ -203,6 +212,10 @@ function network(place: LxcPlace): string[] {
     "lxc.net.0.flags = up",
     `lxc.hook.start-host = /bin/sh ${[script, cardsDir, ...groupDirs].join(" ")}`,
   ];
+}
+
+function isTarget(path: string): boolean {
+  return pathPattern.test(path) && path !== "/" && !/\/\.{0,2}(\/|$)/.test(path);
 }
 
 function isWhole(value: number, from: number, to: number): boolean {

@@ -23,7 +23,16 @@ import type { Random } from "../../core/random.ts";
 import type { Cgroups } from "../../host/cgroups.ts";
 import type { HostConfig } from "../../host/host-config.ts";
 import type { Fingerprint } from "../../kinds/host.ts";
-import type { Cards, Console, Exec, GuestDriver, GuestSpec, ObservedGuest, Resize } from "../driver.ts";
+import type {
+  Cards,
+  Console,
+  Exec,
+  GuestDriver,
+  GuestSpec,
+  ObservedGuest,
+  Resize,
+  Volumes,
+} from "../driver.ts";
 import { HintQueue } from "../hint-queue.ts";
 import { cardTexts, hookNetns } from "./cards.ts";
 import { GuestFiles, listGuests, type RunFiles } from "./guest-files.ts";
@@ -35,6 +44,7 @@ import { lxcExec } from "./lxc-exec.ts";
 import { fingerprintLxc } from "./lxc-fingerprint.ts";
 import { ensureReachable, type LxcHost, openLxcHost } from "./lxc-host.ts";
 import { lxcResize } from "./lxc-resize.ts";
+import { lxcVolumes, volumeLines } from "./lxc-volumes.ts";
 import { startRecorder } from "./recorder.ts";
 import { stateOf } from "./run-state.ts";
 
@@ -71,6 +81,7 @@ class LxcDriver implements GuestDriver {
   readonly console: Console<JsonObject>;
   readonly cards: Cards<JsonObject>;
   readonly resize: Resize<JsonObject>;
+  readonly volumes: Volumes<JsonObject>;
   readonly #options: LxcDriverOptions;
   readonly #cgroups: Cgroups;
   readonly #lxcPath: string;
@@ -94,12 +105,14 @@ class LxcDriver implements GuestDriver {
     const changes = {
       files: (handle: JsonObject) => this.#files(uidOf(handle)),
       isRunning: async (uid: Uid) => (await this.inspect(uid))?.state === "running",
+      initPid: (files: GuestFiles) => this.#initPid(files),
       group: (uid: Uid) => this.#group(uid),
       host: () => this.#openHost(),
       cgroups: options.cgroups,
     };
     this.cards = lxcCards(changes);
     this.resize = lxcResize(changes);
+    this.volumes = lxcVolumes(changes);
   }
 
   fingerprint(signal: AbortSignal): Promise<Fingerprint> {
@@ -259,7 +272,8 @@ class LxcDriver implements GuestDriver {
     const cards = guest.nics.map((nic, index) =>
       files.writeCard(nic, cardTexts(nic, { first: index === 0, mark, guestNetns: hookNetns })),
     );
-    await Promise.all([files.writeConfig(config), files.writeSeed(guest.seed, gid), ...cards]);
+    const volumes = files.writeVolumes(volumeLines(guest));
+    await Promise.all([files.writeConfig(config), files.writeSeed(guest.seed, gid), volumes, ...cards]);
     await Promise.all([
       ensureReachable(files.seedDir, stateDir, gid),
       ensureReachable(dirname(guest.root.path), stateDir, gid),
@@ -303,7 +317,7 @@ class LxcDriver implements GuestDriver {
     }
     const [first, ...others] = seen?.exit?.errors ?? [];
     const [cardsError] = (await files.readCardsError()).split("\n");
-    const reason = cardsError ? `its network cards cannot be made: ${cardsError}` : first;
+    const reason = cardsError ? `its network cards or volumes cannot be made: ${cardsError}` : first;
     throw new StrataError("Unavailable", `the container cannot start: ${reason ?? "LXC gave no reason"}`, {
       detail: others.join("; "),
     });
@@ -323,13 +337,11 @@ class LxcDriver implements GuestDriver {
 
   /** False when the guest's init cannot take a signal yet. */
   async #sendShutdown(uid: Uid): Promise<boolean> {
-    const pid = (await this.#files(uid).readRun()).init?.pid;
-    if (pid === undefined) return false;
-    const [status, groups] = await Promise.all(
-      ["status", "cgroup"].map((name) => readFile(`/proc/${pid}/${name}`, "utf8").catch(() => "")),
-    );
-    if (!groups?.includes(`:/${this.#group(uid)}/payload`)) return true; // it is gone, and its id may be another's
-    const number = shutdownSignal(status ?? "");
+    const files = this.#files(uid);
+    if ((await files.readRun()).init === undefined) return false;
+    const pid = await this.#initPid(files);
+    if (pid === undefined) return true; // it is gone, and its id may be another's
+    const number = shutdownSignal(await readFile(`/proc/${pid}/status`, "utf8").catch(() => ""));
     if (number === undefined) return false;
     try {
       process.kill(pid, number);
@@ -337,6 +349,12 @@ class LxcDriver implements GuestDriver {
       // It ended this moment.
     }
     return true;
+  }
+
+  async #initPid(files: GuestFiles): Promise<number | undefined> {
+    const pid = (await files.readRun()).init?.pid;
+    const groups = await readFile(`/proc/${pid}/cgroup`, "utf8").catch(() => "");
+    return groups.includes(`:/${this.#group(files.uid)}/payload`) ? pid : undefined;
   }
 
   /** Kills the guest, lets LXC's monitor clean up, and kills that as well when it does not. */

@@ -4,6 +4,7 @@ import { access, chmod, chown, constants, mkdir, readFile, rename, stat, writeFi
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { StrataError } from "../../core/errors.ts";
+import { volumeMountsScript } from "../../host/disks/data-disks.ts";
 import { run } from "../../host/run.ts";
 import { lxcfsPath } from "./lxc-config.ts";
 
@@ -14,9 +15,12 @@ export interface LxcHost {
   nsenter: string;
   bash: string;
   ip: string;
+  perl: string;
   /** PATH of LXC's monitor. */
   monitorPath: string;
   plugCards: string;
+  /** Script that mounts volumes in guests. */
+  volumeMounts: string;
   /** `unconfined` where the host has no AppArmor. */
   apparmorProfile: string;
   lxcfs: boolean;
@@ -29,27 +33,28 @@ const programDirs = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 const seccompProfile = "/usr/share/lxc/config/common.seccomp";
 /** Copied: a shell reads a script as it goes, and reboots of guests need it while Strata itself is being replaced. */
 const plugCardsScript = readFileSync(new URL("plug-cards.sh", import.meta.url), "utf8");
+const volumeMountsText = readFileSync(volumeMountsScript, "utf8");
 
 /**
  * Finds the programs, and makes what the driver needs below its directory. Idempotent.
  * @throws Unavailable with what is missing.
  */
 export async function openLxcHost(lxcPath: string): Promise<LxcHost> {
-  const [lxcStart, lxcAttach, lxcConsole, nsenter, bash, ip] = await Promise.all([
+  const [lxcStart, lxcAttach, lxcConsole, nsenter, bash, ip, perl] = await Promise.all([
     findProgram("lxc-start", "lxc"),
     findProgram("lxc-attach", "lxc"),
     findProgram("lxc-console", "lxc"),
     findProgram("nsenter", "util-linux"),
     findProgram("bash", "bash"),
     findProgram("ip", "iproute2"),
+    findProgram("perl", "perl-base"),
   ]);
   // LXC's monitor finds no programs here on its own: were newuidmap among them, LXC would insist on an entry for root
   // in /etc/subuid; without it, it writes the id maps itself, as root may.
   const tools = join(lxcPath, ".tools");
   await mkdir(tools, { recursive: true, mode: 0o700 });
-  const plugCards = join(tools, "plug-cards");
-  await writeFile(`${plugCards}.new`, plugCardsScript, { mode: 0o600 });
-  await rename(`${plugCards}.new`, plugCards);
+  const plugCards = await copyScript(join(tools, "plug-cards"), plugCardsScript);
+  const volumeMounts = await copyScript(join(tools, "volume-mounts"), volumeMountsText);
   const apparmorProfile = (await hasAppArmor()) ? await loadProfile() : "unconfined";
   const seccomp = (await canAccess(seccompProfile, constants.R_OK)) ? { seccompProfile } : {};
   const lxcfs = await canAccess(join(lxcfsPath, "proc/meminfo"), constants.R_OK);
@@ -61,13 +66,21 @@ export async function openLxcHost(lxcPath: string): Promise<LxcHost> {
     nsenter,
     bash,
     ip,
+    perl,
     monitorPath: tools,
     plugCards,
+    volumeMounts,
     apparmorProfile,
     lxcfs,
     maxOpenFiles,
     ...seccomp,
   };
+}
+
+async function copyScript(path: string, text: string): Promise<string> {
+  await writeFile(`${path}.new`, text, { mode: 0o600 });
+  await rename(`${path}.new`, path);
+  return path;
 }
 
 /** Loading it again changes nothing for containers that run with it. Returns its name. */

@@ -1,4 +1,4 @@
-# Plugs a guest's cards: LXC's hook start-host, which runs before the guest's init, also when it reboots from inside.
+# Plugs a guest's cards and volumes: LXC's hook start-host, which runs before the guest's init, also when it reboots from inside.
 # Arguments: the directory with the texts for ip and bridge (see cards.ts), then the guest's cgroups. LXC_PID is the
 # process that becomes the init. What went wrong is left in DIR/error.
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
@@ -21,6 +21,7 @@ for card in "$dir"/*.outside; do
   [ -s "$dir/$port.inside6" ] || continue
   nsenter --net=/proc/self/fd/9 ip -6 -batch "$dir/$port.inside6" || exit 1
 done
+[ ! -s "$dir/../volumes" ] || perl "${0%/*}/volume-mounts" plug-all "$dir/../volumes" || exit 1
 # The limits in the guest's own groups, which LXC has made as large as they were at the start.
 while [ $# -gt 0 ] && [ "${1#/}" != "$1" ]; do
   for file in memory.limit_in_bytes cpu.cfs_period_us cpu.cfs_quota_us pids.max memory.max cpu.max; do

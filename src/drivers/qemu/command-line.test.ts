@@ -124,6 +124,7 @@ describe("qemuArguments", () => {
       -blockdev {"node-name":"seed","driver":"raw","read-only":true,"file":{"driver":"file","filename":"/dev/fdset/21","read-only":true}}
       -device virtio-blk-pci-non-transitional,drive=root,serial=root,werror=enospc,rerror=report,addr=0x3
       -device virtio-blk-pci-non-transitional,drive=seed,serial=seed,addr=0x4
+      -device virtio-scsi-pci-non-transitional,id=disks,addr=0xa
       -device pcie-root-port,id=plug1,chassis=1,slot=1,io-reserve=0,addr=0x9.0x0,multifunction=on
       -device pcie-root-port,id=plug2,chassis=2,slot=2,io-reserve=0,addr=0x9.0x1
       -device pcie-root-port,id=plug3,chassis=3,slot=3,io-reserve=0,addr=0x9.0x2
@@ -142,6 +143,21 @@ describe("qemuArguments", () => {
       -object memory-backend-ram,id=hot,size=3072M,merge=off,dump=off,reserve=off
       -device virtio-mem-pci,id=memory,memdev=hot,block-size=2M,requested-size=0,addr=0x8"
     `);
+  });
+
+  it("plugs in each volume as a SCSI disk that is found by its id", () => {
+    const id = "0123456789abcdef" as Uid;
+    const spec = guest({ volumes: [{ type: "disk", id, path: "/v/data.raw" }] });
+    const args = qemuArguments(spec, kvm, { ...descriptors, volumes: [{ fd: 40, direct: true }] });
+    const from = args.indexOf("virtio-scsi-pci-non-transitional,id=disks,addr=0xa");
+    expect(args.slice(from + 1, from + 7)).toEqual([
+      "-add-fd",
+      `fd=40,set=40,opaque=volume-${id}`,
+      "-blockdev",
+      `{"node-name":"volume-${id}","driver":"raw","discard":"unmap","cache":{"direct":true},"file":{"driver":"file","filename":"/dev/fdset/40","aio":"threads","discard":"unmap","cache":{"direct":true}}}`,
+      "-device",
+      `{"driver":"scsi-hd","id":"disk-${id}","bus":"disks.0","drive":"volume-${id}","serial":"${id}","werror":"enospc","rerror":"report"}`,
+    ]);
   });
 
   it("emulates where KVM is not proven", () => {
@@ -195,6 +211,7 @@ describe("qemuArguments", () => {
       -blockdev {"node-name":"seed","driver":"raw","read-only":true,"file":{"driver":"file","filename":"/dev/fdset/21","read-only":true}}
       -device virtio-blk-pci-non-transitional,drive=root,serial=root,werror=enospc,rerror=report,addr=0x3
       -device virtio-blk-pci-non-transitional,drive=seed,serial=seed,addr=0x4
+      -device virtio-scsi-pci-non-transitional,id=disks,addr=0xa
       -device pcie-root-port,id=plug1,chassis=1,slot=1,io-reserve=0,addr=0x9.0x0,multifunction=on
       -device pcie-root-port,id=plug2,chassis=2,slot=2,io-reserve=0,addr=0x9.0x1
       -device pcie-root-port,id=plug3,chassis=3,slot=3,io-reserve=0,addr=0x9.0x2

@@ -29,6 +29,8 @@ export interface DiskFile {
   direct: boolean;
 }
 
+export type VolumeFile = Omit<DiskFile, "format">;
+
 /** The inherited descriptors' numbers. */
 export interface Descriptors {
   qmp: number;
@@ -46,6 +48,8 @@ export interface Descriptors {
   initrd?: number;
   /** UEFI: its program, read-only, and the guest's own variables. */
   firmware?: { code: number; variables: number };
+  /** In the order of the guest's volumes. */
+  volumes?: readonly VolumeFile[];
   /** One a NIC where the host has /dev/vhost-net. */
   vhost: readonly number[];
 }
@@ -79,6 +83,7 @@ const slots = {
   serial: 0x7,
   memory: 0x8,
   ports: 0x9,
+  disks: 0xa,
   firstNic: 0x10,
 } as const;
 /** PCI Express ports that further network cards are plugged into, at the start or later: as many as a slot has functions. */
@@ -90,6 +95,15 @@ export const cardIds = (place: number) => ({
   device: `nic${place}`,
   netdev: `net${place}`,
   bus: `plug${place}`,
+});
+/** The controller that volumes are plugged into: no PCI place for each, and no guest that must let go of one. */
+export const scsiControllerId = "disks";
+
+/** Names of what belongs to a volume; `opaque` is what its descriptor set is found by. */
+export const diskNodes = (id: string) => ({
+  node: `volume-${id}`,
+  device: `disk-${id}`,
+  opaque: `volume-${id}`,
 });
 export const hotMemoryId = "memory";
 export const balloonId = "balloon";
@@ -123,6 +137,7 @@ export function qemuArguments(
     ...control(fds),
     ...boot(guest, accelerator, fds),
     ...disks(guest, fds),
+    ...volumes(guest, fds.volumes ?? []),
     ...cardPortDevices(),
     ...guest.nics.flatMap((nic, index) => network(nic, places[index] ?? index, fds.vhost[index])),
     ...auxiliaryDevices(),
@@ -303,6 +318,51 @@ function disks(guest: GuestSpec<QemuConfig>, fds: Descriptors): string[] {
     ],
     ...["-device", `virtio-blk-pci-non-transitional,drive=seed,serial=seed,addr=${hex(slots.seed)}`],
   ];
+}
+
+function volumes(guest: GuestSpec, files: readonly VolumeFile[]): string[] {
+  const plugged = (guest.volumes ?? []).flatMap(({ id }, index) => {
+    const file = files[index];
+    assert(file !== undefined, "each volume has an open file");
+    const { node, device } = hotDisk(id, { set: file.fd, direct: file.direct });
+    return [
+      ...["-add-fd", `fd=${file.fd},set=${file.fd},opaque=${diskNodes(id).opaque}`],
+      ...["-blockdev", JSON.stringify(node)],
+      ...["-device", JSON.stringify(device)],
+    ];
+  });
+  const controller = `virtio-scsi-pci-non-transitional,id=${scsiControllerId},addr=${hex(slots.disks)}`;
+  return ["-device", controller, ...plugged];
+}
+
+/**
+ * A volume as blockdev-add and device_add take it. Like the root disk it bypasses the host's page cache, and a write that
+ * finds no space on the host pauses the guest.
+ */
+export function hotDisk(
+  id: string,
+  { set, direct }: { set: number; direct: boolean },
+): { node: JsonObject; device: JsonObject } {
+  const names = diskNodes(id);
+  const file = { driver: "file", filename: `/dev/fdset/${set}`, aio: "threads", discard: "unmap" };
+  return {
+    node: {
+      "node-name": names.node,
+      driver: "raw",
+      discard: "unmap",
+      cache: { direct },
+      file: { ...file, cache: { direct } },
+    },
+    device: {
+      driver: "scsi-hd",
+      id: names.device,
+      bus: `${scsiControllerId}.0`,
+      drive: names.node,
+      serial: id,
+      werror: "enospc",
+      rerror: "report",
+    },
+  };
 }
 
 function fileNode(file: DiskFile, base: object | null): object {

@@ -8,6 +8,7 @@
  * Methods whose name begins with "locked" are called with the guest's lock held.
  */
 import { access, readFile, rm } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
 import type { Clock } from "../../core/clock.ts";
 import { describeError, hasCode, StrataError } from "../../core/errors.ts";
 import { encodeBase32 } from "../../core/ids.ts";
@@ -15,6 +16,7 @@ import { KeyedLock } from "../../core/keyed-lock.ts";
 import type { Logger } from "../../core/logger.ts";
 import type { Random } from "../../core/random.ts";
 import type { Cgroups } from "../../host/cgroups.ts";
+import { run } from "../../host/run.ts";
 import type { ExitReason } from "../driver.ts";
 import type { Accelerator } from "./command-line.ts";
 import { explainEnd, lastWords } from "./confinement.ts";
@@ -50,6 +52,7 @@ const monitorTimeoutMs = 5_000;
 /** A press of the power button is lost while the guest is not yet, or no longer, listening. */
 const powerButtonEveryMs = 3_000;
 const quitTimeoutMs = 1_000;
+const passDescriptorScript = fileURLToPath(new URL("pass-descriptor.pl", import.meta.url));
 
 export class GuestLifecycle {
   readonly files: GuestFiles;
@@ -152,6 +155,17 @@ export class GuestLifecycle {
         // QEMU serves the next connection once this one is gone.
         await monitor.closed;
       }
+    });
+  }
+
+  /** Gives the running machine an open file, in a descriptor set that is found by `opaque`. @throws Unavailable. */
+  async passDescriptor(path: string, opaque: string, signal: AbortSignal): Promise<void> {
+    await conversations.run(this.#monitorPath, async () => {
+      const args = [passDescriptorScript, this.#monitorPath, path, opaque];
+      await run("perl", args, { signal, timeoutMs: monitorTimeoutMs }).catch((cause) => {
+        signal.throwIfAborted();
+        throw new StrataError("Unavailable", "QEMU could not be given the volume's file", { cause });
+      });
     });
   }
 

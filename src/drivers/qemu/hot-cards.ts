@@ -9,13 +9,13 @@
  */
 import type { Clock } from "../../core/clock.ts";
 import { describeError, hasCode, StrataError } from "../../core/errors.ts";
-import { isJsonObject } from "../../core/json.ts";
 import type { Logger } from "../../core/logger.ts";
 import type { GuestNic } from "../driver.ts";
 import { placeCards } from "./card-places.ts";
 import { cardIds, hotCard } from "./command-line.ts";
 import type { GuestRecord, RunRecord } from "./guest-files.ts";
 import type { GuestLifecycle } from "./guest-lifecycle.ts";
+import { dropQuietly, namesOf } from "./machine-objects.ts";
 import type { QmpClient } from "./qmp-client.ts";
 import {
   ensureTunAccess,
@@ -34,6 +34,7 @@ export interface HotCardsOptions {
 /** For the guest to let go of a card; a kernel that is up takes a tenth of a second. */
 const leaveTimeoutMs = 10_000;
 const lookEveryMs = 50;
+const peripherals = "/machine/peripheral";
 
 export class HotCards {
   readonly #guest: GuestLifecycle;
@@ -107,7 +108,7 @@ export class HotCards {
       await this.#guest.withMonitor(
         async (monitor) => {
           // It holds on to its port, which has yet to be joined.
-          if ((await devicesOf(monitor)).has(cardIds(place).device)) return;
+          if ((await namesOf(monitor, peripherals)).has(cardIds(place).device)) return;
           await dropNetdev(monitor, place);
           await ensureTunAccess();
           await makeLoosePort(nic, home, record.processUid, signal);
@@ -140,7 +141,7 @@ export class HotCards {
     for (let asked = false; ; asked = true) {
       const left = await this.#guest.withMonitor(
         async (monitor) => {
-          if (!(await devicesOf(monitor)).has(device)) return true;
+          if (!(await namesOf(monitor, peripherals)).has(device)) return true;
           if (!asked) await askToLeave(monitor, device);
           return false;
         },
@@ -164,7 +165,7 @@ export class HotCards {
         await dropNetdev(monitor, place);
         await askToLeave(monitor, cardIds(place).device);
       }
-      const devices = await devicesOf(monitor);
+      const devices = await namesOf(monitor, peripherals);
       return leaving.filter(({ place }) => devices.has(cardIds(place).device));
     });
   }
@@ -184,24 +185,10 @@ export class HotCards {
   }
 }
 
-/** Names of the devices that are plugged in, those included that are being taken out. */
-async function devicesOf(monitor: QmpClient): Promise<Set<string>> {
-  const list = await monitor.execute("qom-list", { path: "/machine/peripheral" });
-  const names = Array.isArray(list) ? list.map((each) => (isJsonObject(each) ? each.name : undefined)) : [];
-  return new Set(names.filter((name) => typeof name === "string"));
-}
-
-/** Absent is success: QEMU says so with an error that is like any other. */
 async function dropNetdev(monitor: QmpClient, place: number): Promise<void> {
-  await ignoringRefusal(monitor.execute("netdev_del", { id: cardIds(place).netdev }));
+  await dropQuietly(monitor.execute("netdev_del", { id: cardIds(place).netdev }));
 }
 
 async function askToLeave(monitor: QmpClient, device: string): Promise<void> {
-  await ignoringRefusal(monitor.execute("device_del", { id: device }));
-}
-
-async function ignoringRefusal(command: Promise<unknown>): Promise<void> {
-  await command.catch((error) => {
-    if (!hasCode(error, "Internal")) throw error;
-  });
+  await dropQuietly(monitor.execute("device_del", { id: device }));
 }

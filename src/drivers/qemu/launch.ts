@@ -11,6 +11,7 @@ import {
   type DiskFile,
   execChardevs,
   qemuArguments,
+  type VolumeFile,
 } from "./command-line.ts";
 import { type Confinement, confinedCommand, firstInheritedFd } from "./confinement.ts";
 import type { ChainFile } from "./disk-chain.ts";
@@ -124,6 +125,7 @@ async function openDescriptors(launch: Launch, inheritance: Inheritance): Promis
         variables: await inheritance.open(files.uefiVariables, O_RDWR),
       },
     }),
+    volumes: await openVolumes(record, inheritance),
     vhost: accelerator.type === "kvm" ? await openVhost(record.spec.nics.length, inheritance) : [],
   };
 }
@@ -145,7 +147,16 @@ async function openDisk(
   return [first, ...rest];
 }
 
-async function supportsDirect(path: string): Promise<boolean> {
+async function openVolumes({ spec }: GuestRecord, inheritance: Inheritance): Promise<VolumeFile[]> {
+  const files: VolumeFile[] = [];
+  for (const { path } of spec.volumes ?? []) {
+    const fd = await inheritance.open(path, constants.O_RDWR);
+    files.push({ fd, direct: await supportsDirect(path) });
+  }
+  return files;
+}
+
+export async function supportsDirect(path: string): Promise<boolean> {
   try {
     await (await open(path, constants.O_RDONLY | constants.O_DIRECT)).close();
     return true;

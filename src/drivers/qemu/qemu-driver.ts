@@ -21,7 +21,7 @@ import type { Cgroups } from "../../host/cgroups.ts";
 import type { HostConfig } from "../../host/host-config.ts";
 import type { KvmProof } from "../../host/probes/kvm.ts";
 import type { Fingerprint } from "../../kinds/host.ts";
-import type { Cards, GuestDriver, GuestSpec, ObservedGuest, Resize } from "../driver.ts";
+import type { Cards, GuestDriver, GuestSpec, ObservedGuest, Resize, Volumes } from "../driver.ts";
 import { HintQueue } from "../hint-queue.ts";
 import { AcceleratorChoice } from "./accelerator-choice.ts";
 import { placeCards } from "./card-places.ts";
@@ -32,6 +32,8 @@ import { GuestFiles, type GuestRecord, guestsDirectory, listGuests } from "./gue
 import { GuestLifecycle, type LifecycleOptions, type Sight } from "./guest-lifecycle.ts";
 import { HotCards } from "./hot-cards.ts";
 import { HotResize } from "./hot-resize.ts";
+import { HotVolumes } from "./hot-volumes.ts";
+import { mountedFrom } from "./mounted-disks.ts";
 import { type QemuConfig, qemuConfigSchema } from "./qemu-config.ts";
 import { qemuFingerprint } from "./qemu-fingerprint.ts";
 import { writeSeedImage } from "./seed-image.ts";
@@ -72,6 +74,7 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
   readonly exec: GuestExec;
   readonly cards: Cards<QemuHandle>;
   readonly resize: Resize<QemuHandle>;
+  readonly volumes: Volumes<QemuHandle>;
   readonly #options: QemuDriverOptions;
   readonly #lifecycle: LifecycleOptions;
   readonly #accelerators: AcceleratorChoice;
@@ -102,6 +105,17 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
       live: { cpus: true, memory: "both" },
       apply: (handle, size, signal) =>
         this.#changing(handle, signal, (guest) => new HotResize(guest, this.#lifecycle).apply(size, signal)),
+    };
+    const hotVolumes = (guest: GuestLifecycle) =>
+      new HotVolumes(guest, options.clock, (serial, signal) =>
+        mountedFrom(guest.files.socket("agent"), serial, options, signal),
+      );
+    this.volumes = {
+      takes: "disk",
+      attach: (handle, volume, signal) =>
+        this.#changing(handle, signal, (guest) => hotVolumes(guest).attach(volume, signal)),
+      detach: (handle, volume, signal) =>
+        this.#changing(handle, signal, (guest) => hotVolumes(guest).detach(volume, signal)),
     };
     this.exec = new GuestExec({ ...options, guestOf: (handle) => this.#guest(this.#filesOf(handle)) });
   }

@@ -1,0 +1,107 @@
+/** Volumes through API and agent, on simulated guests. */
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { type AgentBench, agentBench } from "../../sim/agent-bench.ts";
+import { settle } from "../core/virtual-clock.ts";
+import type { Instance } from "../kinds/instance.ts";
+import { type Volume, volumeKind } from "../kinds/volume.ts";
+
+let bench: AgentBench;
+
+beforeEach(async () => {
+  bench = await agentBench();
+  await bench.createImage();
+});
+afterEach(() => bench.stop());
+
+const isRunning = (instance: Instance) => instance.status.state === "running";
+const ref = (name: string) => ({ project: "default", name });
+const volumesOf = (instance: Instance) => bench.host.world.guests.get(instance.metadata.uid)?.spec.volumes;
+
+function create(name: string, spec: object = {}): Promise<Volume> {
+  const draft = { ...ref(name), spec: { sizeMib: 64, fileSystem: "ext4", ...spec } };
+  return bench.services.resources.create(bench.me, volumeKind, draft);
+}
+
+function patch(name: string, spec: object): Promise<Volume> {
+  return bench.services.resources.patch(bench.me, volumeKind, ref(name), { spec: spec as never });
+}
+
+async function until(name: string, condition: (volume: Volume) => boolean): Promise<Volume> {
+  for (let round = 0; round < 400; round++) {
+    const volume = await bench.client.get(volumeKind, ref(name));
+    if (volume && condition(volume)) return volume;
+    await bench.clock.advance(50);
+    await settle();
+  }
+  throw new Error(`volume ${name}: ${JSON.stringify(await bench.client.get(volumeKind, ref(name)))}`);
+}
+
+const inState = (state: Volume["status"]["state"]) => (volume: Volume) => volume.status.state === state;
+
+test("a volume goes into a running guest, grows there, leaves it, and is removed", async () => {
+  await bench.createInstance("web");
+  const web = await bench.until("web", isRunning);
+  const { metadata } = await create("data", { path: "/srv/data" });
+  await patch("data", { instance: "web" });
+  const attached = await until("data", inState("attached"));
+  expect(attached.status).toMatchObject({ host: "alpha", instance: "web", device: "/srv/data", sizeMib: 64 });
+  expect(volumesOf(web)).toEqual([expect.objectContaining({ id: metadata.uid, target: "/srv/data" })]);
+
+  await patch("data", { sizeMib: 256 });
+  await until("data", ({ status }) => status.sizeMib === 256);
+  expect(bench.host.data.get(metadata.uid)).toEqual({ sizeMib: 256, use: "mounted" });
+
+  await patch("data", { instance: null });
+  const free = await until("data", inState("available"));
+  expect(free.status).not.toHaveProperty("instance");
+  expect(volumesOf(web)).toEqual([]);
+  expect(bench.host.data.get(metadata.uid)?.use).toBe("free");
+
+  await bench.services.resources.delete(bench.me, volumeKind, ref("data"));
+  await bench.clock.advance(2_000);
+  await settle();
+  expect(await bench.client.get(volumeKind, ref("data"))).toBeUndefined();
+  expect(bench.host.data.size).toBe(0);
+});
+
+test("one that is attached before the start is part of it", async () => {
+  await bench.createInstance("web", { power: "stopped" });
+  const { metadata } = await create("data", { instance: "web" });
+  await bench.patch("web", { power: "running" });
+  const web = await bench.until("web", isRunning);
+  expect(volumesOf(web)?.map(({ id }) => id)).toEqual([metadata.uid]);
+  await until("data", ({ status }) => status.state === "attached" && status.device === "/mnt/data");
+});
+
+test("one outlives its instance and goes to the next of that name only when asked to", async () => {
+  await bench.createInstance("web");
+  await bench.until("web", isRunning);
+  const { metadata } = await create("data", { instance: "web" });
+  await until("data", inState("attached"));
+  await bench.services.resources.delete(
+    bench.me,
+    (await import("../kinds/instance.ts")).instanceKind,
+    ref("web"),
+  );
+  await until("data", inState("available"));
+  expect(bench.host.data.has(metadata.uid)).toBe(true);
+  await bench.createInstance("web");
+  const next = await bench.until("web", isRunning);
+  expect(volumesOf(next)).toBeUndefined();
+});
+
+test("an agent that is killed on the way goes on", async () => {
+  await bench.createInstance("web");
+  const web = await bench.until("web", isRunning);
+  await create("data");
+  bench.host.world.script({ verb: "attach-volume", effect: { type: "lose-answer" } });
+  await patch("data", { instance: "web" });
+  await until("data", inState("attached"));
+  expect(volumesOf(web)).toHaveLength(1);
+  bench.host.world.script({ verb: "detach-volume", effect: { type: "fail", code: "Conflict" } });
+  await patch("data", { instance: null });
+  const waiting = await until("data", ({ status }) => status.message.includes("trying again"));
+  expect(waiting.status.instance).toBe("web");
+  await until("data", inState("available"));
+  expect(volumesOf(web)).toEqual([]);
+});

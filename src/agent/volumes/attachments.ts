@@ -1,0 +1,182 @@
+/**
+ * Volumes that users created: given to the guests of this host and taken back while they run, grown, and removed. A guest
+ * that starts gets all its volumes at once (instances/execute.ts).
+ */
+import { toStrataError } from "../../core/errors.ts";
+import { Hints } from "../../core/hints.ts";
+import type { Uid } from "../../core/ids.ts";
+import { isJsonObject, type JsonObject } from "../../core/json.ts";
+import type { Instance } from "../../kinds/instance.ts";
+import { instanceKind } from "../../kinds/instance.ts";
+import type { Ref } from "../../kinds/keys.ts";
+import { type Volume, type VolumeStatus, volumeKind } from "../../kinds/volume.ts";
+import type { Failure, Reconciler, Watch } from "../../reconcile/reconciler.ts";
+import type { AgentContext } from "../agent-context.ts";
+import { reportStatus } from "../report.ts";
+import { instanceKeyOf, siblingKey } from "../views.ts";
+import {
+  type AttachmentAction,
+  type AttachmentWorld,
+  freedStatus,
+  placeIn,
+  planAttachment,
+  type VolumeHolder,
+} from "./attachment-plan.ts";
+import { guestVolume } from "./guest-volumes.ts";
+
+export function createAttachmentReconciler(
+  context: AgentContext,
+): Reconciler<AttachmentWorld, AttachmentAction, VolumeStatus> {
+  return new AttachmentReconciler(context);
+}
+
+class AttachmentReconciler implements Reconciler<AttachmentWorld, AttachmentAction, VolumeStatus> {
+  readonly name = "attachments";
+  readonly watches: readonly Watch[];
+  readonly #context: AgentContext;
+  /** Something became of an instance that has it or wants it. */
+  readonly #related = new Hints();
+  readonly #finalized = new Set<string>();
+
+  constructor(context: AgentContext) {
+    this.#context = context;
+    const { views } = context;
+    this.watches = [
+      { name: "volumes", urgent: true, keys: (signal) => views.volumes.watchKeys(signal) },
+      { name: "instances", urgent: true, keys: (signal) => this.#related.keys(signal) },
+    ];
+    views.instances.onChange((key, next, previous) => {
+      if (previous && next?.metadata.uid !== previous.metadata.uid)
+        context.guestVolumes.forget(previous.metadata.uid);
+      if (next && previous && next.status.state === previous.status.state) return;
+      for (const volume of views.volumesByPlug.keysOf(key)) this.#related.hint(volume);
+      for (const volume of views.volumesByWish.keysOf(key)) this.#related.hint(volume);
+    });
+    views.volumes.onChange((_key, next, previous) => {
+      if (previous && next?.metadata.uid !== previous.metadata.uid)
+        this.#finalized.delete(previous.metadata.uid);
+    });
+  }
+
+  async observe(key: string): Promise<AttachmentWorld> {
+    const { views, hostName } = this.#context;
+    const found = views.volumes.get(key);
+    const volume =
+      found?.spec.role === "data" && !this.#finalized.has(found.metadata.uid) ? found : undefined;
+    const wish = volume && instanceKeyOf(volume);
+    const holds = volume?.status.instance;
+    const holder =
+      volume && holds !== undefined
+        ? views.instances.get(siblingKey(instanceKind, volume, holds))
+        : undefined;
+    return {
+      hostName,
+      volume,
+      wanted: wish === undefined ? undefined : views.instances.get(wish),
+      current: volume && holder && (await this.#observeHolder(volume, holder)),
+    };
+  }
+
+  plan(world: AttachmentWorld) {
+    return planAttachment(world);
+  }
+
+  async execute(action: AttachmentAction, signal: AbortSignal): Promise<void> {
+    const { client, views, disks, drivers, guestVolumes, hostName } = this.#context;
+    const { volume } = action;
+    const { metadata } = volume;
+    switch (action.type) {
+      case "claim": {
+        const current = views.volumes.byUid(metadata.uid);
+        if (!current || current.status.instance !== undefined) return;
+        const { name } = action.instance.metadata;
+        const message = `is attached to the instance "${name}"`;
+        return this.#report(
+          current,
+          { ...current.status, state: "attaching", message, host: hostName, instance: name },
+          signal,
+        );
+      }
+      case "plug":
+        return this.#plug(action, signal);
+      case "unplug": {
+        const { instance, driver, handle } = action;
+        await drivers.require(driver).volumes?.detach(handle, { id: metadata.uid as Uid }, signal);
+        guestVolumes.unplugged(instance.metadata.uid, metadata.uid);
+        return;
+      }
+      case "release": {
+        await disks.releaseData(metadata.uid, signal);
+        const current = views.volumes.byUid(metadata.uid);
+        if (current) await this.#report(current, freedStatus(current), signal);
+        return;
+      }
+      case "remove-disk":
+        return disks.remove(metadata.uid, signal);
+      case "finalize":
+        await client.removeFinalizer(volumeKind, metadata as Ref, metadata.uid, "agent", { signal });
+        this.#finalized.add(metadata.uid);
+    }
+  }
+
+  async report(_key: string, { volume }: AttachmentWorld, status: VolumeStatus, signal: AbortSignal) {
+    if (volume) await this.#report(volume, status, signal);
+  }
+
+  async failed(key: string, failure: Failure<AttachmentWorld>, signal: AbortSignal): Promise<void> {
+    const volume = this.#context.views.volumes.get(key);
+    if (volume?.spec.role !== "data" || volume.status.host !== this.#context.hostName) return;
+    const error = toStrataError(failure.error, `work on volume "${volume.metadata.name}"`);
+    const seconds = Math.max(1, Math.round(failure.retryAfterMs / 1000));
+    const message = `${error.message}; trying again in ${seconds} s`.slice(0, 1000);
+    await this.#report(volume, { ...volume.status, message }, signal);
+  }
+
+  /** Told only when it is so, in one write with where it is found. */
+  async #plug(
+    { volume, instance, driver, handle }: Extract<AttachmentAction, { type: "plug" }>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { drivers, guestVolumes, views } = this.#context;
+    const subject = drivers.require(driver);
+    const prepared = await guestVolume(this.#context, subject, { volume, instance }, signal);
+    await subject.volumes?.attach(handle, prepared, signal);
+    const { sizeMib } = volume.spec;
+    guestVolumes.plugged(instance.metadata.uid, volume.metadata.uid, sizeMib);
+    const current = views.volumes.byUid(volume.metadata.uid);
+    if (!current || current.status.instance !== instance.metadata.name) return;
+    const device = placeIn(volume, instance.spec.type);
+    const observedGeneration = volume.metadata.generation;
+    const status = { state: "attached" as const, message: "", device, sizeMib, observedGeneration };
+    await this.#report(current, { ...current.status, ...status }, signal);
+  }
+
+  async #report(volume: Volume, status: VolumeStatus, signal: AbortSignal): Promise<void> {
+    const { client, views } = this.#context;
+    await reportStatus(client, volumeKind, views.volumes, volume, status, signal);
+  }
+
+  async #observeHolder(volume: Volume, instance: Instance): Promise<VolumeHolder> {
+    const { drivers, guestCards, guestVolumes } = this.#context;
+    const { uid } = instance.metadata;
+    const sizeMib = guestVolumes.sizeMib(uid, volume.metadata.uid);
+    const { driver: name, handle } = instance.status;
+    if (guestCards.isStarting(uid)) return { instance, guest: "starting", sizeMib, reach: undefined };
+    if (name === undefined || !isHandle(handle))
+      return { instance, guest: "idle", sizeMib, reach: undefined };
+    const driver = drivers.require(name);
+    const observed = await driver.inspect(uid as Uid);
+    const running = observed?.state === "running";
+    return {
+      instance,
+      // It may have begun to start meanwhile.
+      guest: guestCards.isStarting(uid) ? "starting" : running ? "running" : "idle",
+      sizeMib,
+      reach: { driver: name, handle: observed?.handle ?? handle, canPlug: driver.volumes !== undefined },
+    };
+  }
+}
+
+function isHandle(value: unknown): value is JsonObject {
+  return isJsonObject(value as never);
+}

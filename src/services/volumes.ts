@@ -1,0 +1,150 @@
+import { StrataError } from "../core/errors.ts";
+import { hostKind } from "../kinds/host.ts";
+import { type Instance, instanceKind } from "../kinds/instance.ts";
+import { projectKind } from "../kinds/project.ts";
+import { maxVolumes, minXfsMib, mountPathOf, type Volume, volumeKind } from "../kinds/volume.ts";
+import type { Write } from "../store/store.ts";
+import type { Admission, KindHooks, World } from "./hooks.ts";
+import { conflict, invalid } from "./parse.ts";
+import { releaseDisk, takeDisk } from "./quota.ts";
+import { References } from "./references.ts";
+
+type Spec = Volume["spec"];
+type Status = Volume["status"];
+
+/**
+ * A volume that a user creates counts against the quota from its creation to its removal. Attaching is admitted against the
+ * instance, its other volumes and what the driver of its guest says it can; status.host and status.instance are the agents'
+ * to report. Root volumes come with their instance and pass none of this.
+ */
+export const volumeHooks: KindHooks<Spec, Status> = {
+  admit: admitVolume,
+  async admitUpdate(next, previous, world, action) {
+    const project = next.metadata.project ?? "";
+    const references = new References(world, project);
+    const { instance: name } = next.spec;
+    const instance =
+      name === undefined || name === previous.spec.instance
+        ? undefined
+        : await references.findAlone(instanceKind, name, "spec.instance");
+    references.check(action);
+    if (instance) await checkAttach(next, instance, world, action);
+    const more = next.spec.sizeMib - previous.spec.sizeMib;
+    return [...references.writes(), ...(more > 0 ? [await charge(world, project, more, action)] : [])];
+  },
+  async checkDelete(volume, world, mode) {
+    if (!mode.withProject) await checkUnused(volume, world);
+  },
+  // Without a host, nobody has made anything of it.
+  idleFinalizers: (volume) => (volume.status.host === undefined ? ["agent"] : []),
+  removal: async (volume, world) =>
+    volume.spec.role === "data"
+      ? [await releaseDisk(world, volume.metadata.project ?? "", volume.spec.sizeMib)]
+      : [],
+};
+
+async function admitVolume(volume: Volume, world: World, action: string): Promise<Admission<Status>> {
+  const { spec, metadata } = volume;
+  const { project = "" } = metadata;
+  if (spec.role === "root" || spec.type !== undefined) {
+    const path = spec.role === "root" ? "spec.role" : "spec.type";
+    const message = "is for the root volumes of instances, which come with their instance";
+    throw invalid(action, [{ path, message, allowed: "nothing: leave it out" }]);
+  }
+  if (spec.fileSystem === "xfs" && spec.sizeMib < minXfsMib) {
+    const message = `is ${spec.sizeMib}, too small for xfs`;
+    throw invalid(action, [{ path: "spec.sizeMib", message, allowed: `${minXfsMib} or more; or ext4` }]);
+  }
+  const references = new References(world, project);
+  const instance =
+    spec.instance === undefined
+      ? undefined
+      : await references.findAlone(instanceKind, spec.instance, "spec.instance");
+  references.check(action);
+  if (instance) await checkAttach(volume, instance, world, action);
+  return {
+    status: { state: "available", message: "", observedGeneration: 0 },
+    writes: [await charge(world, project, spec.sizeMib, action), ...references.writes()],
+  };
+}
+
+async function charge(world: World, name: string, mib: number, action: string): Promise<Write> {
+  const project = await world.find(projectKind, { name });
+  if (!project) throw new StrataError("NotFound", `cannot ${action}: project "${name}" is gone`);
+  return takeDisk(world, project, mib, action);
+}
+
+/** @throws Conflict, Unsupported or Invalid when the instance cannot have the volume. */
+async function checkAttach(volume: Volume, instance: Instance, world: World, action: string): Promise<void> {
+  const { name, project = "" } = instance.metadata;
+  const refuse = (message: string, allowed: string) =>
+    conflict(action, { path: "spec.instance", message: `is "${name}", ${message}`, allowed });
+  if (instance.spec.type === "container" && volume.spec.fileSystem === undefined) {
+    const message = "a container, and the volume has no file system that it could mount";
+    throw refuse(message, "virtual machines; or a volume created with a fileSystem");
+  }
+  const { host } = volume.status;
+  if (host !== undefined && instance.status.host !== undefined && instance.status.host !== host) {
+    throw refuse(
+      `on host "${instance.status.host}", while the volume is on "${host}"`,
+      `instances on "${host}"`,
+    );
+  }
+  await requireAbility(instance, world, action);
+  let others = 0;
+  for await (const other of world.scan(volumeKind, project)) {
+    if (other.spec.role === "root" || other.spec.instance !== name) continue;
+    if (other.metadata.uid === volume.metadata.uid) continue;
+    others++;
+    if (instance.spec.type === "container" && mountPathOf(other) === mountPathOf(volume)) {
+      throw refuse(
+        `where volume "${other.metadata.name}" is mounted at ${mountPathOf(other)} already`,
+        "another spec.path",
+      );
+    }
+  }
+  if (others >= maxVolumes) throw refuse(`which has ${others} volumes already`, `at most ${maxVolumes}`);
+}
+
+/** What a driver lacks is said at once, by what its host's agent has declared. */
+async function requireAbility(
+  { metadata, spec, status }: Instance,
+  world: World,
+  action: string,
+): Promise<void> {
+  const driver = status.driver ?? spec.driver;
+  if (driver === undefined) return;
+  const able = async (name: string) => {
+    const found = (await world.find(hostKind, { name }))?.status.drivers[driver];
+    return found === undefined || found.abilities.includes("volumes");
+  };
+  if (status.host !== undefined && (await able(status.host))) return;
+  if (status.host === undefined && driver !== "docker") return;
+  throw new StrataError(
+    "Unsupported",
+    `cannot ${action}: instance "${metadata.name}" runs with the driver ${driver}, which has no volumes that come and go; ` +
+      "use an instance of another driver",
+  );
+}
+
+/** @throws Conflict while it is protected, attached, or still being let go of. */
+async function checkUnused({ metadata, spec, status }: Volume, world: World): Promise<void> {
+  const { name, project = "", owner } = metadata;
+  const refuse = (why: string) => new StrataError("Conflict", `cannot delete volume "${name}": ${why}`);
+  if (spec.role === "root") {
+    throw refuse(`it is the root volume of instance "${owner?.name ?? ""}" and goes with it`);
+  }
+  if (spec.protected) {
+    throw refuse(
+      'it is protected; set its spec.protected to false first (PATCH it with {"spec":{"protected":false}})',
+    );
+  }
+  if (spec.instance !== undefined) {
+    throw refuse(
+      `it is attached to instance "${spec.instance}"; detach it first (PATCH it with {"spec":{"instance":null}})`,
+    );
+  }
+  const leaving = status.instance;
+  if (leaving === undefined || !(await world.find(instanceKind, { project, name: leaving }))) return;
+  throw refuse(`it is still being detached from instance "${leaving}"; try again later`);
+}
