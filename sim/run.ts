@@ -1,6 +1,10 @@
-/** `node sim/run.ts --seeds N [--from S] [--minutes M]`: many histories, and the seed of each that goes wrong. */
+/**
+ * `node sim/run.ts --seeds N [--from S] [--minutes M]`: many histories, and the seed of each that goes wrong.
+ * `node sim/run.ts --groups --seeds N [--days D]`: of fifty groups on twenty hosts.
+ */
 import { parseArgs } from "node:util";
 import { systemClock } from "../src/core/clock.ts";
+import { simulateGroups } from "./groups/group-simulation.ts";
 import { simulate } from "./simulation.ts";
 
 const { values } = parseArgs({
@@ -8,6 +12,8 @@ const { values } = parseArgs({
     seeds: { type: "string", default: "100" },
     from: { type: "string", default: "1" },
     minutes: { type: "string", default: "4" },
+    groups: { type: "boolean", default: false },
+    days: { type: "string", default: "365" },
   },
 });
 const from = Number(values.from);
@@ -16,7 +22,9 @@ let failures = 0;
 const totals: Record<string, number> = {};
 for (let seed = from; seed < from + Number(values.seeds); seed++) {
   try {
-    const { counts } = await simulate({ seed, turmoilMs: Number(values.minutes) * 60_000 });
+    const { counts } = values.groups
+      ? await simulateGroups({ seed, days: Number(values.days) })
+      : await simulate({ seed, turmoilMs: Number(values.minutes) * 60_000 });
     for (const [name, count] of Object.entries(counts)) totals[name] = (totals[name] ?? 0) + count;
   } catch (error) {
     failures++;

@@ -80,7 +80,10 @@ export async function startControllers(options: ControllerOptions): Promise<void
   await Promise.all([...rooms, ...feeds]);
 }
 
-function createCaches(parts: Omit<ControllerContext, "metrics" | "caches" | "verbs">): ControllerCaches {
+/** Also for simulations that run some of the controllers only. */
+export function createCaches(
+  parts: Omit<ControllerContext, "metrics" | "caches" | "verbs">,
+): ControllerCaches {
   return {
     instances: new StoreCache({ ...parts, kind: instanceKind, relevant: unplacedChanged }),
     groups: new StoreCache({ ...parts, kind: groupKind, relevant: specChanged }),

@@ -8,6 +8,7 @@ import { type Group, groupKind } from "../../kinds/group.ts";
 import { hostKind } from "../../kinds/host.ts";
 import { type Instance, instanceKind } from "../../kinds/instance.ts";
 import { withCondition } from "../../kinds/kind.ts";
+import { leaseKind } from "../../kinds/lease.ts";
 import { type ScalingDecision, scalingDecisionKind } from "../../kinds/scaling-decision.ts";
 import { createMemoryMetricStore } from "../../metrics/memory/memory-metric-store.ts";
 import type { MetricStore } from "../../metrics/metric-store.ts";
@@ -18,6 +19,7 @@ import type { Store } from "../../store/store.ts";
 import { startControllers } from "../controllers.ts";
 
 const project = "default";
+const leaseMs = 600_000;
 const drivers = {
   fake: { available: true, message: "", version: "", types: ["container"], abilities: [], facts: {} },
 };
@@ -52,6 +54,7 @@ export class GroupWorldForTests {
       capacity: room,
       allocatable: room,
     } as never);
+    await world.#renew();
     await createImage(services);
     await settle();
     return world;
@@ -75,10 +78,20 @@ export class GroupWorldForTests {
     await this.#running;
   }
 
+  /** The host's agent stays alive. */
   async pass(ms: number): Promise<void> {
-    await this.clock.advance(ms);
+    const end = this.clock.now() + ms;
+    do {
+      await this.#renew();
+      await this.clock.advanceTo(Math.min(end, this.clock.now() + leaseMs / 2));
+      await this.#agent();
+    } while (this.clock.now() < end);
+  }
+
+  async #renew(): Promise<void> {
+    const spec = { holder: "test", durationMs: leaseMs, renewedAt: toTimestamp(this.clock.now()) };
+    await this.services.resources.apply(me, leaseKind, { name: "alpha", spec });
     await settle();
-    await this.#agent();
   }
 
   async createGroup(name: string, spec: JsonObject, template: JsonObject = {}): Promise<Group> {

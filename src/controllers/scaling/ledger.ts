@@ -31,7 +31,7 @@ interface Share {
   claims: Map<string, GroupClaim>;
   /** Of all claims. */
   wishes: Capacity;
-  /** Of all claims, or what their members have where that is more. */
+  /** Of all claims, or what is taken where that is more. */
   held: Capacity;
 }
 
@@ -145,11 +145,11 @@ export class Ledger {
   }
 
   #heldBy(claim: GroupClaim): Capacity {
-    const { promised } = this.#membersOf(claim.uid);
+    const taken = this.#taken(claim);
     const wish = wishOf(claim);
     return {
-      cpus: Math.max(wish.cpus, promised.cpus),
-      memoryMib: Math.max(wish.memoryMib, promised.memoryMib),
+      cpus: Math.max(wish.cpus, taken.cpus),
+      memoryMib: Math.max(wish.memoryMib, taken.memoryMib),
     };
   }
 

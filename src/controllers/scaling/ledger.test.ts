@@ -1,0 +1,132 @@
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { hostKind } from "../../kinds/host.ts";
+import { type Instance, instanceKind } from "../../kinds/instance.ts";
+import { Cache } from "../../reconcile/cache.ts";
+import { type GroupClaim, Ledger } from "./ledger.ts";
+
+type Caches = ConstructorParameters<typeof Ledger>[0];
+
+function newCaches(): Caches {
+  const hosts = new Cache();
+  for (const name of ["a", "b"]) {
+    hosts.put(`/hosts/${name}`, {
+      metadata: { uid: name, revision: 1, name },
+      spec: hostKind.spec.parse({ cpuOvercommit: 2 }),
+      status: {
+        ...hostKind.initialStatus(),
+        state: "ready",
+        allocatable: { cpus: 10, memoryMib: 10_000, diskMib: 1 },
+      },
+    } as never);
+  }
+  return { hosts, instances: new Cache() } as unknown as Caches;
+}
+
+function instanceOf(
+  name: string,
+  host: string | undefined,
+  group: string | undefined,
+  revision: number,
+): Instance {
+  const owner = group === undefined ? {} : { owner: { kind: "Group", name: group, uid: group } };
+  return {
+    kind: "Instance",
+    metadata: { name, project: "p", uid: name, revision, ...owner } as never,
+    spec: instanceKind.spec.parse({ type: "container", image: "i", memoryMib: 1_000 }),
+    status: { ...instanceKind.initialStatus(), ...(host === undefined ? {} : { host }) },
+  };
+}
+
+const claims = fc
+  .record({
+    name: fc.constantFrom("g", "h", "i", "j"),
+    host: fc.constantFrom("a", "a", "b", undefined),
+    min: fc.integer({ min: 0, max: 3 }),
+    wanted: fc.integer({ min: 0, max: 8 }),
+    warm: fc.integer({ min: 0, max: 2 }),
+    desired: fc.integer({ min: 0, max: 5 }),
+    priority: fc.integer({ min: 0, max: 2 }),
+    lends: fc.boolean(),
+  })
+  .map(
+    ({ name, ...rest }): GroupClaim => ({
+      key: `/groups/p/${name}`,
+      uid: name,
+      member: { cpus: 1, memoryMib: 1_000 },
+      ...rest,
+    }),
+  );
+
+const steps = fc.array(
+  fc.oneof(
+    claims.map((claim) => ({ type: "claim" as const, claim })),
+    fc.record({ type: fc.constant("remove" as const), name: fc.constantFrom("g", "h", "i", "j") }),
+    fc.record({
+      type: fc.constant("instance" as const),
+      name: fc.constantFrom("m1", "m2", "m3", "m4", "m5"),
+      host: fc.constantFrom("a", "b", undefined),
+      group: fc.constantFrom("g", "h", undefined),
+    }),
+    fc.record({ type: fc.constant("gone" as const), name: fc.constantFrom("m1", "m2", "m3", "m4", "m5") }),
+  ),
+  { maxLength: 40 },
+);
+
+test("kept by single changes, it says what it says when all is counted anew", () => {
+  fc.assert(
+    fc.property(steps, claims, (history, asked) => {
+      const caches = newCaches();
+      const ledger = new Ledger(caches);
+      const standing = new Map<string, GroupClaim>();
+      history.forEach((step, index) => {
+        if (step.type === "claim") {
+          ledger.set(step.claim);
+          standing.set(step.claim.key, step.claim);
+        } else if (step.type === "remove") {
+          ledger.remove(`/groups/p/${step.name}`);
+          standing.delete(`/groups/p/${step.name}`);
+        } else if (step.type === "gone") caches.instances.delete(`/instances/p/${step.name}`);
+        else {
+          // An instance does not change its owner.
+          const known = caches.instances.get(`/instances/p/${step.name}`);
+          const group = known ? known.metadata.owner?.uid : step.group;
+          caches.instances.put(
+            `/instances/p/${step.name}`,
+            instanceOf(step.name, step.host, group, index + 2),
+          );
+        }
+      });
+      const again = newCaches();
+      const fresh = new Ledger(again);
+      for (const key of caches.instances.keys()) {
+        const instance = caches.instances.get(key);
+        if (instance) again.instances.put(key, instance);
+      }
+      for (const claim of standing.values()) fresh.set(claim);
+      expect(ledger.judge(asked)).toEqual(fresh.judge(asked));
+      for (const host of ["a", "b"]) expect(ledger.isScarce(host)).toBe(fresh.isScarce(host));
+    }),
+    { numRuns: 1_000 },
+  );
+});
+
+test("nobody may have now what would be beyond the host, with all that is there and was decided", () => {
+  fc.assert(
+    fc.property(fc.array(claims, { maxLength: 6 }), claims, (all, asked) => {
+      const caches = newCaches();
+      const ledger = new Ledger(caches);
+      const standing = new Map<string, GroupClaim>();
+      for (const claim of all) {
+        ledger.set(claim);
+        standing.set(claim.key, claim);
+      }
+      const { now } = ledger.judge(asked);
+      if (asked.host === undefined || now <= asked.desired) return;
+      standing.set(asked.key, { ...asked, desired: now });
+      const on = [...standing.values()].filter(({ host }) => host === asked.host);
+      expect(on.reduce((sum, { desired }) => sum + desired, 0)).toBeLessThanOrEqual(10);
+    }),
+    { numRuns: 1_000 },
+  );
+});
