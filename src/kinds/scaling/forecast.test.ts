@@ -36,7 +36,7 @@ describe("the recorded series", () => {
     expect(better.length).toBeGreaterThanOrEqual(2);
     const document = await readFile(new URL("../../../docs/forecast.md", import.meta.url), "utf8");
     expect(document).toContain(scoreTable(scores).join("\n"));
-  });
+  }, 120_000);
 });
 
 describe("a model", () => {
