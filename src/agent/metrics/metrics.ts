@@ -58,6 +58,8 @@ class Rounds {
   readonly #meters = new Map<string, Metered>();
   #host: HostReading | undefined;
   #hostUid: string | undefined;
+  /** Of groups, as of the last tick. */
+  #members = 0;
   #failing = false;
 
   constructor(context: AgentContext, measurements: Measurements) {
@@ -102,12 +104,24 @@ class Rounds {
   /** Running instances whose turn it is. */
   #due(tick: number): Instance[] {
     const { views, hostName } = this.#context;
-    const running = [...views.instances.values()].filter(
-      ({ status }) => status.state === "running" && status.host === hostName && status.driver !== undefined,
-    );
-    if (isDue(tick, slowTicks)) this.#forgetOthers(new Set(running.map(({ metadata }) => metadata.uid)));
-    const fastTicks = memberTicks(running.filter(isMember).length);
-    return running.filter((one) => isDue(tick, isMember(one) ? fastTicks : slowTicks, one.metadata.uid));
+    const fastTicks = memberTicks(this.#members);
+    const slow = isDue(tick, slowTicks);
+    const running = new Set<string>();
+    const due: Instance[] = [];
+    let members = 0;
+    for (const instance of views.instances.values()) {
+      const { metadata, status } = instance;
+      const member = metadata.owner?.kind === "Group";
+      if (member) members++;
+      const turn = isDue(tick, member ? fastTicks : slowTicks, metadata.uid);
+      if (!turn && !slow) continue;
+      if (status.state !== "running" || status.host !== hostName || status.driver === undefined) continue;
+      running.add(metadata.uid);
+      if (turn) due.push(instance);
+    }
+    this.#members = members;
+    if (slow) this.#forgetOthers(running);
+    return due;
   }
 
   #forgetOthers(running: ReadonlySet<string>): void {
@@ -169,10 +183,6 @@ class Rounds {
       if (unknown.some((subject) => subject.startsWith("/hosts/"))) this.#hostUid = undefined;
     }
   }
-}
-
-function isMember({ metadata }: Instance): boolean {
-  return metadata.owner?.kind === "Group";
 }
 
 /** Mostly one; nothing when there is nothing to tell. */

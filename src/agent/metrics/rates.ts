@@ -61,10 +61,12 @@ function share(part: number, whole: number): number | undefined {
   return whole > 0 ? (part / whole) * 100 : undefined;
 }
 
-/** What is known, to the hundredth. */
+/** What is known, to the hundredth. A plain loop: it runs for every guest of the host. */
 function known(values: Readonly<Record<string, number | undefined>>): Values {
-  const entries = Object.entries(values).flatMap(([name, value]) =>
-    value === undefined || !Number.isFinite(value) ? [] : [[name, Math.round(value * 100) / 100]],
-  );
-  return Object.fromEntries(entries);
+  const found: Values = {};
+  for (const name in values) {
+    const value = values[name];
+    if (value !== undefined && Number.isFinite(value)) found[name] = Math.round(value * 100) / 100;
+  }
+  return found;
 }
