@@ -96,6 +96,12 @@ export class FakeHost {
     },
     containerTree: async () => ({ path: "/", idBase: 0, idCount: 65_536 }),
     vmDisk: async () => ({ path: "/", format: "qcow2", sizeMib: 1 }),
+    export: async (digest, format, use) =>
+      use(
+        (async function* () {
+          yield Buffer.from(`${format} of ${digest}`);
+        })(),
+      ),
     remove: async (digest) => {
       this.storedImages.delete(digest);
     },

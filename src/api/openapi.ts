@@ -2,6 +2,7 @@ import type { z } from "zod";
 import { errorCodes } from "../core/errors.ts";
 import { namePattern } from "../core/ids.ts";
 import type { Json, JsonObject } from "../core/json.ts";
+import { exportFormats } from "../kinds/image.ts";
 import { type Kind, labelsSchema, metadataSchema } from "../kinds/kind.ts";
 import { kinds } from "../kinds/registry.ts";
 import { tokenKind } from "../kinds/token.ts";
@@ -416,6 +417,28 @@ function sessionPaths(): JsonObject {
     [`${base}/exec`]: session("exec", "Run a command in the instance."),
     [`${base}/console`]: session("console", "Attach to its console."),
     [`${base}/log`]: session("log", "Read what its console printed."),
+    "/v1/projects/{project}/images/{name}/export": {
+      get: {
+        ...operation({
+          id: "exportImage",
+          summary: "Read an image's content in a format.",
+          tag: "Image",
+          parameters: [
+            ...parameters("project", "name"),
+            {
+              name: "format",
+              in: "query",
+              required: true,
+              schema: { type: "string", enum: [...exportFormats] },
+            },
+          ],
+          answers: { 101: null },
+        }),
+        description:
+          "A WebSocket. Binary messages: the octet 1 and data. Text messages: JSON with `type` progress {step, fraction?}, " +
+          "done {sizeBytes, sha256} after the last data, or error {problem}. What ends without `done` is incomplete.",
+      },
+    },
     "/v1/hosts/{name}/sessions": {
       get: operation({
         id: "watchSessions",

@@ -11,14 +11,26 @@ import type { Random } from "../core/random.ts";
  * bits and is good for one answer.
  */
 
-/** What an agent is asked for. */
-export interface SessionRequest {
-  id: string;
-  verb: "exec" | "console" | "log" | "access-log";
-  /** For `access-log`: the load balancer. */
-  instance: { project: string; name: string; uid: string };
-  parameters: JsonObject;
+/** What a session is about. */
+export interface SessionSubject {
+  project: string;
+  name: string;
+  uid: string;
 }
+
+/** What an agent is asked for. */
+export type SessionRequest = {
+  id: string;
+  parameters: JsonObject;
+} & /** For `access-log`, `instance` is the load balancer. */
+(
+  | { verb: "exec" | "console" | "log" | "access-log"; instance: SessionSubject }
+  | { verb: "export"; image: SessionSubject }
+);
+
+type WithoutId<T> = T extends unknown ? Omit<T, "id"> : never;
+/** All but what the hub gives it. */
+export type NewSessionRequest = WithoutId<SessionRequest>;
 
 const limits = {
   /** For the agent to come back, as when it or the daemon restarts. */
@@ -82,7 +94,7 @@ export class SessionHub {
    * Asks the host's agent and waits until it has dialled. The socket is paused and is the caller's from then on.
    * @throws Unavailable when the agent is away or does not answer; the signal's reason.
    */
-  async open(host: string, request: Omit<SessionRequest, "id">, signal: AbortSignal): Promise<WebSocket> {
+  async open(host: string, request: NewSessionRequest, signal: AbortSignal): Promise<WebSocket> {
     signal.throwIfAborted();
     if (this.#waiting.size >= limits.waiting) {
       throw new StrataError("Unavailable", "too many sessions are being opened at once; try again shortly");

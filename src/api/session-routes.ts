@@ -4,6 +4,7 @@ import type { Clock } from "../core/clock.ts";
 import { StrataError } from "../core/errors.ts";
 import { isJsonObject, type Json, type JsonObject } from "../core/json.ts";
 import { hostKind } from "../kinds/host.ts";
+import { exportFormats, imageKind } from "../kinds/image.ts";
 import { type Instance, instanceKind } from "../kinds/instance.ts";
 import type { Kind, Resource } from "../kinds/kind.ts";
 import { loadBalancerKind } from "../kinds/load-balancer.ts";
@@ -12,15 +13,17 @@ import type { Services } from "../services/services.ts";
 import { type EventStreams, streamLimits } from "./event-stream.ts";
 import { HttpError } from "./problems.ts";
 import { Query } from "./query.ts";
-import type { SessionHub, SessionRequest } from "./session-hub.ts";
+import type { NewSessionRequest, SessionHub, SessionRequest } from "./session-hub.ts";
 import { splice } from "./splice.ts";
 
 /**
- * exec, console and log, and the access log of load balancers: WebSockets that are spliced to one that the agent dials. All that can be refused
+ * exec, console and log of instances, the access log of load balancers, export of images: WebSockets that are spliced to
+ * one that the agent dials. All that can be refused
  * is refused before the upgrade, as an ordinary answer.
  *
  * Frames: binary is one octet (0 stdin, 1 stdout, 2 stderr) and data; text is a JSON control message: `resize`
- * {columns, rows}, `stdin-end`, `exit` {status}, `error` {problem}. Nothing of them is looked at here.
+ * {columns, rows}, `stdin-end`, `exit` {status}, `error` {problem}; for exports `progress` {step, fraction?} and `done`
+ * {sizeBytes, sha256}. Nothing of them is looked at here.
  */
 
 declare module "fastify" {
@@ -31,7 +34,7 @@ declare module "fastify" {
 }
 
 const verbs = ["exec", "console", "log", "access-log"] as const;
-type Verb = SessionRequest["verb"];
+type Verb = (typeof verbs)[number];
 
 /** From the agent's answer to the client's finished upgrade. */
 const upgradeMs = 10_000;
@@ -56,18 +59,25 @@ export function installSessionRoutes(app: FastifyInstance, parts: Parts): void {
         websocket: true,
         preHandler: async (request) => {
           requireUpgrade(request);
-          if (app.websocketServer.clients.size >= maxSockets) {
-            throw new StrataError(
-              "Unavailable",
-              "too many sessions are open; try again when some have ended",
-            );
-          }
+          requireRoom(app);
           request.agentSocket = await openSession(parts, verb, request);
         },
       },
       (socket, request) => join(parts.clock, socket, request),
     );
   }
+  app.get<{ Params: { project: string; name: string } }>(
+    "/v1/projects/:project/images/:name/export",
+    {
+      websocket: true,
+      preHandler: async (request) => {
+        requireUpgrade(request);
+        requireRoom(app);
+        request.agentSocket = await openExport(parts, request);
+      },
+    },
+    (socket, request) => join(parts.clock, socket, request),
+  );
   app.get<{ Params: { name: string } }>("/v1/hosts/:name/sessions", async (request, reply) => {
     new Query(request.query, []);
     requireOperator(request.principal, "take the sessions of a host");
@@ -106,15 +116,43 @@ async function openSession(
   checkMay(request.principal, verb, project);
   const found = await parts.services.resources.require(request.principal, kindOf(verb), { project, name });
   const host = verb === "access-log" ? hostOfBalancer(found) : hostOf(found as Instance, verb);
+  const { uid } = found.metadata;
+  return askAgent(parts, host, { verb, instance: { project, name, uid }, parameters }, request);
+}
+
+/** The content of an image, from the host that has it. */
+async function openExport(
+  parts: Parts,
+  request: FastifyRequest<{ Params: { project: string; name: string } }>,
+): Promise<WebSocket> {
+  const format = new Query(request.query, ["format"]).requireText("format");
+  if (!exportFormats.some((known) => known === format)) {
+    const allowed = exportFormats.join(", ");
+    throw new StrataError("Invalid", `an image cannot be exported as "${format.slice(0, 40)}"`, {
+      fields: [{ path: "?format", message: "is not a known format", allowed }],
+    });
+  }
+  const { project, name } = request.params;
+  authorize(request.principal, "read", imageKind, project);
+  const image = await parts.services.resources.require(request.principal, imageKind, { project, name });
+  const { state, host } = image.status;
+  if (state !== "ready" || host === undefined) {
+    throw new StrataError("Conflict", `image "${name}" is ${state}; only a ready one can be exported`);
+  }
+  const subject = { project, name, uid: image.metadata.uid };
+  return askAgent(parts, host, { verb: "export", image: subject, parameters: { format } }, request);
+}
+
+async function askAgent(
+  parts: Parts,
+  host: string,
+  asked: NewSessionRequest,
+  request: FastifyRequest,
+): Promise<WebSocket> {
   const gone = new AbortController();
   const onClose = () => gone.abort(new StrataError("Unavailable", "the client went away"));
   request.raw.socket.once("close", onClose);
-  const { uid } = found.metadata;
-  const agent = await parts.hub.open(
-    host,
-    { verb, instance: { project, name, uid }, parameters },
-    gone.signal,
-  );
+  const agent = await parts.hub.open(host, asked, gone.signal);
   request.raw.socket.off("close", onClose);
   // Should the upgrade fail after all, nobody else would end the agent's side.
   const cancel = parts.clock.after(upgradeMs, () => {
@@ -181,6 +219,11 @@ function hostOf(instance: Instance, verb: Verb): string {
     );
   }
   return host;
+}
+
+function requireRoom(app: FastifyInstance): void {
+  if (app.websocketServer.clients.size < maxSockets) return;
+  throw new StrataError("Unavailable", "too many sessions are open; try again when some have ended");
 }
 
 function requireUpgrade(request: FastifyRequest): void {

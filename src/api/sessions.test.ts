@@ -4,6 +4,7 @@ import type { Channel, SessionRequest } from "../client/client.ts";
 import { createHttpClient, type HttpClient } from "../client/http-client.ts";
 import type { JsonObject } from "../core/json.ts";
 import { hostKind } from "../kinds/host.ts";
+import { imageKind } from "../kinds/image.ts";
 import { instanceKind } from "../kinds/instance.ts";
 import { tokenKind } from "../kinds/token.ts";
 import { systemPrincipal as system } from "../services/principal.ts";
@@ -124,6 +125,27 @@ test("a client that pauses before anything came gets everything once it resumes"
   channel.resume();
   expect(await collected.closed).toBeUndefined();
   expect(collected.data).toBe("1:early ");
+});
+
+test("an image's content comes from the host that has it", async () => {
+  const ref = { project: "default", name: "debian" };
+  const image = await client.require(imageKind, ref);
+  await expect(client.exportImage(ref, "tar", agent.signal)).rejects.toMatchObject({ code: "Conflict" });
+  await client.patchStatus(imageKind, ref, image.metadata.uid, { host: "one", state: "ready" });
+  const requests: SessionRequest[] = [];
+  void runAgent((request, channel) => {
+    requests.push(request);
+    void channel.send(1, Buffer.from("root tree")).then(() => channel.close());
+  });
+  const collected = collect(await client.exportImage(ref, "tar", agent.signal));
+  expect(await collected.closed).toBeUndefined();
+  expect(collected.data).toBe("1:root tree ");
+  const subject = { ...ref, uid: image.metadata.uid };
+  const parameters = { format: "tar" };
+  expect(requests).toEqual([{ id: expect.any(String), verb: "export", image: subject, parameters }]);
+  await expect(client.exportImage(ref, "zip" as "tar", agent.signal)).rejects.toMatchObject({
+    fields: [{ path: "?format" }],
+  });
 });
 
 test("large data arrives whole, and a reader that stops stops the sender", async () => {

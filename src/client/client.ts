@@ -4,6 +4,7 @@
  * reached, or the signal's reason.
  */
 import type { Json, JsonObject } from "../core/json.ts";
+import type { ExportFormat } from "../kinds/image.ts";
 import type { Ref } from "../kinds/keys.ts";
 import type { Kind, Resource } from "../kinds/kind.ts";
 import type { MeasuredKind, MetricUnit } from "../kinds/metric-names.ts";
@@ -92,14 +93,27 @@ export interface CurrentMetrics {
   values: Record<string, number>;
 }
 
-/** Sent to an agent: open a stream of this kind to an instance. */
-export interface SessionRequest {
+/** What a session is about. */
+export interface SessionSubject {
+  project: string;
+  name: string;
+  uid: string;
+}
+
+/** A stream to an instance. */
+export type InstanceSession = {
   id: string;
   verb: "exec" | "console" | "log" | "access-log";
   /** For `access-log`: the load balancer. */
-  instance: { project: string; name: string; uid: string };
+  instance: SessionSubject;
   parameters: JsonObject;
-}
+};
+
+/** The content of an image. */
+export type ImageSession = { id: string; verb: "export"; image: SessionSubject; parameters: JsonObject };
+
+/** Sent to an agent: open a stream of this kind. */
+export type SessionRequest = InstanceSession | ImageSession;
 
 /** A two-way stream of frames: data for channels (0 stdin, 1 stdout, 2 stderr) and control messages. */
 export interface Channel {
@@ -198,12 +212,17 @@ export interface Client {
 
   /** exec, console or log of an instance. */
   openSession(
-    verb: SessionRequest["verb"],
+    verb: InstanceSession["verb"],
     instance: Ref,
     parameters: JsonObject,
     signal: AbortSignal,
   ): Promise<Channel>;
   /** For agents: requests for streams to instances of this host, until aborted. */
+  /**
+   * An image's content in a format. On the channel: data on 1, control messages `progress` {step, fraction?} and, when
+   * all was sent, `done` {sizeBytes, sha256}; whatever ends without `done` is incomplete.
+   */
+  exportImage(image: Ref, format: ExportFormat, signal: AbortSignal): Promise<Channel>;
   sessionRequests(host: string, signal: AbortSignal): AsyncIterable<SessionRequest>;
   /** For agents: the other end of a session. */
   acceptSession(id: string, signal: AbortSignal): Promise<Channel>;

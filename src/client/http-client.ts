@@ -10,6 +10,7 @@ import { isJsonObject, type Json, type JsonObject } from "../core/json.ts";
 import { type Random, randomFraction, systemRandom } from "../core/random.ts";
 import { certificateKind } from "../kinds/certificate.ts";
 import { groupKind } from "../kinds/group.ts";
+import type { ExportFormat } from "../kinds/image.ts";
 import { instanceKind } from "../kinds/instance.ts";
 import type { Ref } from "../kinds/keys.ts";
 import type { Kind, Resource } from "../kinds/kind.ts";
@@ -21,6 +22,7 @@ import type {
   Channel,
   Client,
   CurrentMetrics,
+  InstanceSession,
   ListOptions,
   MetricReport,
   MetricSeries,
@@ -288,7 +290,7 @@ class HttpClientImpl implements HttpClient {
   }
 
   async openSession(
-    verb: SessionRequest["verb"],
+    verb: InstanceSession["verb"],
     instance: Ref,
     parameters: JsonObject,
     signal: AbortSignal,
@@ -298,6 +300,12 @@ class HttpClientImpl implements HttpClient {
     const query = `parameters=${encodeURIComponent(JSON.stringify(parameters))}`;
     const plural = (verb === "access-log" ? loadBalancerKind : instanceKind).plural;
     return this.#dial(`/v1/projects/${project}/${plural}/${name}/${verb}?${query}`, signal);
+  }
+
+  async exportImage(image: Ref, format: ExportFormat, signal: AbortSignal): Promise<Channel> {
+    const project = encodeURIComponent(image.project ?? "");
+    const name = encodeURIComponent(image.name);
+    return this.#dial(`/v1/projects/${project}/images/${name}/export?format=${format}`, signal);
   }
 
   async *sessionRequests(host: string, signal: AbortSignal): AsyncGenerator<SessionRequest> {

@@ -13,6 +13,9 @@ const httpUrl = z.url({ protocol: /^https?$/, error: "must be an http:// or http
 export const artefactFormats = ["tar", "qcow2", "raw", "vmdk", "vdi", "vhdx", "ova"] as const;
 const artefact = z.enum(artefactFormats);
 export type ArtefactFormat = z.infer<typeof artefact>;
+/** What an image may be written out as. */
+export const exportFormats = ["tar", "qcow2", "raw", "vmdk", "vdi", "vhdx", "ova"] as const;
+export type ExportFormat = (typeof exportFormats)[number];
 /**
  * How a VM starts from an image: `direct`, with the kernel of the root tree on a disk made of the tree; `firmware`, from
  * the disk as it was imported, by BIOS or UEFI and its own boot loader.

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { StrataError } from "../../core/errors.ts";
 import type { JsonObject } from "../../core/json.ts";
+import { exportFormats } from "../../kinds/image.ts";
 
 /** What a client may ask of an exec session. */
 export const execParameters = z.strictObject({
@@ -23,6 +24,8 @@ export const logParameters = z.strictObject({
     .default(64 * 1024),
   follow: z.boolean().default(false),
 });
+
+export const exportParameters = z.strictObject({ format: z.enum(exportFormats) });
 
 /** @throws Invalid naming the first wrong parameter. */
 export function readParameters<T>(schema: z.ZodType<T>, verb: string, parameters: JsonObject): T {

@@ -1,8 +1,10 @@
+import { hash } from "node:crypto";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { type AgentBench, agentBench } from "../../../sim/agent-bench.ts";
-import type { Channel, Client, SessionRequest } from "../../client/client.ts";
+import type { Channel, Client, InstanceSession, SessionRequest } from "../../client/client.ts";
 import type { JsonObject } from "../../core/json.ts";
 import { settle } from "../../core/virtual-clock.ts";
+import { imageKind } from "../../kinds/image.ts";
 import type { Instance } from "../../kinds/instance.ts";
 
 /** The API's end of sessions: what a client would send and see. */
@@ -11,12 +13,20 @@ class Sessions {
   #queue: SessionRequest[] = [];
   #wake = () => {};
 
-  ask(verb: SessionRequest["verb"], instance: Instance, parameters: JsonObject): TestChannel {
+  ask(verb: InstanceSession["verb"], instance: Instance, parameters: JsonObject): TestChannel {
     const { project = "", name, uid } = instance.metadata;
+    return this.#ask((id) => ({ id, verb, instance: { project, name, uid }, parameters }));
+  }
+
+  askForImage(image: { project: string; name: string; uid: string }, format: string): TestChannel {
+    return this.#ask((id) => ({ id, verb: "export", image, parameters: { format } }));
+  }
+
+  #ask(request: (id: string) => SessionRequest): TestChannel {
     const id = `s${this.channels.size}`;
     const channel = new TestChannel();
     this.channels.set(id, channel);
-    this.#queue.push({ id, verb, instance: { project, name, uid }, parameters });
+    this.#queue.push(request(id));
     this.#wake();
     return channel;
   }
@@ -113,7 +123,7 @@ test("what is typed before the command runs is not lost", async () => {
   expect(channel.paused).toBe(false);
 });
 
-test.each<[string, SessionRequest["verb"], JsonObject, string]>([
+test.each<[string, InstanceSession["verb"], JsonObject, string]>([
   ["no command", "exec", {}, "Invalid"],
   ["an unknown parameter", "log", { tail: 3 }, "Invalid"],
   ["a wrong name of a variable", "exec", { command: ["env"], env: { "A=B": "x" } }, "Invalid"],
@@ -153,6 +163,27 @@ test("a console is taken once, and free again when its client leaves", async () 
   await settle();
   bench.host.world.print(web.metadata.uid, "again\n");
   await until("the third sees what comes", () => third.output.includes("again"));
+});
+
+test("an image's content comes with its size and checksum", async () => {
+  const image = await bench.client.require(imageKind, { project: "default", name: "debian" });
+  const subject = { project: "default", name: "debian", uid: image.metadata.uid };
+  const channel = sessions.askForImage(subject, "qcow2");
+  await until("the session is over", () => channel.closed);
+  expect(channel.output).toBe(`qcow2 of ${image.status.digest}`);
+  const sizeBytes = channel.output.length;
+  expect(channel.controls).toEqual([{ type: "done", sizeBytes, sha256: hash("sha256", channel.output) }]);
+});
+
+test("an image that is another one, or a format that is none, is refused through the channel", async () => {
+  const wrong = sessions.askForImage({ project: "default", name: "debian", uid: "0".repeat(16) }, "tar");
+  await until("the session is over", () => wrong.closed);
+  expect(wrong.controls).toMatchObject([{ type: "error", problem: { code: "NotFound" } }]);
+  const image = await bench.client.require(imageKind, { project: "default", name: "debian" });
+  const subject = { project: "default", name: "debian", uid: image.metadata.uid };
+  const none = sessions.askForImage(subject, "zip");
+  await until("the session is over", () => none.closed);
+  expect(none.controls).toMatchObject([{ type: "error", problem: { code: "Invalid" } }]);
 });
 
 test("sessions end when the agent stops", async () => {

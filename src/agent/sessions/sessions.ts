@@ -1,11 +1,11 @@
 /**
- * Answers what the API asks of this host's guests: commands, consoles, logs. Each request is answered by a channel of
+ * Answers what the API asks of this host: commands, consoles and logs of guests, the content of images. Each request is answered by a channel of
  * its own; whatever goes wrong is told through it, and ends with it. Guests are untouched by sessions that break.
  *
  * On the channel: data as in Channel (0 stdin, 1 stdout, 2 stderr); control messages `resize` {columns, rows} and
- * `stdin-end` come in, `exit` {status} and `error` {problem} go out.
+ * `stdin-end` come in, `exit` {status} and `error` {problem} go out; exports: see serve-export.
  */
-import type { Channel, SessionRequest } from "../../client/client.ts";
+import type { Channel, InstanceSession, SessionRequest } from "../../client/client.ts";
 import { describeError, StrataError, toStrataError } from "../../core/errors.ts";
 import type { JsonObject } from "../../core/json.ts";
 import type { GuestDriver } from "../../drivers/driver.ts";
@@ -13,7 +13,8 @@ import { backoffMs } from "../../reconcile/backoff.ts";
 import type { AgentContext } from "../agent-context.ts";
 import { readAccessLog } from "./access-log.ts";
 import { consoleParameters, execParameters, logParameters, readParameters } from "./parameters.ts";
-import { Inbox, pump, stderrChannel, stdoutChannel } from "./splice.ts";
+import { serveExport } from "./serve-export.ts";
+import { Inbox, pump, type SessionEnds, stderrChannel, stdoutChannel } from "./splice.ts";
 
 /** Sessions open at a time on one host. */
 export const maxSessions = 256;
@@ -42,7 +43,8 @@ export async function runSessions(context: AgentContext): Promise<void> {
 /** Never rejects. */
 async function serve(context: AgentContext, request: SessionRequest, full: boolean): Promise<void> {
   const { client, logger } = context;
-  const { id, verb, instance } = request;
+  const { id, verb } = request;
+  const what = verb === "export" ? `image "${request.image.name}"` : `instance "${request.instance.name}"`;
   const ended = new AbortController();
   const stop = () => ended.abort(context.signal.reason);
   context.signal.addEventListener("abort", stop, { once: true });
@@ -52,12 +54,13 @@ async function serve(context: AgentContext, request: SessionRequest, full: boole
     const inbox = new Inbox(channel, () => ended.abort(new Error("the session was closed")));
     if (full)
       throw new StrataError("Unavailable", `host ${context.hostName} has ${maxSessions} sessions open`);
-    await sessionVerbs[verb](context, request, { channel, inbox }, ended.signal);
+    if (request.verb === "export") await serveExport(context, request, { channel, inbox }, ended.signal);
+    else await instanceVerbs[request.verb](context, request, { channel, inbox }, ended.signal);
   } catch (error) {
     if (!ended.signal.aborted) {
-      const { code, message } = toStrataError(error, `${verb} of instance "${instance.name}"`);
+      const { code, message } = toStrataError(error, `${verb} of ${what}`);
       channel?.sendControl({ type: "error", problem: { code, detail: message } });
-      logger.info({ verb, instance: instance.name, error: describeError(error) }, "a session failed");
+      logger.info({ verb, what, error: describeError(error) }, "a session failed");
     }
   } finally {
     context.signal.removeEventListener("abort", stop);
@@ -68,12 +71,12 @@ async function serve(context: AgentContext, request: SessionRequest, full: boole
 
 type Serve = (
   context: AgentContext,
-  request: SessionRequest,
-  ends: { channel: Channel; inbox: Inbox },
+  request: InstanceSession,
+  ends: SessionEnds,
   signal: AbortSignal,
 ) => Promise<void>;
 
-const sessionVerbs: Record<SessionRequest["verb"], Serve> = {
+const instanceVerbs: Record<InstanceSession["verb"], Serve> = {
   async exec(context, request, { channel, inbox }, signal) {
     const { driver, handle } = await guestOf(context, request);
     const { command, env, tty } = readParameters(execParameters, "exec", request.parameters);
@@ -128,7 +131,7 @@ const sessionVerbs: Record<SessionRequest["verb"], Serve> = {
 /** @throws NotFound, Conflict, Unavailable when there is no guest to talk to. */
 async function guestOf(
   context: AgentContext,
-  { instance: { project, name, uid } }: SessionRequest,
+  { instance: { project, name, uid } }: InstanceSession,
 ): Promise<{ driver: GuestDriver; handle: JsonObject }> {
   const instance = context.views.instances.find({ project, name });
   if (instance?.metadata.uid !== uid || instance.status.host !== context.hostName) {

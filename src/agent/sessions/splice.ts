@@ -9,6 +9,12 @@ const stdinChannel = 0;
 export const stdoutChannel = 1;
 export const stderrChannel = 2;
 
+/** Of a session: its channel, and the receiving side of that. */
+export interface SessionEnds {
+  channel: Channel;
+  inbox: Inbox;
+}
+
 /** Sends all of a stream; resolves at its end. @throws when the stream or the channel breaks. */
 export async function pump(
   from: AsyncIterable<Uint8Array | string>,

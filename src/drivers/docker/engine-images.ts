@@ -4,11 +4,11 @@
  */
 import { StrataError } from "../../core/errors.ts";
 import { KeyedLock } from "../../core/keyed-lock.ts";
+import { withTreeArchive } from "../../host/images/tree-archive.ts";
 import type { GuestRoot } from "../driver.ts";
 import { type Engine, importTimeoutMs } from "./engine.ts";
 import { lastMessage } from "./engine-messages.ts";
 import { imageTag, labels } from "./labels.ts";
-import { withTreeArchive } from "./tree-archive.ts";
 
 type ImageRoot = Extract<GuestRoot, { type: "image" }>;
 

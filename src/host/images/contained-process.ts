@@ -19,7 +19,8 @@ export const idCount = 65536;
 
 const path = "/usr/sbin:/usr/bin:/sbin:/bin";
 const maxOutputChars = 4 * 1024 * 1024;
-const environment = { PATH: path, LANG: "C.UTF-8" };
+/** One arena for all threads: what glibc sets aside for each counts against a limit of the address space. */
+const environment = { PATH: path, LANG: "C.UTF-8", MALLOC_ARENA_MAX: "1" };
 
 export interface Bind {
   /** Of the host; a file or a directory. */

@@ -13,7 +13,13 @@ import { type Clock, systemClock } from "../../core/clock.ts";
 import { hasCode, StrataError } from "../../core/errors.ts";
 import { canonicalJson, type Json } from "../../core/json.ts";
 import { formatBytes } from "../../core/units.ts";
-import { type ArtefactFormat, type Boot, digestSchema, type ImageSource } from "../../kinds/image.ts";
+import {
+  type ArtefactFormat,
+  type Boot,
+  digestSchema,
+  type ExportFormat,
+  type ImageSource,
+} from "../../kinds/image.ts";
 import type { Progress } from "../../kinds/kind.ts";
 import { unpackAppliance } from "./appliance/unpack-appliance.ts";
 import { type Artefact, maxArtefactBytes, spool } from "./artefact.ts";
@@ -33,6 +39,7 @@ import {
   readJson,
   writeJson,
 } from "./entry-files.ts";
+import { writeDisk } from "./export/write-disk.ts";
 import { type FileLock, lockFile, tryLockFile } from "./file-lock.ts";
 import {
   addEntry,
@@ -49,6 +56,7 @@ import { type JobDirectory, openJob, sweepJobs } from "./job-directory.ts";
 import { type ArchiveLimits, defaultLimits } from "./root-archive.ts";
 import { findStreamItems, type StreamItem } from "./simplestreams.ts";
 import { explainNoSpace } from "./space-error.ts";
+import { withTreeArchive } from "./tree-archive.ts";
 import { inspectTree } from "./tree-inspection.ts";
 import { unpackRootArchive } from "./unpack-archive.ts";
 import { damaged, hashOfFile, verifyFile, verifyTree } from "./verification.ts";
@@ -195,6 +203,25 @@ class LocalImageStore implements ImageStore {
         root: `UUID=${rootUuid(digest)}`,
       },
     };
+  }
+
+  async export(
+    digest: string,
+    format: ExportFormat,
+    use: (bytes: AsyncIterable<Uint8Array>) => Promise<void>,
+    { signal, onProgress }: Pick<MakeImageOptions, "signal" | "onProgress">,
+  ): Promise<void> {
+    if (format === "tar") return withTreeArchive(await this.containerTree(digest, signal), use);
+    await using job = await this.#job(signal);
+    try {
+      const disk = await this.vmDisk(digest, signal);
+      const { tree } = entryOf(this.#imageDir, digest);
+      const file = await writeDisk({ digest, disk, tree, format, directory: job.path, signal, onProgress });
+      await use(createReadStream(file, { highWaterMark: 1024 ** 2 }));
+    } catch (error) {
+      signal.throwIfAborted();
+      throw explainNoSpace(error, "export an image", this.#imageDir);
+    }
   }
 
   async remove(digest: string): Promise<void> {

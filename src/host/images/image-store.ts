@@ -15,7 +15,7 @@
  * tmp/, which the next start removes.
  */
 import type { Readable } from "node:stream";
-import type { Boot, ImageSource } from "../../kinds/image.ts";
+import type { Boot, ExportFormat, ImageSource } from "../../kinds/image.ts";
 import type { Progress } from "../../kinds/kind.ts";
 
 export interface StoredImage {
@@ -80,6 +80,18 @@ export interface ImageStore {
    * @throws Unsupported when the image cannot start as a VM.
    */
   vmDisk(digest: string, signal: AbortSignal): Promise<VmDisk>;
+  /**
+   * Writes the image out: calls `use` with the bytes, which come only as fast as they are read, and resolves when it
+   * has. The same image in the same format gives the same bytes on the same host, but for vmdk, vdi, vhdx and ova, whose
+   * files have ids of their own.
+   * @throws Unsupported when the image has no such form; Unavailable without space, or GRUB for a disk made of a tree.
+   */
+  export(
+    digest: string,
+    format: ExportFormat,
+    use: (bytes: AsyncIterable<Uint8Array>) => Promise<void>,
+    options: Pick<MakeImageOptions, "signal" | "onProgress">,
+  ): Promise<void>;
   /** Removes the entry; absent is success. The caller makes sure that nothing uses it. */
   remove(digest: string): Promise<void>;
 }

@@ -6,7 +6,7 @@
 import { spawn } from "node:child_process";
 import { PassThrough, type Readable } from "node:stream";
 import { StrataError } from "../../core/errors.ts";
-import { holdUserNamespace } from "../../host/images/contained-process.ts";
+import { holdUserNamespace } from "./contained-process.ts";
 
 const tarArguments = [
   "--create",
