@@ -9,6 +9,7 @@ import { randomInt, seededRandom } from "../src/core/random.ts";
 import { hardDisk, ovfOf } from "../src/host/images/appliance/testing-appliances.ts";
 import { vmdkText } from "../src/host/images/disk-formats/testing-disks.ts";
 import type { ImageStore } from "../src/host/images/image-store.ts";
+import { dockerArchive, ociArchive } from "../src/host/images/layers/testing-layers.ts";
 import { type TestEntry, tarOf } from "../src/host/images/test-archives.ts";
 import type { ArtefactFormat } from "../src/kinds/image.ts";
 import { ImagesBox, make, sh, upload } from "./images-box.ts";
@@ -137,6 +138,41 @@ describe("appliances", () => {
   ])("%s are refused", async (_what, entries, message) => {
     await writeFile(path("bad.ova"), await tarOf(entries(secret)));
     await refused("ova", path("bad.ova"), message);
+  });
+});
+
+describe("layers", () => {
+  const base: TestEntry[] = [{ name: "sbin/init", content: "#!/bin/sh\n", mode: 0o755 }];
+  it.each<[string, (secret: string) => TestEntry[][], RegExp]>([
+    ["that climb out", () => [base, [{ name: "../../etc/evil", content: "x" }]], /climbs/],
+    [
+      "that take away what is outside",
+      () => [base, [{ name: "../../etc/.wh.passwd", content: "" }]],
+      /climbs/,
+    ],
+    [
+      "that link to a file of the host",
+      (file) => [[...base, { name: "x", type: "link", linkname: file }]],
+      /absolute/,
+    ],
+    [
+      "that write through a symbolic link",
+      () => [[...base, { name: "l", type: "symlink", linkname: "/etc" }], [{ name: "l/evil", content: "x" }]],
+      /lies below "l"/,
+    ],
+    ["with a device", () => [base, [{ name: "disk", type: "block-device", devmajor: 254 }]], /device node/],
+    ["without an init", () => [[{ name: "app", content: "x" }]], /no \/sbin\/init/],
+  ])("%s are refused", async (_what, layers, message) => {
+    await writeFile(path("bad.oci"), await ociArchive(layers(secret)));
+    await refused("oci", path("bad.oci"), message);
+    await writeFile(path("bad.docker"), await dockerArchive(layers(secret)));
+    await refused("docker", path("bad.docker"), message);
+  });
+
+  it("that are a bomb are refused", async () => {
+    const bomb = [{ name: "zeros", content: Buffer.alloc(80 * 1024 ** 2) }];
+    await writeFile(path("bomb.oci"), await ociArchive([base, bomb], { gzip: true }));
+    await refused("oci", path("bomb.oci"), /looks like a decompression bomb/);
   });
 });
 

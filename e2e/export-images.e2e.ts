@@ -9,7 +9,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { GuestRoot } from "../src/drivers/driver.ts";
 import { createDisks } from "../src/host/disks/create-disks.ts";
 import type { ImageStore, StoredImage } from "../src/host/images/image-store.ts";
-import type { ExportFormat } from "../src/kinds/image.ts";
+import type { ArtefactFormat } from "../src/kinds/image.ts";
 import { ImagesBox, make, sh, signal, upload } from "./images-box.ts";
 import { QemuBench } from "./qemu-bench.ts";
 import { openTestDriver } from "./qemu-test-driver.ts";
@@ -30,7 +30,7 @@ afterAll(async () => {
   await box.remove();
 });
 
-async function exportTo(digest: string, format: ExportFormat, name = `export.${format}`): Promise<string> {
+async function exportTo(digest: string, format: ArtefactFormat, name = `export.${format}`): Promise<string> {
   const file = join(box.directory, name);
   await rm(file, { force: true });
   const use = (bytes: AsyncIterable<Uint8Array>) => pipeline(Readable.from(bytes), createWriteStream(file));
@@ -39,7 +39,7 @@ async function exportTo(digest: string, format: ExportFormat, name = `export.${f
   return file;
 }
 
-async function sumOf(digest: string, format: ExportFormat): Promise<string> {
+async function sumOf(digest: string, format: ArtefactFormat): Promise<string> {
   const sum = createHash("sha256");
   const use = async (bytes: AsyncIterable<Uint8Array>) => {
     for await (const chunk of bytes) sum.update(chunk);
@@ -49,11 +49,11 @@ async function sumOf(digest: string, format: ExportFormat): Promise<string> {
 }
 
 describe("an image that boots directly", () => {
-  it.each<ExportFormat>(["tar", "qcow2", "raw", "vmdk", "vdi", "vhdx", "ova"])(
+  it.each<ArtefactFormat>(["tar", "qcow2", "raw", "vmdk", "vdi", "vhdx", "ova", "oci", "docker", "lxc"])(
     "as %s comes back as the same image",
     async (format) => {
       const file = await exportTo(image.digest, format);
-      if (format !== "tar" && format !== "raw" && format !== "ova") {
+      if (["qcow2", "vmdk", "vdi", "vhdx"].includes(format)) {
         await sh('qemu-img check -q -f "$1" "$2"', format, file);
       }
       const back = await make(store, upload(format), file);
@@ -62,7 +62,7 @@ describe("an image that boots directly", () => {
     },
   );
 
-  it.each<ExportFormat>(["tar", "qcow2", "raw"])(
+  it.each<ArtefactFormat>(["tar", "qcow2", "raw", "oci", "lxc"])(
     "as %s is the same, byte for byte, a second time",
     async (format) => {
       expect(await sumOf(image.digest, format)).toBe(await sumOf(image.digest, format));
@@ -98,7 +98,7 @@ describe("an image that boots by firmware", () => {
     expect(await sh('cat "$1/etc/os-release"', tree.path)).toContain("Strata tiny");
   });
 
-  it.each<ExportFormat>(["qcow2", "vmdk", "vdi", "vhdx", "raw", "ova"])(
+  it.each<ArtefactFormat>(["qcow2", "vmdk", "vdi", "vhdx", "raw", "ova"])(
     "as %s comes back as the same disk",
     async (format) => {
       const file = await exportTo(own.digest, format);
@@ -130,7 +130,7 @@ async function bootOf(digest: string, change: (root: GuestRoot) => GuestRoot): P
   const bench = await QemuBench.create();
   const driver = await openTestDriver(bench.host);
   const disks = createDisks({ directory: join(box.directory, "volumes"), images: store });
-  const guest = await bench.makeGuest();
+  const guest = await bench.makeGuest({ memoryMib: 768 });
   const limit = AbortSignal.timeout(bootLimitMs);
   let output = "";
   try {

@@ -9,12 +9,23 @@ const packageName = z
   .string()
   .regex(/^[a-z0-9][a-z0-9+.-]{0,99}$/, { error: "must be a Debian package name" });
 const httpUrl = z.url({ protocol: /^https?$/, error: "must be an http:// or https:// URL" }).max(2000);
-/** A root archive, a disk image, or an appliance (OVF in one file). */
-export const artefactFormats = ["tar", "qcow2", "raw", "vmdk", "vdi", "vhdx", "ova"] as const;
+/** Of imports and exports: a root archive, disk images, an appliance (OVF in one file), images of layers, a template. */
+export const artefactFormats = [
+  "tar",
+  "qcow2",
+  "raw",
+  "vmdk",
+  "vdi",
+  "vhdx",
+  "ova",
+  "oci",
+  "docker",
+  "lxc",
+] as const;
 const artefact = z.enum(artefactFormats);
 export type ArtefactFormat = z.infer<typeof artefact>;
-/** What an image may be written out as. */
-export const exportFormats = ["tar", "qcow2", "raw", "vmdk", "vdi", "vhdx", "ova"] as const;
+/** What can be had of an image: each of the above, and a list of its software (SPDX 2.3, JSON). */
+export const exportFormats = [...artefactFormats, "spdx"] as const;
 export type ExportFormat = (typeof exportFormats)[number];
 /**
  * How a VM starts from an image: `direct`, with the kernel of the root tree on a disk made of the tree; `firmware`, from

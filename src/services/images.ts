@@ -34,9 +34,11 @@ export function imageHooks(uploads: KnownUploads | undefined): Hooks {
   };
 }
 
+const archives: ReadonlySet<string> = new Set(["tar", "oci", "docker", "lxc"]);
+
 function refuseBootOfArchives(source: ImageSource, action: string): void {
-  if (!("boot" in source) || source.boot === undefined || source.format !== "tar") return;
-  const message = "is for disks; a root archive has no boot loader of its own";
+  if (!("boot" in source) || source.boot === undefined || !archives.has(source.format)) return;
+  const message = "is for disks; an archive has no boot loader of its own";
   throw invalid(action, [{ path: "spec.source.boot", message, allowed: "nothing, or another format" }]);
 }
 

@@ -6,7 +6,7 @@ import type { Channel } from "../../client/client.ts";
 import { StrataError } from "../../core/errors.ts";
 import type { JsonObject } from "../../core/json.ts";
 import { formatBytes } from "../../core/units.ts";
-import { type ExportFormat, exportFormats, imageKind } from "../../kinds/image.ts";
+import { type ArtefactFormat, artefactFormats, type ExportFormat, imageKind } from "../../kinds/image.ts";
 import type { Call, CommandSpec, Session } from "../command.ts";
 import type { Output } from "../output.ts";
 import { resolve } from "../resolve.ts";
@@ -26,7 +26,7 @@ export const exportImageCommand: CommandSpec = {
     {
       flags: "--format <format>",
       summary: "of the file; left out, by its name",
-      choices: [...exportFormats],
+      choices: [...artefactFormats],
     },
     { flags: "--force", summary: "replace a file that is there" },
   ],
@@ -34,22 +34,42 @@ export const exportImageCommand: CommandSpec = {
   run: exportImage,
 };
 
+export const imageSbomCommand: CommandSpec = {
+  path: "image sbom",
+  group: "Images and keys",
+  summary: "Write the list of an image's software, by its package manager, as SPDX 2.3 (JSON)",
+  arguments: [
+    { name: "<name>", summary: "name or beginning of the id", completes: "images" },
+    { name: "[file]", summary: "of this machine (default: NAME.spdx.json)", completes: "files" },
+  ],
+  options: [{ flags: "--force", summary: "replace a file that is there" }],
+  examples: ["strata image sbom web", "strata image sbom web inventory.spdx.json"],
+  run: (call) => writeFile(call, "spdx", call.args[1] ?? `${call.args[0] ?? ""}.spdx.json`),
+};
+
 /** @throws Invalid when the name says nothing. */
-export function exportFormatOf(file: string): ExportFormat {
+export function exportFormatOf(file: string): ArtefactFormat {
   const ending = basename(file).split(".").at(-1)?.toLowerCase();
-  const format = exportFormats.find((known) => known === ending);
+  const format = artefactFormats.find((known) => known === ending);
   if (format !== undefined) return format;
   throw new StrataError(
     "Invalid",
-    `the name "${basename(file)}" does not say which format it should have; give --format, one of ${exportFormats.join(", ")}`,
+    `the name "${basename(file)}" does not say which format it should have; give --format, one of ${artefactFormats.join(", ")}`,
   );
 }
 
 async function exportImage(call: Call): Promise<Output> {
+  const { options } = call;
+  const file = call.args[1] ?? "";
+  const format = (options.text("format") as ArtefactFormat | undefined) ?? exportFormatOf(file);
+  return writeFile(call, format, file);
+}
+
+/** @throws AlreadyExists unless told to replace. */
+async function writeFile(call: Call, format: ExportFormat, file: string): Promise<Output> {
   const { session, options } = call;
-  const [name = "", file = ""] = call.args;
+  const name = call.args[0] ?? "";
   const path = resolvePath(session.cwd, file);
-  const format = (options.text("format") as ExportFormat | undefined) ?? exportFormatOf(file);
   if (!options.flag("force") && (await exists(path))) {
     throw new StrataError("AlreadyExists", `${path} exists already; choose another name, or give --force`);
   }

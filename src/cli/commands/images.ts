@@ -13,7 +13,7 @@ import { awaitImages } from "../stack/await-stack.ts";
 import { formatOf } from "../stack/expand-stack.ts";
 import { sha256Of } from "../stack/load-stack.ts";
 import { patience } from "../watching.ts";
-import { exportImageCommand } from "./export-image.ts";
+import { exportImageCommand, imageSbomCommand } from "./export-image.ts";
 import { deleteResources, listOptions, listResources, showResource } from "./listings.ts";
 
 const newName: ArgumentSpec = { name: "<name>", summary: "its name in the project" };
@@ -93,6 +93,7 @@ export const imageCommands: readonly CommandSpec[] = [
     run: importImage,
   },
   exportImageCommand,
+  imageSbomCommand,
   {
     path: "image list",
     group: "Images and keys",

@@ -8,57 +8,39 @@ import { hash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { chmod, mkdir, rename } from "node:fs/promises";
 import { join } from "node:path";
+import { Readable } from "node:stream";
 import { z } from "zod";
 import { type Clock, systemClock } from "../../core/clock.ts";
 import { hasCode, StrataError } from "../../core/errors.ts";
 import { canonicalJson, type Json } from "../../core/json.ts";
-import { formatBytes } from "../../core/units.ts";
-import {
-  type ArtefactFormat,
-  type Boot,
-  digestSchema,
-  type ExportFormat,
-  type ImageSource,
-} from "../../kinds/image.ts";
+import { digestSchema, type ExportFormat, type ImageSource } from "../../kinds/image.ts";
 import type { Progress } from "../../kinds/kind.ts";
-import { unpackAppliance } from "./appliance/unpack-appliance.ts";
-import { type Artefact, maxArtefactBytes, spool } from "./artefact.ts";
+import { spool } from "./artefact.ts";
 import { makeBaseDisk, rootUuid } from "./base-disk.ts";
 import { idCount } from "./contained-process.ts";
 import { buildDebianTree, builtFraction } from "./debian-build.ts";
 import { debianPackages, recipeVersion } from "./debian-recipe.ts";
-import { unpackStream } from "./decompression.ts";
-import { type DiskEntryRequest, readDiskEntry } from "./disk-entry.ts";
-import type { DiskFormat } from "./disk-formats/disk-header.ts";
 import { defaultMaxDiskBytes } from "./disk-import.ts";
 import { download, plain } from "./download.ts";
-import {
-  type Description,
-  diskDescriptionSchema,
-  type EntryPaths,
-  readJson,
-  writeJson,
-} from "./entry-files.ts";
+import { type Description, diskDescriptionSchema, readJson, writeJson } from "./entry-files.ts";
 import { writeDisk } from "./export/write-disk.ts";
+import { exportLayers, exportTemplate } from "./export/write-layers.ts";
 import { type FileLock, lockFile, tryLockFile } from "./file-lock.ts";
-import {
-  addEntry,
-  describeEntry,
-  entryOf,
-  listEntries,
-  removeEntry,
-  settle,
-  startDraft,
-  toStoredImage,
-} from "./image-entries.ts";
+import { describeEntry, entryOf, listEntries, removeEntry, settle, toStoredImage } from "./image-entries.ts";
 import type { ImageStore, MakeImageOptions, StoredImage, VmDisk } from "./image-store.ts";
+import {
+  type ArtefactForm,
+  type ImportContext,
+  importArchive,
+  importArtefact,
+  jailOf,
+} from "./import-artefact.ts";
+import { inventoryOf } from "./inventory/tree-inventory.ts";
 import { type JobDirectory, openJob, sweepJobs } from "./job-directory.ts";
 import { type ArchiveLimits, defaultLimits } from "./root-archive.ts";
 import { findStreamItems, type StreamItem } from "./simplestreams.ts";
 import { explainNoSpace } from "./space-error.ts";
 import { withTreeArchive } from "./tree-archive.ts";
-import { inspectTree } from "./tree-inspection.ts";
-import { unpackRootArchive } from "./unpack-archive.ts";
 import { damaged, hashOfFile, verifyFile, verifyTree } from "./verification.ts";
 
 export interface ImageStoreOptions {
@@ -80,17 +62,6 @@ const importVersion = 2;
 /** What a build depends on; equal recipes give equal trees. */
 type Recipe = Record<string, unknown>;
 
-interface Made {
-  archive: AsyncIterable<Uint8Array>;
-  packedBytes(): number;
-  below?: string;
-  /** How much of the archive has been read, 0 to 1; absent where nobody knows. */
-  fraction?(): number;
-}
-
-/** Share of the time that is left for reading and hashing the tree. */
-const unpackedFraction = 0.95;
-
 export function createImageStore(options: ImageStoreOptions): ImageStore {
   return new LocalImageStore(options);
 }
@@ -98,19 +69,21 @@ export function createImageStore(options: ImageStoreOptions): ImageStore {
 class LocalImageStore implements ImageStore {
   readonly #imageDir: string;
   readonly #idBase: number;
-  readonly #limits: ArchiveLimits;
-  readonly #maxDiskBytes: number;
+  readonly #context: ImportContext;
   readonly #clock: Clock;
   readonly #directory: (name: "tmp" | "locks" | "sources") => string;
   /** What this process has verified, or is verifying: `tree DIGEST`, `disk DIGEST`. */
   readonly #verified = new Map<string, Promise<void>>();
 
   constructor({ imageDir, idBase, limits, maxDiskBytes, clock = systemClock }: ImageStoreOptions) {
-    this.#maxDiskBytes = maxDiskBytes ?? defaultMaxDiskBytes;
     this.#clock = clock;
     this.#imageDir = imageDir;
     this.#idBase = idBase;
-    this.#limits = { ...defaultLimits, ...limits };
+    this.#context = {
+      ...{ imageDir, idBase },
+      limits: { ...defaultLimits, ...limits },
+      maxDiskBytes: maxDiskBytes ?? defaultMaxDiskBytes,
+    };
     this.#directory = (name) => join(imageDir, name);
   }
 
@@ -137,7 +110,7 @@ class LocalImageStore implements ImageStore {
       switch (source.type) {
         case "debian":
           return await this.#once(debianRecipe(source), options, (job) =>
-            this.#import(job, options, {
+            importArchive(this.#context, job, options, {
               archive: buildDebianTree(source, { ...options, directory: join(job.path, "build") }),
               packedBytes: () => Number.POSITIVE_INFINITY,
               fraction: () => builtFraction,
@@ -148,7 +121,7 @@ class LocalImageStore implements ImageStore {
           const upload = await options.openUpload(source.upload);
           const artefact = await spool(upload, join(job.path, "artefact"), options.signal, source.sha256);
           return await this.#once(artefactRecipe({ ...source, sha256: artefact.sha256 }), options, (work) =>
-            this.#importArtefact(work, artefact, source, options),
+            importArtefact(this.#context, work, artefact, source, options),
           );
         }
         case "url":
@@ -212,8 +185,19 @@ class LocalImageStore implements ImageStore {
     { signal, onProgress }: Pick<MakeImageOptions, "signal" | "onProgress">,
   ): Promise<void> {
     if (format === "tar") return withTreeArchive(await this.containerTree(digest, signal), use);
+    if (format === "spdx") {
+      const { os } = await this.#require(digest);
+      const { path } = await this.containerTree(digest, signal);
+      return use(Readable.from([Buffer.from(await inventoryOf(path, digest, os))]));
+    }
     await using job = await this.#job(signal);
     try {
+      if (format === "oci" || format === "docker" || format === "lxc") {
+        const { os } = await this.#require(digest);
+        const tree = await this.containerTree(digest, signal);
+        const exportTree = format === "lxc" ? exportTemplate : exportLayers;
+        return await exportTree({ tree, os, directory: job.path, signal }, use);
+      }
       const disk = await this.vmDisk(digest, signal);
       const { tree } = entryOf(this.#imageDir, digest);
       const file = await writeDisk({ digest, disk, tree, format, directory: job.path, signal, onProgress });
@@ -277,7 +261,7 @@ class LocalImageStore implements ImageStore {
       const report = downloadProgress(title, onProgress);
       const body = download(url, { signal, clock: this.#clock, onSize: report.onSize });
       const artefact = await spool(body, join(job.path, "artefact"), signal, sha256, report.onBytes);
-      return this.#importArtefact(job, artefact, item, options);
+      return importArtefact(this.#context, job, artefact, item, options);
     });
   }
 
@@ -296,84 +280,6 @@ class LocalImageStore implements ImageStore {
       }
     }
     throw new StrataError("Internal", "a simplestreams image had no item");
-  }
-
-  async #importArtefact(
-    job: JobDirectory,
-    artefact: Artefact,
-    how: ArtefactForm,
-    options: MakeImageOptions,
-  ): Promise<Description> {
-    const { signal, onProgress } = options;
-    const { format, below, boot } = how;
-    if (format === "ova") {
-      onProgress({ step: "unpacking the appliance" });
-      const archive = unpackStream(artefact.read(), artefact.packing, signal);
-      const disk = await unpackAppliance(archive, job.path, { maxBytes: maxArtefactBytes }, signal);
-      return this.#importDisk(job, rawArtefact(disk.path), { format: disk.format, boot }, options);
-    }
-    if (format !== "tar") return this.#importDisk(job, artefact, { format, boot }, options);
-    const packed = artefact.read();
-    return this.#import(job, options, {
-      archive: unpackStream(packed, artefact.packing, signal),
-      packedBytes: () => (artefact.packing === "none" ? Number.POSITIVE_INFINITY : packed.bytesRead),
-      fraction: () => (unpackedFraction * packed.bytesRead) / artefact.sizeBytes,
-      ...(below && { below }),
-    });
-  }
-
-  async #importDisk(
-    job: JobDirectory,
-    artefact: DiskEntryRequest["artefact"],
-    { format, boot }: { format: DiskFormat; boot: Boot | undefined },
-    options: MakeImageOptions,
-  ): Promise<Description> {
-    const { signal, onProgress } = options;
-    const idBase = this.#idBase;
-    const draft = await startDraft(job, idBase);
-    const entry = await readDiskEntry({
-      ...{ artefact, format, boot, idBase, signal, tree: draft.tree },
-      maxDiskBytes: this.#maxDiskBytes,
-      job: { path: job.path, jail: jailOf(job) },
-      onStep: (step) => onProgress({ step }),
-      unpack: (archive) =>
-        this.#unpack(job, draft, options, { archive, packedBytes: () => Number.POSITIVE_INFINITY }),
-    });
-    onProgress({ step: "reading and hashing the tree", fraction: unpackedFraction });
-    return addEntry({ imageDir: this.#imageDir, job, draft, ...entry, idBase, signal });
-  }
-
-  async #import(job: JobDirectory, options: MakeImageOptions, made: Made): Promise<Description> {
-    const idBase = this.#idBase;
-    const draft = await startDraft(job, idBase);
-    const capabilities = await this.#unpack(job, draft, options, made);
-    options.onProgress({ step: "reading and hashing the tree", fraction: unpackedFraction });
-    const inspection = await inspectTree(draft.tree);
-    const { limitation } = inspection;
-    const { signal } = options;
-    const tree = { capabilities, inspection };
-    return addEntry({ imageDir: this.#imageDir, job, draft, tree, limitation, idBase, signal });
-  }
-
-  async #unpack(
-    job: JobDirectory,
-    draft: EntryPaths,
-    { signal, onProgress }: MakeImageOptions,
-    made: Made,
-  ): Promise<ReadonlyMap<string, string>> {
-    const { capabilities } = await unpackRootArchive({
-      ...made,
-      limits: this.#limits,
-      tree: draft.tree,
-      jail: jailOf(job),
-      idBase: this.#idBase,
-      signal,
-      onBytes(bytes) {
-        const step = `unpacking: ${formatBytes(bytes)}`;
-        onProgress(made.fraction ? { step, fraction: made.fraction() } : { step });
-      },
-    });
-    return capabilities;
   }
 
   async #makeDisk(description: Description, signal: AbortSignal) {
@@ -452,24 +358,8 @@ function debianRecipe({ type, suite, packages }: Extract<ImageSource, { type: "d
   return { type, suite, packages: debianPackages(packages), recipeVersion };
 }
 
-/** How to read an artefact. */
-interface ArtefactForm {
-  format: ArtefactFormat;
-  below?: string;
-  boot?: Boot | undefined;
-}
-
 function artefactRecipe({ format, sha256, below, boot }: ArtefactForm & { sha256: string }): Recipe {
   return { type: "artefact", format, sha256, ...(below && { below }), ...(boot && { boot }) };
-}
-
-function rawArtefact(path: string): DiskEntryRequest["artefact"] {
-  return { path, packing: "none", read: () => createReadStream(path) };
-}
-
-/** Where jails are mounted, in a namespace of their own each: the directory itself stays empty. */
-function jailOf(job: JobDirectory): string {
-  return join(job.path, "jail");
 }
 
 function downloadProgress(title: string, onProgress: (progress: Progress) => void) {

@@ -18,6 +18,18 @@ export const tarEnd = Buffer.alloc(1024);
 
 const maxOctalSize = 0o77777777777;
 
+/** What fills the last block of that much content. */
+export function tarPadding(sizeBytes: number): Buffer {
+  return Buffer.alloc((512 - (sizeBytes % 512)) % 512);
+}
+
+/** Header of a plain file that says nothing of when and by whom it was made. */
+export function plainFileHeader(path: string, sizeBytes: number): Buffer {
+  const attributes = new Map<string, Uint8Array>();
+  const common = { mode: 0o644, uid: 0, gid: 0, mtimeSeconds: 0, target: "", attributes };
+  return writeTarHeader({ ...common, path, type: "file", sizeBytes });
+}
+
 /** One entry's header, with an extended header in front where the plain one cannot hold it. */
 export function writeTarHeader(entry: TarHeader): Buffer {
   const path = Buffer.from(entry.path);

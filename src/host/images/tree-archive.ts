@@ -18,20 +18,25 @@ const tarArguments = [
   "--sort=name",
   "--xattrs",
   "--xattrs-include=security.capability",
-  ".",
 ];
+
+/** Names and targets of hard links get the directory in front; those of symbolic links stay what they are. */
+function placement(below: string | undefined): string[] {
+  return below === undefined ? [] : [`--transform=flags=rhS;s,^\\.,${below},`];
+}
 
 /**
  * Calls `use` with the archive; it is complete when `use` has read it to its end, and fails (the stream and the call)
- * when it cannot be made. Nothing of it goes on after the call.
+ * when it cannot be made. Nothing of it goes on after the call. `below`: a plain name of a directory that it is put into.
  */
 export async function withTreeArchive<T>(
   tree: { path: string; idBase: number },
   use: (archive: Readable) => Promise<T>,
+  options: { below?: string } = {},
 ): Promise<T> {
   await using namespace = await holdUserNamespace(tree.idBase);
   const enter = [`--user=/proc/${namespace.pid}/ns/user`, "--setuid", "0", "--setgid", "0", "--"];
-  const child = spawn("nsenter", [...enter, "tar", ...tarArguments], {
+  const child = spawn("nsenter", [...enter, "tar", ...tarArguments, ...placement(options.below), "."], {
     cwd: tree.path,
     env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", LANG: "C.UTF-8" },
     stdio: ["ignore", "pipe", "pipe"],

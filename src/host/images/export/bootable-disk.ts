@@ -112,19 +112,10 @@ async function copyInto(
   sizeMib: number,
   signal: AbortSignal,
 ): Promise<void> {
-  const from = { driver: source.format, file: { driver: "file", filename: source.path } };
-  const to = {
-    driver: "raw",
-    offset: atMib * mib,
-    size: sizeMib * mib,
-    file: { driver: "file", filename: disk },
-  };
-  await run(
-    "nice",
-    [
-      ...["qemu-img", "convert", "-n", "--target-is-zero", "--image-opts", "--target-image-opts"],
-      ...[`json:${JSON.stringify(from)}`, `json:${JSON.stringify(to)}`],
-    ],
-    { signal, timeoutMs },
-  );
+  // A comma within a value is written twice.
+  const file = (path: string) => `file.driver=file,file.filename=${path.replaceAll(",", ",,")}`;
+  const from = `driver=${source.format},${file(source.path)}`;
+  const to = `driver=raw,offset=${atMib * mib},size=${sizeMib * mib},${file(disk)}`;
+  const options = ["-n", "--target-is-zero", "--image-opts", "--target-image-opts"];
+  await run("nice", ["qemu-img", "convert", ...options, from, to], { signal, timeoutMs });
 }

@@ -3,7 +3,7 @@ import { createHash, hash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { open, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { type TarHeader, tarEnd, writeTarHeader } from "../tar-writer.ts";
+import { plainFileHeader, tarEnd, tarPadding } from "../tar-writer.ts";
 import type { WriteDiskRequest } from "./write-disk.ts";
 
 const names = { descriptor: "image.ovf", manifest: "image.mf", disk: "image-disk1.vmdk" } as const;
@@ -35,11 +35,13 @@ export async function writeAppliance(
     [names.manifest, manifest],
   ] as const) {
     const bytes = Buffer.from(text);
-    await file.writeFile(Buffer.concat([headerOf(name, bytes.length), bytes, padding(bytes.length)]));
+    await file.writeFile(
+      Buffer.concat([plainFileHeader(name, bytes.length), bytes, tarPadding(bytes.length)]),
+    );
   }
-  await file.writeFile(headerOf(names.disk, size));
+  await file.writeFile(plainFileHeader(names.disk, size));
   await file.writeFile(createReadStream(vmdk));
-  await file.writeFile(Buffer.concat([padding(size), tarEnd]));
+  await file.writeFile(Buffer.concat([tarPadding(size), tarEnd]));
   await rm(vmdk);
   return path;
 }
@@ -49,18 +51,6 @@ async function capacityOf(vmdk: string): Promise<number> {
   await using file = await open(vmdk, "r");
   const { buffer } = await file.read(Buffer.alloc(20), 0, 20, 0);
   return Number(buffer.readBigUInt64LE(12)) * 512;
-}
-
-function headerOf(path: string, sizeBytes: number): Buffer {
-  const plain: Omit<TarHeader, "path" | "sizeBytes"> = {
-    ...{ type: "file", mode: 0o644, uid: 0, gid: 0, mtimeSeconds: 0, target: "" },
-    attributes: new Map(),
-  };
-  return writeTarHeader({ ...plain, path, sizeBytes });
-}
-
-function padding(sizeBytes: number): Buffer {
-  return Buffer.alloc((512 - (sizeBytes % 512)) % 512);
 }
 
 interface OvfFacts {

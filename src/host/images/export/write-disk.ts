@@ -5,7 +5,7 @@
 import { rm } from "node:fs/promises";
 import { join, relative } from "node:path";
 import { assert } from "../../../core/errors.ts";
-import type { ExportFormat } from "../../../kinds/image.ts";
+import type { ArtefactFormat } from "../../../kinds/image.ts";
 import type { Progress } from "../../../kinds/kind.ts";
 import { run } from "../../run.ts";
 import type { VmDisk } from "../image-store.ts";
@@ -20,7 +20,7 @@ export interface WriteDiskRequest {
   disk: VmDisk;
   /** The image's tree. */
   tree: string;
-  format: Exclude<ExportFormat, "tar">;
+  format: Exclude<ArtefactFormat, "tar" | "oci" | "docker" | "lxc">;
   /** Of the work; must exist. */
   directory: string;
   signal: AbortSignal;
@@ -47,9 +47,9 @@ export async function writeDisk(request: WriteDiskRequest): Promise<string> {
   }
   if (source.format === format && format === "raw") return source.path;
   onProgress({ step: `writing ${format}` });
-  const path = join(directory, `image.${format}`);
   const how = format === "ova" ? ["-o", "subformat=streamOptimized"] : options[format];
   const to = format === "ova" ? "vmdk" : format;
+  const path = join(directory, `image.${to}`);
   const args = ["convert", "-f", source.format, "-O", to, ...how, source.path, path];
   await run("nice", ["qemu-img", ...args], { signal, timeoutMs });
   if (source.path !== disk.path) await rm(source.path);
