@@ -22,8 +22,7 @@ export interface SessionSubject {
 export type SessionRequest = {
   id: string;
   parameters: JsonObject;
-} & /** For `access-log`, `instance` is the load balancer. */
-(
+} /** For `access-log`, `instance` is the load balancer. */ & (
   | { verb: "exec" | "console" | "log" | "access-log"; instance: SessionSubject }
   | { verb: "export"; image: SessionSubject }
 );

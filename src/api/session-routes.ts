@@ -18,8 +18,7 @@ import { splice } from "./splice.ts";
 
 /**
  * exec, console and log of instances, the access log of load balancers, export of images: WebSockets that are spliced to
- * one that the agent dials. All that can be refused
- * is refused before the upgrade, as an ordinary answer.
+ * one that the agent dials. All that can be refused is refused before the upgrade, as an ordinary answer.
  *
  * Frames: binary is one octet (0 stdin, 1 stdout, 2 stderr) and data; text is a JSON control message: `resize`
  * {columns, rows}, `stdin-end`, `exit` {status}, `error` {problem}; for exports `progress` {step, fraction?} and `done`
