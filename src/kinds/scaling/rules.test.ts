@@ -1,5 +1,7 @@
+import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { groupKind } from "../group.ts";
+import { decide } from "./decide.ts";
 
 const template = { type: "container", image: "debian" };
 
@@ -245,5 +247,55 @@ describe("policies that cannot work are refused", () => {
         ],
       }),
     ).toEqual([]);
+  });
+});
+
+describe("steps that are accepted", () => {
+  const someSteps = fc
+    .uniqueArray(fc.integer({ min: 1, max: 99 }), { minLength: 1, maxLength: 5 })
+    .chain((edges) => {
+      const sorted = edges.sort((a, b) => a - b);
+      const ranges = [undefined, ...sorted].map((from, index) => ({ from, below: sorted[index] }));
+      return fc
+        .tuple(...ranges.map(() => fc.integer({ min: -3, max: 3 })))
+        .map((changes) => ranges.map((range, index) => ({ ...range, change: changes[index] ?? 0 })));
+    });
+
+  test("come to rest under any constant load", () => {
+    let accepted = 0;
+    let refused = 0;
+    fc.assert(
+      fc.property(
+        someSteps,
+        fc.double({ min: 0, max: 1500, noNaN: true }),
+        fc.nat({ max: 12 }),
+        (list, load, start) => {
+          const policies = [{ type: "step", name: "s", metric: "requests", steps: list }];
+          const behavior = { inStabilizationSeconds: 0, inCooldownSeconds: 0 };
+          const parsed = groupKind.spec.safeParse({ template, max: 12, policies, behavior });
+          if (!parsed.success) {
+            refused++;
+            return;
+          }
+          accepted++;
+          let desired = start;
+          const sizes: number[] = [];
+          for (let round = 0; round < 40; round++) {
+            const requests = { value: load, members: desired, ageMs: 0 };
+            const signals = { metrics: { requests }, forecasts: {}, held: 0 };
+            ({ desired } = decide({
+              spec: parsed.data,
+              state: { desired, recentWanted: [] },
+              signals,
+              now: round * 1000,
+            }));
+            sizes.push(desired);
+          }
+          expect(new Set(sizes.slice(20)).size).toBe(1);
+        },
+      ),
+      { numRuns: 500 },
+    );
+    expect(Math.min(accepted, refused)).toBeGreaterThan(20);
   });
 });

@@ -10,7 +10,7 @@ import { stepAt } from "./wishes.ts";
 type Limits = Pick<GroupSpec, "min" | "max" | "behavior">;
 
 /** Sizes that are looked at: the smaller a group, the more one member changes. */
-const maxSizes = 200;
+const maxSizes = 64;
 /** Of a value, to be just below it. */
 const justBelow = 1 - 1e-9;
 
