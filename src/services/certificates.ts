@@ -98,7 +98,8 @@ function checkOwn({ spec }: Certificate, now: number): FieldError[] {
   }
   let below = first;
   for (const [index, one] of above.entries()) {
-    if (!below.checkIssued(one)) {
+    // Names may agree where keys do not.
+    if (!below.checkIssued(one) || !below.verify(one.publicKey)) {
       const message = `has certificate ${index + 2} (${oneLine(one.subject)}) where the issuer of the one before it (${oneLine(below.issuer)}) belongs`;
       return [{ path, message, allowed: "the server's certificate first, then each issuer" }];
     }
