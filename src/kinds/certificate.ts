@@ -14,6 +14,11 @@ const domain = z
     error: "must be a domain name in small letters (no wildcard)",
   });
 
+/** What is shown instead of a private key: whoever has the key sees by its SHA-256, hexadecimal, whether it is this one. */
+export function hiddenKey(sha256: string): string {
+  return `-----BEGIN HIDDEN PRIVATE KEY-----\nsha256 ${sha256}\n-----END HIDDEN PRIVATE KEY-----\n`;
+}
+
 /** Of one's own, or from an authority that speaks ACME (RFC 8555), proven by HTTP (http-01). */
 export const certificateSpecSchema = z
   .strictObject({

@@ -1,7 +1,7 @@
 import { createHash, createPrivateKey, X509Certificate } from "node:crypto";
 import { fromTimestamp, toTimestamp } from "../core/clock.ts";
 import type { FieldError } from "../core/errors.ts";
-import { type Certificate, certificateKind } from "../kinds/certificate.ts";
+import { type Certificate, certificateKind, hiddenKey } from "../kinds/certificate.ts";
 import type { Ref } from "../kinds/keys.ts";
 import type { ResourceOf } from "../kinds/kind.ts";
 import { loadBalancerKind } from "../kinds/load-balancer.ts";
@@ -67,15 +67,13 @@ function hideKeys(certificate: Certificate): Certificate {
   const { spec, status } = certificate;
   return {
     ...certificate,
-    spec: spec.own ? { ...spec, own: { ...spec.own, privateKey: hiddenKey(spec.own.privateKey) } } : spec,
-    status:
-      status.privateKey === undefined ? status : { ...status, privateKey: hiddenKey(status.privateKey) },
+    spec: spec.own ? { ...spec, own: { ...spec.own, privateKey: hidden(spec.own.privateKey) } } : spec,
+    status: status.privateKey === undefined ? status : { ...status, privateKey: hidden(status.privateKey) },
   };
 }
 
-function hiddenKey(key: string): string {
-  const digest = createHash("sha256").update(key).digest("hex");
-  return `-----BEGIN HIDDEN PRIVATE KEY-----\nsha256 ${digest}\n-----END HIDDEN PRIVATE KEY-----\n`;
+function hidden(key: string): string {
+  return hiddenKey(createHash("sha256").update(key).digest("hex"));
 }
 
 const pemCertificates = /-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----/g;

@@ -1,5 +1,5 @@
 /**
- * Finds what is on this host and belongs to no resource (any more): guests, disks and networks that a crash or a forced
+ * Finds what is on this host and belongs to no resource (any more): guests, disks, networks and balancers that a crash or a forced
  * deletion left behind. The host is looked at first and the API asked afterwards, with a listing of its own, so that
  * what was made in between is known; without an answer, everything stays.
  */
@@ -7,6 +7,7 @@ import { describeError } from "../../core/errors.ts";
 import { Hints } from "../../core/hints.ts";
 import { imageKind } from "../../kinds/image.ts";
 import { instanceKind } from "../../kinds/instance.ts";
+import { loadBalancerKind } from "../../kinds/load-balancer.ts";
 import { networkKind } from "../../kinds/network.ts";
 import { volumeKind } from "../../kinds/volume.ts";
 import type { Reconciler } from "../../reconcile/reconciler.ts";
@@ -54,6 +55,7 @@ async function findAll({
   drivers,
   disks,
   networks,
+  balancers,
   images,
   removeUnusedImages,
 }: AgentContext): Promise<Found[]> {
@@ -67,17 +69,19 @@ async function findAll({
   }
   for (const uid of await disks.list()) found.push({ type: "disk", uid });
   for (const uid of await networks.list()) found.push({ type: "network", uid });
+  for (const uid of (await balancers?.list()) ?? []) found.push({ type: "balancer", uid });
   if (removeUnusedImages)
     for (const { digest } of await images.list()) found.push({ type: "image", uid: digest });
   return found;
 }
 
 async function askApi({ client, hostName }: AgentContext, signal: AbortSignal): Promise<Known> {
-  const [instances, volumes, networks, images] = await Promise.all([
+  const [instances, volumes, networks, images, balancers] = await Promise.all([
     client.list(instanceKind, { host: hostName }, { signal }),
     client.list(volumeKind, { host: hostName }, { signal }),
     client.list(networkKind, {}, { signal }),
     client.list(imageKind, { host: hostName }, { signal }),
+    client.list(loadBalancerKind, { host: hostName }, { signal }),
   ]);
   const digests = [
     ...images.items.map(({ status }) => status.digest),
@@ -86,6 +90,7 @@ async function askApi({ client, hostName }: AgentContext, signal: AbortSignal): 
   return {
     instances: new Map(instances.items.map(({ metadata, status }) => [metadata.uid, status.driver])),
     volumes: new Set(volumes.items.map(({ metadata }) => metadata.uid)),
+    balancers: new Set(balancers.items.map(({ metadata }) => metadata.uid)),
     networks: new Set(networks.items.map(({ metadata }) => metadata.uid)),
     digests: new Set(digests.filter((digest) => digest !== undefined)),
   };
@@ -115,7 +120,7 @@ async function removeAll(
 }
 
 async function remove(context: AgentContext, orphan: Found, signal: AbortSignal): Promise<void> {
-  const { drivers, disks, networks, images, attachments } = context;
+  const { drivers, disks, networks, balancers, images, attachments } = context;
   switch (orphan.type) {
     case "guest":
       return drivers.require(orphan.driver).destroy(orphan.handle, signal);
@@ -126,6 +131,8 @@ async function remove(context: AgentContext, orphan: Found, signal: AbortSignal)
       await networks.remove(orphan.uid, signal);
       attachments.forget(orphan.uid);
       return;
+    case "balancer":
+      return balancers?.remove(orphan.uid);
     case "image":
       return images.remove(orphan.uid);
   }

@@ -14,7 +14,13 @@ const guest: Found = { type: "guest", driver: "lxc", uid: "a", handle: { id: 1 }
 const disk: Found = { type: "disk", uid: "a" };
 const network: Found = { type: "network", uid: "a" };
 const image: Found = { type: "image", uid: "sha256:a" };
-const nothing: Known = { instances: new Map(), volumes: new Set(), networks: new Set(), digests: new Set() };
+const nothing: Known = {
+  instances: new Map(),
+  volumes: new Set(),
+  networks: new Set(),
+  balancers: new Set(),
+  digests: new Set(),
+};
 
 test.each<[string, Found, Partial<Known>, boolean]>([
   ["a guest without an instance", guest, {}, true],
@@ -26,6 +32,8 @@ test.each<[string, Found, Partial<Known>, boolean]>([
   ["a network without a resource", network, { volumes: new Set(["a"]) }, true],
   ["an image that nothing refers to", image, {}, true],
   ["an image in use", image, { digests: new Set(["sha256:a"]) }, false],
+  ["a balancer of no resource", { type: "balancer", uid: "a" }, {}, true],
+  ["a balancer of a resource", { type: "balancer", uid: "a" }, { balancers: new Set(["a"]) }, false],
   ["a network of a resource", network, { networks: new Set(["a"]) }, false],
 ])("%s", (_name, found, known, stray) => {
   expect(isStray(found, { ...nothing, ...known })).toBe(stray);

@@ -7,6 +7,7 @@ export type Found =
   | { type: "guest"; driver: string; uid: string; handle: JsonObject }
   | { type: "disk"; uid: string }
   | { type: "network"; uid: string }
+  | { type: "balancer"; uid: string }
   /** `uid` is the digest. */
   | { type: "image"; uid: string };
 
@@ -16,6 +17,7 @@ export interface Known {
   instances: ReadonlyMap<string, string | undefined>;
   volumes: ReadonlySet<string>;
   networks: ReadonlySet<string>;
+  balancers: ReadonlySet<string>;
   /** Digests that an image or an instance's disk is made of. */
   digests: ReadonlySet<string>;
 }
@@ -59,7 +61,13 @@ export function planOrphans({ strays }: OrphanWorld, now: Instant): Plan<RemoveO
   };
 }
 
-const removalOrder: Record<Found["type"], number> = { guest: 0, disk: 1, network: 2, image: 3 };
+const removalOrder: Record<Found["type"], number> = {
+  balancer: 0,
+  guest: 1,
+  disk: 2,
+  network: 3,
+  image: 4,
+};
 
 /** Is it here without a resource that says so? A guest must be the recorded driver's. */
 export function isStray(found: Found, known: Known): boolean {
@@ -72,6 +80,8 @@ export function isStray(found: Found, known: Known): boolean {
       return !known.volumes.has(found.uid);
     case "network":
       return !known.networks.has(found.uid);
+    case "balancer":
+      return !known.balancers.has(found.uid);
     case "image":
       return !known.digests.has(found.uid);
   }

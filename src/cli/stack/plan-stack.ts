@@ -1,8 +1,10 @@
 /** What has to happen so that what is there becomes what the stack says. Pure. */
+import { createHash } from "node:crypto";
 import { type FieldError, StrataError } from "../../core/errors.ts";
 import { canonicalJson, isJsonObject, type Json, type JsonObject, jsonEquals } from "../../core/json.ts";
 import { closest } from "../../core/spelling.ts";
 import { formatMib } from "../../core/units.ts";
+import { certificateKind, hiddenKey } from "../../kinds/certificate.ts";
 import { groupKind, type MemberTemplate } from "../../kinds/group.ts";
 import type { Host } from "../../kinds/host.ts";
 import { instanceKind } from "../../kinds/instance.ts";
@@ -71,7 +73,7 @@ function changeFor(desired: Desired, existing: Existing | undefined): Change {
   const previous = existing.resource.spec as Json;
   const reasons = kind.validateUpdate(next, previous, existing.resource.status);
   if (reasons.length > 0) return { action: "replace", desired: completed, existing, reasons };
-  const fields = changedFields(previous, next);
+  const fields = changedFields(previous, asShown(kind, next));
   if (!jsonEquals(existing.resource.metadata.labels, completed.labels)) fields.push("labels");
   return fields.length === 0
     ? { action: "unchanged", desired: completed, existing }
@@ -94,6 +96,14 @@ function adopted(desired: Desired, existing: Resource): Desired {
     return { ...rest, spec };
   }
   return { ...desired, spec };
+}
+
+/** As the API shows it: private keys are hidden. */
+function asShown(kind: Kind, spec: JsonObject): JsonObject {
+  const { own } = spec;
+  if (kind.name !== certificateKind.name || !isJsonObject(own)) return spec;
+  const digest = createHash("sha256").update(String(own.privateKey)).digest("hex");
+  return { ...spec, own: { ...own, privateKey: hiddenKey(digest) } };
 }
 
 function changedFields(previous: Json, next: Json): string[] {
