@@ -174,7 +174,11 @@ describe("a certificate from an authority", () => {
     const stop = startLoad(securePort, 4, { tls });
     await until(
       "it is another",
-      async () => (await certificate()).status.fingerprint !== first.fingerprint,
+      async () => {
+        const { status } = await certificate();
+        expect(status.message).toBe("");
+        return status.fingerprint !== first.fingerprint;
+      },
       60_000,
     );
     const second = (await certificate()).status;

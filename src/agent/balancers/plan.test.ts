@@ -18,7 +18,6 @@ const calm: SeenBalancer = {
   servers: [],
   certificates: new Map(),
   challenges: new Map(),
-  reloading: false,
 };
 
 function worldOf(
@@ -94,36 +93,22 @@ describe("servers", () => {
     expect(types(worldOf(wanted, { servers: seen }))).toEqual(actions);
   });
 
-  test.each<[string, ServerRequest, SeenServer[], boolean, string]>([
-    ["up", serverOf("a"), [seenServer("a")], false, "up"],
-    ["down", serverOf("a"), [seenServer("a", { state: "down" })], false, "down"],
-    ["not there yet", serverOf("a"), [], false, "down"],
-    ["not drained yet", serverOf("a", true), [seenServer("a")], false, "draining"],
-    [
-      "busy",
-      serverOf("a", true),
-      [seenServer("a", { state: "maintenance", sessions: 2 })],
-      false,
-      "draining",
-    ],
+  test.each<[string, ServerRequest, SeenServer[], string]>([
+    ["up", serverOf("a"), [seenServer("a")], "up"],
+    ["down", serverOf("a"), [seenServer("a", { state: "down" })], "down"],
+    ["not there yet", serverOf("a"), [], "down"],
+    ["not drained yet", serverOf("a", true), [seenServer("a")], "draining"],
+    ["busy", serverOf("a", true), [seenServer("a", { state: "maintenance", sessions: 2 })], "draining"],
     [
       "with a connection",
       serverOf("a", true),
       [seenServer("a", { state: "maintenance", connections: 1 })],
-      false,
       "draining",
     ],
-    ["idle", serverOf("a", true), [seenServer("a", { state: "maintenance" })], false, "idle"],
-    [
-      "idle but for what an older worker has",
-      serverOf("a", true),
-      [seenServer("a", { state: "maintenance" })],
-      true,
-      "draining",
-    ],
-    ["never there", serverOf("a", true), [], false, "idle"],
-  ])("are told: %s", (_name, wanted, seen, reloading, state) => {
-    const plan = planBalancer(worldOf([wanted], { servers: seen, reloading }));
+    ["idle", serverOf("a", true), [seenServer("a", { state: "maintenance" })], "idle"],
+    ["never there", serverOf("a", true), [], "idle"],
+  ])("are told: %s", (_name, wanted, seen, state) => {
+    const plan = planBalancer(worldOf([wanted], { servers: seen }));
     expect(plan.status?.servers).toEqual({ a: { state } });
   });
 

@@ -101,7 +101,7 @@ function serverActions(world: BalancerWorld, request: BalancerRequest, seen: See
     if (wanted.has(server.name)) continue;
     const { name } = server;
     if (server.state !== "maintenance") actions.push({ type: "drain-server", uid, name });
-    else if (isIdle(server, seen)) actions.push({ type: "remove-server", uid, name });
+    else if (isIdle(server)) actions.push({ type: "remove-server", uid, name });
   }
   return actions;
 }
@@ -125,9 +125,8 @@ function contentActions(
   return actions;
 }
 
-/** A worker from before a reload may have requests that the new one does not know of. */
-function isIdle(server: SeenServer, seen: SeenBalancer): boolean {
-  return server.sessions === 0 && server.connections === 0 && !seen.reloading;
+function isIdle(server: SeenServer): boolean {
+  return server.sessions === 0 && server.connections === 0;
 }
 
 function serverStates(targets: readonly BalancerTarget[], seen: SeenBalancer): LoadBalancerStatus["servers"] {
@@ -135,7 +134,7 @@ function serverStates(targets: readonly BalancerTarget[], seen: SeenBalancer): L
   for (const { uid, draining } of targets) {
     const own = seen.servers.filter((server) => server.uid === uid);
     if (draining) {
-      const idle = own.every((server) => server.state === "maintenance" && isIdle(server, seen));
+      const idle = own.every((server) => server.state === "maintenance" && isIdle(server));
       states[uid] = { state: idle ? "idle" : "draining" };
     } else states[uid] = { state: own.some((server) => server.state === "up") ? "up" : "down" };
   }
@@ -151,7 +150,7 @@ function messageOf({ waiting }: BalancerWorld): string {
 function lookAgainMs(world: BalancerWorld, seen: SeenBalancer): number {
   const wanted = new Set(world.serverNames.values());
   const drains = seen.servers.some(
-    (server) => !wanted.has(server.name) || (server.state === "maintenance" && !isIdle(server, seen)),
+    (server) => !wanted.has(server.name) || (server.state === "maintenance" && !isIdle(server)),
   );
   if (drains) return drainLookMs;
   const down = seen.servers.some(({ state }) => state === "down");

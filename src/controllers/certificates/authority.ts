@@ -35,6 +35,8 @@ class TrustingAgent extends Agent {
 
 acme.axios.defaults.httpsAgent = new TrustingAgent({ keepAlive: false });
 acme.axios.defaults.timeout = 30_000;
+// Whoever asks here comes again with a back-off of its own.
+Object.assign(acme.axios.defaults, { acmeSettings: { retryMaxAttempts: 2, retryDefaultDelay: 1 } });
 
 /** @throws Unavailable with the authority's words. */
 export async function orderCertificate(
@@ -62,12 +64,11 @@ async function placeOrder(order: CertificateOrder): Promise<{ chain: string; pri
     backoffMax: pollMs.max,
     backoffAttempts: pollMs.attempts,
   });
+  await enter(client, order.email);
   const privateKey = (await acme.crypto.createPrivateEcdsaKey("P-256")).toString();
   const [, csr] = await acme.crypto.createCsr({ altNames: [...order.domains] }, privateKey);
   const chain = await client.auto({
     csr,
-    ...(order.email === undefined ? {} : { email: order.email }),
-    termsOfServiceAgreed: true,
     challengePriority: ["http-01"],
     // It would ask the domains from here, where they may lead elsewhere.
     skipChallengeVerification: true,
@@ -76,4 +77,23 @@ async function placeOrder(order: CertificateOrder): Promise<{ chain: string; pri
     challengeRemoveFn: (_authorization, challenge) => order.withdraw(challenge.token),
   });
   return { chain, privateKey };
+}
+
+/** Makes the account, or finds it. */
+async function enter(client: acme.Client, email: string | undefined): Promise<void> {
+  const contact = email === undefined ? {} : { contact: [`mailto:${email}`] };
+  try {
+    await client.createAccount({ termsOfServiceAgreed: true, ...contact });
+  } catch (error) {
+    // The library updates an account that it finds. With nothing to update, authorities may refuse; it is found all the same.
+    if (!isKnown(client)) throw error;
+  }
+}
+
+function isKnown(client: acme.Client): boolean {
+  try {
+    return client.getAccountUrl() !== "";
+  } catch {
+    return false;
+  }
 }

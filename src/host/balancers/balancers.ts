@@ -37,8 +37,6 @@ export interface SeenBalancer {
   /** By name: SHA-1 of the first certificate, hexadecimal in capitals. */
   certificates: ReadonlyMap<string, string>;
   challenges: ReadonlyMap<string, string>;
-  /** True: a worker from before a reload still finishes what it has. */
-  reloading: boolean;
 }
 
 export interface SeenServer {
@@ -49,7 +47,7 @@ export interface SeenServer {
   state: "up" | "down" | "maintenance";
   /** Requests or connections that it has now. */
   sessions: number;
-  /** Connections to it that are in use. */
+  /** Connections to it that are in use, those of a worker included that finishes what it had before a reload. */
   connections: number;
 }
 

@@ -35,6 +35,7 @@ import {
 } from "./haproxy-config.ts";
 import { RuntimeApi } from "./runtime-api.ts";
 import {
+  parseConnections,
   parseDescription,
   parseFingerprint,
   parseMap,
@@ -117,6 +118,8 @@ class HaproxyBalancers implements Balancers {
     const states = await api.ask(`show servers state ${backendName}`);
     const stats = await api.ask(`show stat ${backendName} 4 -1`);
     const connections = await api.ask(`show servers conn ${backendName}`);
+    // A worker from before a reload does not answer here, but the kernel knows its connections.
+    const others = processes > 2 ? parseConnections(await readFile("/proc/net/tcp", "utf8")) : undefined;
     const certificates = new Map<string, string>();
     for (const file of await readdir(paths.certificates).catch(() => [])) {
       if (!file.endsWith(".pem")) continue;
@@ -125,10 +128,9 @@ class HaproxyBalancers implements Balancers {
     }
     return {
       structure,
-      servers: parseServers(states, stats, connections),
+      servers: parseServers(states, stats, connections, others),
       certificates,
       challenges: parseMap(await api.ask(`show map ${paths.challenges}`)),
-      reloading: processes > 2,
     };
   }
 

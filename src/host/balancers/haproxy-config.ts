@@ -151,6 +151,8 @@ function defaultsSection(spec: LoadBalancerSpec): string[] {
       ? ['  log-format "R %Ts %ms %ci %s %ST %B %Ta %Tw %{+Q}r"']
       : ['  log-format "C %Ts %ms %ci %s %B %Tt %Tw %ts"']),
     "  option dontlognull",
+    // A connection that is kept open is closed by a reload only after its next answer: no request meets a closed one.
+    ...(isHttp(spec) ? ["  option idle-close-on-response"] : []),
     `  timeout connect ${timeouts.connectSeconds}s`,
     `  timeout client ${client}s`,
     `  timeout server ${Math.max(timeouts.serverSeconds, held)}s`,

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import {
+  parseConnections,
   parseDescription,
   parseFingerprint,
   parseMap,
@@ -35,6 +36,20 @@ describe("answers of HAProxy", () => {
       { name: "c.1", uid: "c", state: "maintenance", sessions: 0, connections: 1 },
       { name: "d.1", uid: "d", state: "up", sessions: 0, connections: 0 },
     ]);
+  });
+
+  test("connections of other workers count as well", () => {
+    const text = `  sl  local_address rem_address   st tx_queue
+   0: 0100007F:4650 00000000:0000 0A 00000000:00000000
+   1: 01004064:C350 0200000A:0050 01 00000000:00000000
+   2: 01004064:C351 0200000A:0050 02 00000000:00000000
+   3: 01004064:C352 0200000A:0050 06 00000000:00000000
+`;
+    expect(parseConnections(text)).toEqual(new Map([["10.0.0.2:80", 2]]));
+    const withPorts = states
+      .replace("srv_time_since_last_change", "srv_port")
+      .replace("100 100 605", "100 100 80");
+    expect(parseServers(withPorts, "", "", parseConnections(text))[0]?.connections).toBe(2);
   });
 
   test("statistics of the whole and of servers", () => {

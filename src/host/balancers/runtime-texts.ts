@@ -20,8 +20,13 @@ function table(text: string, separator: RegExp): Record<string, string>[] {
     });
 }
 
-/** Of `show servers state`, `show stat` and `show servers conn`. */
-export function parseServers(states: string, stats: string, connections: string): SeenServer[] {
+/** Of `show servers state`, `show stat` and `show servers conn`. `others`: of other workers, by `ADDRESS:PORT`. */
+export function parseServers(
+  states: string,
+  stats: string,
+  connections: string,
+  others: ReadonlyMap<string, number> = new Map(),
+): SeenServer[] {
   const statOf = new Map(table(stats, /,/).map((row) => [row.svname, row]));
   const used = new Map(
     table(connections, /\s+/).map((row) => [row["bkname/svname"]?.split("/")[1], Number(row.used_cur)]),
@@ -37,9 +42,23 @@ export function parseServers(states: string, stats: string, connections: string)
         uid: uidOfServer(name),
         state: maintenance ? "maintenance" : up ? "up" : "down",
         sessions: Number(statOf.get(name)?.scur ?? 0),
-        connections: used.get(name) ?? 0,
+        connections: Math.max(used.get(name) ?? 0, others.get(`${row.srv_addr}:${row.srv_port}`) ?? 0),
       };
     });
+}
+
+/** Connections that are open or being opened, by `ADDRESS:PORT` of the other end. Of /proc/net/tcp. */
+export function parseConnections(text: string): Map<string, number> {
+  const counts = new Map<string, number>();
+  for (const [, address = "", port = ""] of text.matchAll(
+    /^ *\d+: [0-9A-F]{8}:[0-9A-F]{4} ([0-9A-F]{8}):([0-9A-F]{4}) 0[12] /gm,
+  )) {
+    // The kernel writes addresses in the order of the host's bytes.
+    const octets = [6, 4, 2, 0].map((at) => Number.parseInt(address.slice(at, at + 2), 16));
+    const key = `${octets.join(".")}:${Number.parseInt(port, 16)}`;
+    counts.set(key, (counts.get(key) ?? 0) + 1);
+  }
+  return counts;
 }
 
 /** Of `show stat`. Errors: answers of 5xx, and requests that no server answered. */
