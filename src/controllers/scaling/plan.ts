@@ -98,7 +98,7 @@ function claimOf(
 
 function shortageOf({ granted, now, reason }: Verdict, wanted: number): string | undefined {
   // Names of other groups are as keys of the store there.
-  if (granted < wanted && reason !== undefined) return reason.replaceAll("/groups/", "").slice(0, 1024);
+  if (granted < wanted && reason !== undefined) return reason.slice(0, 1024);
   return now < granted ? `${now} of ${granted}: the others wait until capacity is given back` : undefined;
 }
 

@@ -110,7 +110,7 @@ test("what a group lends is taken gently, is never promised twice, and comes bac
   expect(await statusOf("high")).toMatchObject({ desired: 5, ready: 5, state: "steady" });
   const low = await statusOf("low");
   expect(low).toMatchObject({ wanted: 6, desired: 3, lent: 3, state: "short", ready: 3 });
-  expect(low.message).toContain("3 of 6: 3 lent to default/high");
+  expect(low.message).toContain("3 of 6: 3 lent to high");
   expect((await world.decisions()).flatMap(({ limits }) => limits).join()).toContain("lent to");
   await world.patchGroup("high", { desired: 1 });
   await world.ready("low");
