@@ -1,4 +1,5 @@
 /** A host without substance, for `npm run dev`: everything works and nothing is there. */
+import { FakeBalancers } from "../../sim/fake-balancers.ts";
 import { FakeHost } from "../../sim/fake-host.ts";
 import { createFakeMeasurements } from "../../sim/fake-measurements.ts";
 import { systemClock } from "../core/clock.ts";
@@ -13,15 +14,17 @@ const machine = { cpus: 64, memoryMib: 256 * 1024 };
 export function fakeHostParts(name: string): HostParts {
   const host = new FakeHost(name, systemClock);
   host.makeMs = imageMs;
+  const balancers = new FakeBalancers();
   return {
     drivers: [createFakeDriver(host.world)],
     images: host.images,
     disks: host.disks,
     networks: host.networks,
+    balancers,
     connect: async () => true,
     checks: host.checks,
     measurements: createFakeMeasurements(systemClock, machine),
     machine: { ...machine, facts: { os: "pretended" } },
-    close: () => {},
+    close: () => balancers.close(),
   };
 }
