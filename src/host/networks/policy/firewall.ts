@@ -329,6 +329,7 @@ class LinuxFirewall implements NetworkFirewall {
         await guarded.session.transact(renderLearning(guarded.generations.next()));
         guarded.inForce = ruleset;
       } catch (cause) {
+        if (this.#closed) return;
         this.#options.logger.warn(
           { network: uid, cause: describeError(cause) },
           "connections of a network are looked up packet by packet until its rules change",
