@@ -114,7 +114,8 @@ async function draw(path: string, shown: ShownPlan): Promise<string> {
 
 function rangeOf({ session, options }: Call, timeZone: string): { from: Instant; until: Instant } {
   const [first, last] = [options.text("from"), options.text("until")];
-  const from = first === undefined ? session.clock.now() : parseTime("--from", first, timeZone);
+  const from =
+    first === undefined ? startOfMinute(session.clock.now()) : parseTime("--from", first, timeZone);
   const start = Temporal.Instant.fromEpochMilliseconds(from).toZonedDateTimeISO(timeZone);
   const until =
     last === undefined ? start.add({ years: 1 }).epochMilliseconds : parseTime("--until", last, timeZone);
@@ -124,6 +125,10 @@ function rangeOf({ session, options }: Call, timeZone: string): { from: Instant;
     throw new StrataError("Invalid", `--until (${last}) is more than ${maxYears} years after --from`);
   }
   return { from, until };
+}
+
+function startOfMinute(at: Instant): Instant {
+  return at - (at % 60_000);
 }
 
 /** A date is its first moment in the zone. */
