@@ -282,6 +282,37 @@ describe("images from the network", () => {
   });
 });
 
+describe("images of the catalogue", () => {
+  it("are fetched through a mirror, with the checksum that stands beside them", async () => {
+    const architecture = process.arch === "arm64" ? "arm64" : "amd64";
+    const file = `debian-12-generic-${architecture}.qcow2`;
+    const at = "/mirror/images/cloud/bookworm/latest/";
+    let list = await sh('sha512sum "$1" | sed "s#  .*#  $2#"', path("cloud.qcow2"), file);
+    const server = createServer((request, response) => {
+      if (request.url === `${at}SHA512SUMS`) response.end(list);
+      else if (request.url === `${at}${file}`) createReadStream(path("cloud.qcow2")).pipe(response);
+      else response.writeHead(404).end();
+    }).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const address = `http://127.0.0.1:${(server.address() as AddressInfo).port}/mirror/`;
+    try {
+      const mirrors = { "https://cloud.debian.org/": address };
+      const store = await box.store({ imageDir: path("catalogue"), mirrors });
+      const source: ImageSource = { type: "catalogue", name: "debian/12" };
+      const right = list;
+      list = list.replace(/^[0-9a-f]{8}/, "01234567");
+      await expect(make(store, source)).rejects.toMatchObject({ code: "Invalid", message: /SHA-512/ });
+      expect(await store.list()).toEqual([]);
+      list = right;
+      expect((await make(store, source)).os).toBe("Strata tiny test image");
+      expect(await readdir(path("catalogue/tmp"))).toEqual([]);
+    } finally {
+      server.closeAllConnections();
+      server.close();
+    }
+  });
+});
+
 describe("several daemons on one host", () => {
   it("build the same image once", async () => {
     const imageDir = path("shared");

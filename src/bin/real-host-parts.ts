@@ -23,7 +23,11 @@ import type { Settings } from "./settings.ts";
 
 export async function realHostParts(settings: Settings, logger: Logger): Promise<HostParts> {
   const cgroups = await openCgroups({ clock: systemClock });
-  const images = createImageStore({ imageDir: settings.imageDir, idBase: settings.idBase });
+  const images = createImageStore({
+    imageDir: settings.imageDir,
+    idBase: settings.idBase,
+    mirrors: settings.imageMirrors,
+  });
   const disks = createDisks({ directory: join(settings.stateDir, "volumes"), images, clock: systemClock });
   const networks = createNetworks({
     config: settings,

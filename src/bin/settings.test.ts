@@ -31,8 +31,15 @@ test("an option goes before its variable, and that before the directory", () => 
 });
 
 test("the daemon's process reads the same settings that its starter had", () => {
-  const env = { STRATA_DIR: "/srv/a", STRATA_IMAGE_DIR: "/srv/images", STRATA_FAKE: "1" };
+  const mirrors = "https://cloud.debian.org/=http://10.0.0.1/debian/,https://x.example=https://y.example";
+  const env = {
+    STRATA_DIR: "/srv/a",
+    STRATA_IMAGE_DIR: "/srv/images",
+    STRATA_IMAGE_MIRRORS: mirrors,
+    STRATA_FAKE: "1",
+  };
   const settings = readSettings(env);
+  expect(settings.imageMirrors["https://cloud.debian.org/"]).toBe("http://10.0.0.1/debian/");
   expect(readSettings(settingsEnvironment(settings))).toEqual(settings);
 });
 
@@ -42,6 +49,7 @@ test.each([
   ["id-base", "12"],
   ["https-port", "70000"],
   ["log-level", "loud"],
+  ["image-mirrors", "https://cloud.debian.org/"],
   ["socket", `/${"x".repeat(120)}`],
 ])("a wrong %s is refused with what is allowed", (name, value) => {
   expect(() => readSettings({}, (option) => (option === name ? value : undefined))).toThrow(

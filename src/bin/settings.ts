@@ -16,6 +16,8 @@ export interface Settings extends HostConfig {
   addressPool: string;
   /** Of the Docker Engine that application containers run in. */
   dockerSocket: string;
+  /** Addresses that images of the catalogue are fetched from instead, by what the official ones begin with. */
+  imageMirrors: Readonly<Record<string, string>>;
   /** Of the HTTPS interface on loopback; 0 takes any free one. */
   httpsPort: number;
   logLevel: string;
@@ -49,6 +51,7 @@ export function readSettings(env: Environment, option: Source = () => undefined,
     stateDir,
     runDir,
     imageDir: resolve(value("image-dir") ?? (base ? join(base, "images") : join(stateDir, "images"))),
+    imageMirrors: mirrorsOf(value("image-mirrors") ?? ""),
     namespace: value("namespace") ?? (own ? `s${own.toString("hex", 0, 4)}` : "strata"),
     networkPool:
       value("network-pool") ?? (own ? `10.${78 + (own.readUInt32BE(4) % 120)}.0.0/16` : "10.77.0.0/16"),
@@ -68,6 +71,17 @@ export function readSettings(env: Environment, option: Source = () => undefined,
   return settings;
 }
 
+/** `FROM=TO,FROM=TO` */
+function mirrorsOf(text: string): Record<string, string> {
+  const pairs = text.split(",").filter((pair) => pair !== "");
+  return Object.fromEntries(
+    pairs.map((pair) => {
+      const at = pair.indexOf("=");
+      return at < 0 ? [pair, ""] : [pair.slice(0, at), pair.slice(at + 1)];
+    }),
+  );
+}
+
 /** A Unix socket's path has at most 107 bytes. */
 const maxSocketBytes = 107;
 
@@ -85,6 +99,10 @@ function problems(settings: Settings): FieldError[] {
   require(poolIsRange, "network-pool", `"${networkPool}" is no range`, "an IPv4 range from /8 to /24, such as 10.77.0.0/16");
   require(parseRange(addressPool)?.range.family ===
     4, "address-pool", `"${addressPool}" is no range`, "an IPv4 range such as 192.168.1.240/28");
+  const urls = Object.entries(settings.imageMirrors).flat();
+  require(urls.every((url) =>
+    /^https?:\/\/[^\s,=]+$/.test(url),
+  ), "image-mirrors", "has something that is no address", "FROM=TO, with commas between, each an http:// or https:// URL");
   require(Number.isInteger(idBase) &&
     idBase >= 65_536 &&
     idBase <= 4_000_000_000, "id-base", "is out of range", "65536 to 4000000000");
@@ -109,6 +127,13 @@ export function settingsEnvironment(settings: Settings): Record<string, string> 
     STRATA_STATE_DIR: settings.stateDir,
     STRATA_RUN_DIR: settings.runDir,
     STRATA_IMAGE_DIR: settings.imageDir,
+    ...(Object.keys(settings.imageMirrors).length === 0
+      ? {}
+      : {
+          STRATA_IMAGE_MIRRORS: Object.entries(settings.imageMirrors)
+            .map((pair) => pair.join("="))
+            .join(","),
+        }),
     STRATA_NAMESPACE: settings.namespace,
     STRATA_NETWORK_POOL: settings.networkPool,
     STRATA_ADDRESS_POOL: settings.addressPool,

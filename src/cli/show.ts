@@ -82,6 +82,8 @@ export function sourceText(source: Image["spec"]["source"]): string {
       return `debian ${source.suite}`;
     case "url":
       return source.url;
+    case "catalogue":
+      return source.name;
     case "simplestreams":
       return `${source.server} ${source.alias}`;
     case "upload":

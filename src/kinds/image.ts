@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { catalogueNames } from "./image-catalogue.ts";
 import { conditionSchema, defineKind, immutable, progressSchema, type ResourceOf } from "./kind.ts";
 
 export const digestSchema = z.string().regex(/^sha256:[0-9a-f]{64}$/, {
@@ -63,6 +64,11 @@ export const imageSourceSchema = z.discriminatedUnion("type", [
     boot: bootSchema.optional(),
     /** Required: what is fetched is used only when it has this checksum. */
     sha256: z.string().regex(/^[0-9a-f]{64}$/, { error: "must be 64 hexadecimal digits" }),
+  }),
+  z.strictObject({
+    /** An image that everybody knows, by its name in the catalogue: `debian/12`. Its checksum is looked up with it. */
+    type: z.literal("catalogue"),
+    name: z.enum(catalogueNames, { error: `must be one of ${catalogueNames.join(", ")}` }),
   }),
   z.strictObject({
     /** A simplestreams server, as Incus, LXD and Ubuntu use them. */

@@ -5,6 +5,7 @@ import { resolve as resolvePath } from "node:path";
 import { StrataError } from "../../core/errors.ts";
 import type { JsonObject } from "../../core/json.ts";
 import { artefactFormats, imageKind } from "../../kinds/image.ts";
+import { findInCatalogue, searchCatalogue } from "../../kinds/image-catalogue.ts";
 import { keyPairKind } from "../../kinds/key-pair.ts";
 import type { ArgumentSpec, Call, CommandSpec, OptionSpec } from "../command.ts";
 import type { Output } from "../output.ts";
@@ -58,8 +59,12 @@ export const imageCommands: readonly CommandSpec[] = [
   {
     path: "image pull",
     group: "Images and keys",
-    summary: "Fetch an image from a URL (with its checksum) or a simplestreams server (with its alias)",
-    arguments: [newName, { name: "<url>", summary: "address of the image or of the server" }],
+    summary:
+      "Fetch an image: of the catalogue by its name, from a URL (with its checksum), from a simplestreams server",
+    arguments: [
+      newName,
+      { name: "<source>", summary: "name in the catalogue, or address of the image or of the server" },
+    ],
     options: [
       sha256,
       format,
@@ -71,10 +76,28 @@ export const imageCommands: readonly CommandSpec[] = [
       description,
     ],
     examples: [
+      "strata image pull web debian/12",
       "strata image pull debian12 https://images.example.org/debian-12.qcow2 --sha256 0123…",
       "strata image pull debian12 https://images.linuxcontainers.org --alias debian/12/cloud",
     ],
     run: pullImage,
+  },
+  {
+    path: "image search",
+    group: "Images and keys",
+    summary: "List the images that `image pull` knows by name",
+    arguments: [{ name: "[word...]", summary: "only those with all these words" }],
+    examples: ["strata image search", "strata image search ubuntu"],
+    run: async (call) => {
+      const found = searchCatalogue(call.args);
+      return {
+        type: "table",
+        columns: ["NAME", "SYSTEM"],
+        rows: found.map(({ name, title }) => [name, title]),
+        empty: `no image of the catalogue has all of ${call.args.join(", ")}`,
+        json: found.map(({ name, title }) => ({ name, title })),
+      };
+    },
   },
   {
     path: "image import",
@@ -145,6 +168,13 @@ function pullImage(call: Call): Promise<Output> {
   const { options } = call;
   const url = call.args[1] ?? "";
   const alias = options.text("alias");
+  if (findInCatalogue(url) && alias === undefined) return makeImage(call, { type: "catalogue", name: url });
+  if (!URL.canParse(url)) {
+    throw new StrataError(
+      "Invalid",
+      `"${url}" is neither an address nor an image of the catalogue; \`strata image search\` lists those`,
+    );
+  }
   if (alias !== undefined) return makeImage(call, { type: "simplestreams", server: url, alias });
   const checksum = options.text("sha256");
   if (checksum === undefined) {

@@ -185,24 +185,26 @@ function publicKeyOf(entry: Stack["keyPairs"][string], files: StackFiles): strin
 }
 
 function imageSource(entry: ImageEntry, files: StackFiles): JsonObject {
-  const sources = (["debian", "url", "file", "simplestreams"] as const).filter(
+  const sources = (["debian", "catalogue", "url", "file", "simplestreams"] as const).filter(
     (key) => entry[key] !== undefined,
   );
   const [source] = sources;
   if (sources.length !== 1 || source === undefined) {
-    throw new StrataError("Invalid", "needs exactly one of debian, url, file and simplestreams");
+    throw new StrataError("Invalid", "needs exactly one of debian, catalogue, url, file and simplestreams");
   }
   const fitting: Record<typeof source, readonly (keyof ImageEntry)[]> = {
     debian: ["packages"],
-    url: ["sha256", "format"],
-    file: ["sha256", "format"],
+    catalogue: [],
+    url: ["sha256", "format", "boot"],
+    file: ["sha256", "format", "boot"],
     simplestreams: ["alias"],
   };
-  for (const key of ["packages", "sha256", "format", "alias"] as const) {
+  for (const key of ["packages", "sha256", "format", "boot", "alias"] as const) {
     if (entry[key] !== undefined && !fitting[source].includes(key)) {
       throw new StrataError("Invalid", `${key} has no meaning for an image from ${source}`);
     }
   }
+  if (source === "catalogue") return withoutUndefined({ type: "catalogue", name: entry.catalogue });
   if (source === "debian") {
     return withoutUndefined({ type: "debian", suite: entry.debian, packages: entry.packages });
   }
@@ -211,13 +213,13 @@ function imageSource(entry: ImageEntry, files: StackFiles): JsonObject {
   }
   const format = entry.format ?? formatOf(entry.url ?? entry.file ?? "");
   if (source === "url")
-    return withoutUndefined({ type: "url", url: entry.url, sha256: entry.sha256, format });
+    return withoutUndefined({ type: "url", url: entry.url, sha256: entry.sha256, format, boot: entry.boot });
   const sha256 = files.images.get(entry.file ?? "")?.sha256;
   if (entry.sha256 !== undefined && entry.sha256 !== sha256) {
     throw new StrataError("Invalid", `${entry.file} has the SHA-256 checksum ${sha256}, not ${entry.sha256}`);
   }
   // The name of the upload is known only once it was sent.
-  return withoutUndefined({ type: "upload", upload: "", format, sha256 });
+  return withoutUndefined({ type: "upload", upload: "", format, sha256, boot: entry.boot });
 }
 
 /** What an archive is, by its name. */

@@ -45,10 +45,14 @@ const imageEntry = z.strictObject({
   /** A Debian suite. */
   debian: z.string().optional(),
   packages: z.array(z.string()).optional(),
+  /** A name of the catalogue, such as debian/12. */
+  catalogue: z.string().optional(),
   url: z.string().optional(),
   sha256: z.string().optional(),
   format: z.string().optional(),
-  /** A root tarball or qcow2 disk on this machine. */
+  /** How virtual machines start from a disk: direct or firmware. */
+  boot: z.string().optional(),
+  /** A root tarball, disk image or appliance on this machine. */
   file: path.optional(),
   /** A simplestreams server. */
   simplestreams: z.string().optional(),

@@ -4,6 +4,7 @@ import { createReadStream, type ReadStream } from "node:fs";
 import { open } from "node:fs/promises";
 import { StrataError } from "../../core/errors.ts";
 import { formatBytes } from "../../core/units.ts";
+import type { Checksum } from "./checksum-list.ts";
 import { type Packing, packingOf } from "./decompression.ts";
 
 export interface Artefact {
@@ -24,10 +25,11 @@ export async function spool(
   source: AsyncIterable<Uint8Array>,
   path: string,
   signal: AbortSignal,
-  expectedSha256?: string,
+  expected?: Checksum,
   onBytes?: (bytes: number) => void,
 ): Promise<Artefact> {
   const sum = createHash("sha256");
+  const other = expected && expected.algorithm !== "sha256" ? createHash(expected.algorithm) : undefined;
   let start = Buffer.alloc(0);
   let sizeBytes = 0;
   await using file = await open(path, "wx", 0o600);
@@ -42,15 +44,18 @@ export async function spool(
     }
     if (start.length < 16) start = Buffer.concat([start, chunk]).subarray(0, 16);
     sum.update(chunk);
+    other?.update(chunk);
     await file.writeFile(chunk);
     onBytes?.(sizeBytes);
   }
   if (sizeBytes === 0) throw new StrataError("Invalid", "the image file is empty");
   const sha256 = sum.digest("hex");
-  if (expectedSha256 !== undefined && expectedSha256 !== sha256) {
+  const found = other?.digest("hex") ?? sha256;
+  if (expected !== undefined && expected.digits !== found) {
+    const name = expected.algorithm.replace("sha", "SHA-");
     throw new StrataError(
       "Invalid",
-      `the image file has the SHA-256 ${sha256}, not ${expectedSha256} as asked for; check the source or the checksum`,
+      `the image file has the ${name} ${found}, not ${expected.digits} as asked for; check the source or the checksum`,
     );
   }
   return { path, sha256, sizeBytes, packing: packingOf(start), read: () => createReadStream(path) };

@@ -17,6 +17,7 @@ import { digestSchema, type ExportFormat, type ImageSource } from "../../kinds/i
 import type { Progress } from "../../kinds/kind.ts";
 import { spool } from "./artefact.ts";
 import { makeBaseDisk, rootUuid } from "./base-disk.ts";
+import type { Checksum } from "./checksum-list.ts";
 import { idCount } from "./contained-process.ts";
 import { buildDebianTree, builtFraction } from "./debian-build.ts";
 import { debianPackages, recipeVersion } from "./debian-recipe.ts";
@@ -37,8 +38,9 @@ import {
 } from "./import-artefact.ts";
 import { inventoryOf } from "./inventory/tree-inventory.ts";
 import { type JobDirectory, openJob, sweepJobs } from "./job-directory.ts";
+import { type Mirrors, resolveCatalogue } from "./resolve-catalogue.ts";
 import { type ArchiveLimits, defaultLimits } from "./root-archive.ts";
-import { findStreamItems, type StreamItem } from "./simplestreams.ts";
+import { findStreamItems } from "./simplestreams.ts";
 import { explainNoSpace } from "./space-error.ts";
 import { withTreeArchive } from "./tree-archive.ts";
 import { damaged, hashOfFile, verifyFile, verifyTree } from "./verification.ts";
@@ -51,6 +53,8 @@ export interface ImageStoreOptions {
   limits?: Partial<ArchiveLimits>;
   /** Of imported disks, as guests would see them. */
   maxDiskBytes?: number;
+  /** Where to fetch the catalogue's images instead. */
+  mirrors?: Mirrors;
   clock?: Clock;
 }
 
@@ -70,12 +74,14 @@ class LocalImageStore implements ImageStore {
   readonly #imageDir: string;
   readonly #idBase: number;
   readonly #context: ImportContext;
+  readonly #mirrors: Mirrors;
   readonly #clock: Clock;
   readonly #directory: (name: "tmp" | "locks" | "sources") => string;
   /** What this process has verified, or is verifying: `tree DIGEST`, `disk DIGEST`. */
   readonly #verified = new Map<string, Promise<void>>();
 
-  constructor({ imageDir, idBase, limits, maxDiskBytes, clock = systemClock }: ImageStoreOptions) {
+  constructor({ imageDir, idBase, limits, maxDiskBytes, mirrors, clock = systemClock }: ImageStoreOptions) {
+    this.#mirrors = mirrors ?? {};
     this.#clock = clock;
     this.#imageDir = imageDir;
     this.#idBase = idBase;
@@ -119,13 +125,27 @@ class LocalImageStore implements ImageStore {
         case "upload": {
           await using job = await this.#job(options.signal);
           const upload = await options.openUpload(source.upload);
-          const artefact = await spool(upload, join(job.path, "artefact"), options.signal, source.sha256);
-          return await this.#once(artefactRecipe({ ...source, sha256: artefact.sha256 }), options, (work) =>
-            importArtefact(this.#context, work, artefact, source, options),
+          const expected = source.sha256 === undefined ? undefined : sha256Sum(source.sha256);
+          const artefact = await spool(upload, join(job.path, "artefact"), options.signal, expected);
+          return await this.#once(
+            artefactRecipe({ ...source, checksum: sha256Sum(artefact.sha256) }),
+            options,
+            (work) => importArtefact(this.#context, work, artefact, source, options),
           );
         }
         case "url":
-          return await this.#download({ ...source, title: plain(source.url) }, options);
+          return await this.#download(
+            { ...source, checksum: sha256Sum(source.sha256), title: plain(source.url) },
+            options,
+          );
+        case "catalogue": {
+          options.onProgress({ step: `looking ${source.name} up` });
+          const { signal } = options;
+          const found = await resolveCatalogue(source.name, this.#mirrors, { signal, clock: this.#clock });
+          return found.type === "file"
+            ? await this.#download(found, options)
+            : await this.#pull(found, options);
+        }
         case "simplestreams":
           return await this.#pull(source, options);
       }
@@ -252,15 +272,15 @@ class LocalImageStore implements ImageStore {
 
   /** What was fetched before is not fetched again. */
   async #download(
-    item: ArtefactForm & Omit<StreamItem, "format">,
+    item: ArtefactForm & { url: string; title: string; checksum: Checksum },
     options: MakeImageOptions,
   ): Promise<StoredImage> {
-    const { url, sha256, title } = item;
+    const { url, checksum, title } = item;
     const { signal, onProgress } = options;
     return this.#once(artefactRecipe(item), options, async (job) => {
       const report = downloadProgress(title, onProgress);
       const body = download(url, { signal, clock: this.#clock, onSize: report.onSize });
-      const artefact = await spool(body, join(job.path, "artefact"), signal, sha256, report.onBytes);
+      const artefact = await spool(body, join(job.path, "artefact"), signal, checksum, report.onBytes);
       return importArtefact(this.#context, job, artefact, item, options);
     });
   }
@@ -273,7 +293,7 @@ class LocalImageStore implements ImageStore {
       try {
         // Better a tree for both types of guest than a disk for VMs alone, while there is something else to try.
         const boot = items.length === 1 ? undefined : "direct";
-        return await this.#download({ ...item, boot }, options);
+        return await this.#download({ ...item, checksum: sha256Sum(item.sha256), boot }, options);
       } catch (error) {
         // A disk that cannot be read here (another file system) may have a root archive beside it.
         if (!hasCode(error, "Unsupported") || index === items.length - 1) throw error;
@@ -358,9 +378,12 @@ function debianRecipe({ type, suite, packages }: Extract<ImageSource, { type: "d
   return { type, suite, packages: debianPackages(packages), recipeVersion };
 }
 
-function artefactRecipe({ format, sha256, below, boot }: ArtefactForm & { sha256: string }): Recipe {
-  return { type: "artefact", format, sha256, ...(below && { below }), ...(boot && { boot }) };
+function artefactRecipe({ format, checksum, below, boot }: ArtefactForm & { checksum: Checksum }): Recipe {
+  const sum = { [checksum.algorithm]: checksum.digits };
+  return { type: "artefact", format, ...sum, ...(below && { below }), ...(boot && { boot }) };
 }
+
+const sha256Sum = (digits: string): Checksum => ({ algorithm: "sha256", digits });
 
 function downloadProgress(title: string, onProgress: (progress: Progress) => void) {
   let total = 0;

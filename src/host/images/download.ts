@@ -1,6 +1,6 @@
-/** Fetches over HTTP as a stream, with limits on time; whoever reads it limits the size and checks the content. */
+/** Fetches over HTTP as a stream that goes on where it broke off, with limits on time; whoever reads it limits the size and checks the content. */
 import type { Clock } from "../../core/clock.ts";
-import { StrataError } from "../../core/errors.ts";
+import { isRetryable, StrataError } from "../../core/errors.ts";
 
 export interface DownloadOptions {
   signal: AbortSignal;
@@ -12,24 +12,65 @@ export interface DownloadOptions {
 /** Without any byte for this long, a server counts as gone. */
 const silenceMs = 60_000;
 
-/** @throws (while reading) Unavailable when the server fails or falls silent; Invalid when it refuses the address. */
+/** Times that a download goes on where it broke off, and how long it waits before. */
+const maxResumptions = 5;
+const resumeAfterMs = 2_000;
+
+/**
+ * The bytes. Where the server can send a part of a file and says which version it has, a connection that breaks is made
+ * anew and the rest fetched; should the file have changed meanwhile, it fails.
+ * @throws (while reading) Unavailable when the server fails or falls silent; Invalid when it refuses the address.
+ */
 export async function* download(
   url: string,
   options: DownloadOptions,
 ): AsyncGenerator<Uint8Array, void, void> {
-  const { signal, clock, onSize } = options;
+  const { signal, clock } = options;
+  const progress: Progress = { received: 0, version: undefined };
+  for (let resumptions = 0; ; resumptions++) {
+    try {
+      return yield* receive(url, options, progress);
+    } catch (error) {
+      signal.throwIfAborted();
+      const broke = error instanceof StrataError && isRetryable(error.code);
+      if (!broke || progress.version === undefined || resumptions === maxResumptions) throw error;
+      await clock.sleep(resumeAfterMs, signal);
+    }
+  }
+}
+
+interface Progress {
+  received: number;
+  /** The server's name for what it sends (a strong ETag, or a date); undefined when it cannot go on. */
+  version: string | undefined;
+}
+
+async function* receive(
+  url: string,
+  { signal, clock, onSize }: DownloadOptions,
+  progress: Progress,
+): AsyncGenerator<Uint8Array, void, void> {
   const silence = new AbortController();
   let cancel = clock.after(silenceMs, () => silence.abort());
   try {
+    const { received, version } = progress;
+    const part =
+      version === undefined || received === 0 ? {} : { range: `bytes=${received}-`, "if-range": version };
     const response = await fetch(url, {
       signal: AbortSignal.any([signal, silence.signal]),
-      headers: { "accept-encoding": "identity", "user-agent": "strata" },
+      headers: { "accept-encoding": "identity", "user-agent": "strata", ...part },
     });
     checkStatus(url, response);
-    const length = Number(response.headers.get("content-length"));
-    if (Number.isSafeInteger(length) && length > 0) onSize?.(length);
+    if ("range" in part) checkPart(url, response, received);
+    else {
+      progress.received = 0;
+      progress.version = versionOf(response);
+      const length = Number(response.headers.get("content-length"));
+      if (Number.isSafeInteger(length) && length > 0) onSize?.(length);
+    }
     for await (const chunk of response.body ?? []) {
       cancel();
+      progress.received += chunk.length;
       yield chunk;
       cancel = clock.after(silenceMs, () => silence.abort());
     }
@@ -43,6 +84,23 @@ export async function* download(
   } finally {
     cancel();
   }
+}
+
+/** RFC 9110, 13.1.5: a weak ETag does not tell that bytes are the same. */
+function versionOf({ headers }: Response): string | undefined {
+  if (headers.get("accept-ranges") !== "bytes") return undefined;
+  const tag = headers.get("etag");
+  return tag !== null && !tag.startsWith("W/") ? tag : (headers.get("last-modified") ?? undefined);
+}
+
+/** @throws Invalid when the server begins anew, since what was read already is gone. */
+function checkPart(url: string, response: Response, received: number): void {
+  const from = /^bytes (\d+)-/.exec(response.headers.get("content-range") ?? "")?.[1];
+  if (response.status === 206 && Number(from) === received) return;
+  throw new StrataError(
+    "Invalid",
+    `cannot fetch ${plain(url)}: the file changed while it was fetched; try again`,
+  );
 }
 
 /** A small document as text. @throws Invalid when it is larger than maxBytes. */

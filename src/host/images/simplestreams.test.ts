@@ -1,7 +1,7 @@
 import { createServer, type RequestListener, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterEach, describe, expect, it } from "vitest";
-import { systemClock } from "../../core/clock.ts";
+import { type Clock, systemClock } from "../../core/clock.ts";
 import { settle, VirtualClock } from "../../core/virtual-clock.ts";
 import { download, downloadText } from "./download.ts";
 import { findStreamItems, selectItems } from "./simplestreams.ts";
@@ -168,6 +168,42 @@ describe("download", () => {
     });
   });
 
+  it("goes on where it broke off, when the server can and has the same file", async () => {
+    const content = Buffer.alloc(100_000, "strata");
+    const ranges: (string | undefined)[] = [];
+    const address = await serve((request, response) => {
+      const { range, "if-range": version } = request.headers;
+      ranges.push(range && `${range} of ${version}`);
+      const from = Number(/^bytes=(\d+)-$/.exec(range ?? "")?.[1] ?? 0);
+      response.writeHead(range ? 206 : 200, {
+        ...{ "accept-ranges": "bytes", etag: '"v1"', "content-length": content.length - from },
+        ...(range && { "content-range": `bytes ${from}-${content.length - 1}/${content.length}` }),
+      });
+      if (ranges.length > 2) response.end(content.subarray(from));
+      else response.write(content.subarray(from, from + 30_000), () => response.destroy());
+    });
+    const clock = impatient();
+    const sizes: number[] = [];
+    const body = await collect(
+      download(address, { ...options, clock, onSize: (bytes) => sizes.push(bytes) }),
+    );
+    expect(body).toEqual(content);
+    expect(ranges[0]).toBeUndefined();
+    expect(ranges.slice(1).every((range) => /^bytes=\d+- of "v1"$/.test(range ?? ""))).toBe(true);
+    expect(sizes).toEqual([100_000]);
+  });
+
+  it("does not join two versions of a file", async () => {
+    let requests = 0;
+    const address = await serve((_request, response) => {
+      const length = { "content-length": "100000", "accept-ranges": "bytes", etag: `"v${++requests}"` };
+      response.writeHead(200, length).write("x".repeat(1000), () => response.destroy());
+    });
+    const body = collect(download(address, { ...options, clock: impatient() }));
+    await expect(body).rejects.toMatchObject({ code: "Invalid", message: /changed while it was fetched/ });
+    expect(requests).toBe(2);
+  });
+
   it("gives up on a server that falls silent", async () => {
     const clock = new VirtualClock();
     const address = await serve((_request, response) => response.write("first"));
@@ -194,3 +230,8 @@ describe("download", () => {
     await expect(reading).rejects.toThrow("enough");
   });
 });
+
+/** Real time, but for the pauses between two tries. */
+function impatient(): Clock {
+  return Object.assign(Object.create(systemClock), { sleep: async () => {} });
+}
