@@ -2,6 +2,7 @@ import type { CommandSpec } from "../command.ts";
 import { addressCommands } from "./addresses.ts";
 import { administrationCommands } from "./administration.ts";
 import { certificateCommands } from "./certificates.ts";
+import { demoCommands } from "./demo.ts";
 import { groupPlanCommands } from "./group-plan.ts";
 import { groupCommands } from "./groups.ts";
 import { imageCommands } from "./images.ts";
@@ -20,6 +21,7 @@ import { volumeCommands } from "./volumes.ts";
 /** Every command, in the order of help. */
 export const commands: readonly CommandSpec[] = [
   ...stackCommands,
+  ...demoCommands,
   ...instanceCommands,
   ...listingCommands,
   ...groupCommands,

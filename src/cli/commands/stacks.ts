@@ -5,19 +5,15 @@ import type { Client } from "../../client/client.ts";
 import { StrataError } from "../../core/errors.ts";
 import { didYouMean } from "../../core/spelling.ts";
 import { groupKind } from "../../kinds/group.ts";
-import { imageKind } from "../../kinds/image.ts";
 import { type Instance, instanceKind } from "../../kinds/instance.ts";
-import type { Kind } from "../../kinds/kind.ts";
 import { type Project, projectKind } from "../../kinds/project.ts";
 import type { Call, CommandSpec, Session } from "../command.ts";
 import { readReach } from "../networks/reach.ts";
 import type { Output } from "../output.ts";
 import { kindTitle } from "../resolve.ts";
 import { asJson, instanceForm } from "../show.ts";
-import { applyPlan, deleteAll } from "../stack/apply-stack.ts";
-import { awaitGroups } from "../stack/await-groups.ts";
-import { awaitNetworking } from "../stack/await-networking.ts";
-import { awaitReady } from "../stack/await-stack.ts";
+import { deleteAll } from "../stack/apply-stack.ts";
+import { bringUp } from "../stack/bring-up.ts";
 import { stackLabel } from "../stack/expand-stack.ts";
 import { type LoadedStack, loadStack, readStackIdentity } from "../stack/load-stack.ts";
 import {
@@ -109,38 +105,8 @@ async function up(call: Call): Promise<Output> {
   session.onInterrupt(
     `interrupted; what was asked for goes on in the background: see \`strata list -p ${stack.project}\` and \`strata events -f -p ${stack.project}\``,
   );
-  const limits = patience(session);
-  await applyPlan(client, plan, limits, printer);
-  const names = (kind: Kind) => stack.desired.filter((one) => one.kind === kind).map((one) => one.name);
-  const instanceNames = names(instanceKind as Kind);
-  if (!session.wait) return await table(client, stack.project, instanceNames, session);
-  const wanted = { images: names(imageKind as Kind), instances: instanceNames };
-  const instances = await awaitReady(client, stack.project, wanted, limits, printer);
-  const running = await retrying(() => runningInstances(client, stack.project, session), limits);
-  await awaitGroups(client, stack.project, names(groupKind as Kind), limits, printer);
-  await awaitNetworking(client, stack.project, stack.desired, running, limits, printer);
-  return await retrying(() => instanceTable(client, stack.project, instances, session), limits);
-}
-
-/** Also those of the project that are not of the stack: its addresses and ports may lead to them. */
-async function runningInstances(
-  client: Client,
-  project: string,
-  { signal }: Session,
-): Promise<ReadonlySet<string>> {
-  const { items } = await client.list(instanceKind, { project, state: "running" }, { signal });
-  return new Set(items.map((instance) => instance.metadata.name));
-}
-
-async function table(
-  client: Client,
-  project: string,
-  names: readonly string[],
-  session: Session,
-): Promise<Output> {
-  const { items } = await client.list(instanceKind, { project }, { signal: session.signal });
-  const own = items.filter((item) => names.includes(item.metadata.name));
-  return await instanceTable(client, project, own, session);
+  const instances = await bringUp(client, stack, plan, session);
+  return await retrying(() => instanceTable(client, stack.project, instances, session), patience(session));
 }
 
 async function instanceTable(

@@ -19,11 +19,15 @@ export interface LoadOptions {
   cwd: string;
   /** For `~/`. */
   home: string | undefined;
+  /** Another name for the stack, and for its project: for one beside that of the file. */
+  name?: string;
 }
 
 /** @throws NotFound without such a file; Invalid with a field for each error. */
 export async function loadStack(path: string, options: LoadOptions): Promise<LoadedStack> {
-  const { file, stack, locate } = await readStack(path, options.cwd);
+  const { file, locate, ...read } = await readStack(path, options.cwd);
+  const { name } = options;
+  const stack = name === undefined ? read.stack : { ...read.stack, stack: name, project: name };
   const reader = new FileReader(dirname(file), options, locate);
   for (const { at, path: source, place } of namedFiles(stack)) await reader.read(at, source, place);
   reader.finish();
