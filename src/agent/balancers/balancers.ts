@@ -250,10 +250,17 @@ class BalancerReconciler implements Reconciler<BalancerWorld, BalancerAction, Lo
   }
 
   async *#endedKeys(signal: AbortSignal): AsyncGenerator<string> {
-    const { loadBalancers } = this.#context.views;
+    const { views, logger, events } = this.#context;
     for await (const uid of this.#balancers.events(signal)) {
-      const balancer = loadBalancers.byUid(uid);
-      if (balancer) yield loadBalancers.keyOf(balancer);
+      const balancer = views.loadBalancers.byUid(uid);
+      if (!balancer) continue;
+      logger.warn({ balancer: balancer.metadata.name, uid }, "HAProxy ended by itself; it is started again");
+      events.record(balancer, {
+        severity: "warning",
+        reason: "Crashed",
+        message: "HAProxy ended by itself; it is started again with its servers",
+      });
+      yield views.loadBalancers.keyOf(balancer);
     }
   }
 }

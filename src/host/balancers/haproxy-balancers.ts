@@ -346,8 +346,9 @@ class HaproxyBalancers implements Balancers {
   }
 
   async #knowIpv6(): Promise<void> {
+    // Empty where it is switched off.
     this.#ipv6 ??= readFile("/proc/net/if_inet6", "utf8").then(
-      () => true,
+      (text) => text.trim() !== "",
       () => false,
     );
     this.#isIpv6 = await this.#ipv6;
