@@ -83,6 +83,8 @@ export type ImageSource = z.infer<typeof imageSourceSchema>;
 export const imageSpecSchema = z.strictObject({
   description: z.string().max(200).default(""),
   source: imageSourceSchema,
+  /** Not deleted, and kept by `image gc`. */
+  protected: z.boolean().default(false),
 });
 
 export const imageStatusSchema = z.strictObject({

@@ -1,3 +1,4 @@
+import { StrataError } from "../core/errors.ts";
 import type { Image, ImageSource, imageKind } from "../kinds/image.ts";
 import { instanceKind } from "../kinds/instance.ts";
 import type { ResourceOf } from "../kinds/kind.ts";
@@ -24,9 +25,11 @@ export function imageHooks(uploads: KnownUploads | undefined): Hooks {
       const allowed = "the name that POST /v1/uploads gave, within an hour";
       throw invalid(action, [{ path: "spec.source.upload", message, allowed }]);
     },
+    keptByApply: ["protected"],
     closing: closeReferences,
     async checkDelete(image, world, mode) {
       if (mode.withProject) return;
+      refuseProtected(image);
       refuseWhileUsed(`image "${image.metadata.name}"`, await usersOf(image, world));
     },
     // Without a host, nobody has begun to make it.
@@ -40,6 +43,15 @@ function refuseBootOfArchives(source: ImageSource, action: string): void {
   if (!("boot" in source) || source.boot === undefined || !archives.has(source.format)) return;
   const message = "is for disks; an archive has no boot loader of its own";
   throw invalid(action, [{ path: "spec.source.boot", message, allowed: "nothing, or another format" }]);
+}
+
+function refuseProtected({ metadata: { name }, spec }: Image): void {
+  if (!spec.protected) return;
+  throw new StrataError(
+    "Conflict",
+    `image "${name}" is protected against deletion; set its spec.protected to false first ` +
+      `(\`strata image unprotect ${name}\`)`,
+  );
 }
 
 async function usersOf(image: Image, world: World): Promise<string[]> {

@@ -49,6 +49,22 @@ test("a ready image that cannot start as that type is refused", async () => {
   await createInstance(services, "web");
 });
 
+test("a protected image stays, also when it is applied again, and says how to change that", async () => {
+  const { services } = await testServices();
+  await createImage(services);
+  const ref = { project: "default", name: "debian" };
+  await services.resources.patch(system, imageKind, ref, { spec: { protected: true } });
+  await expect(services.resources.delete(system, imageKind, ref)).rejects.toMatchObject({
+    code: "Conflict",
+    message: /image "debian" is protected.*unprotect debian/,
+  });
+  const spec = { source: { type: "debian", suite: "bookworm" } };
+  await services.resources.apply(system, imageKind, { ...ref, spec });
+  await expect(services.resources.delete(system, imageKind, ref)).rejects.toMatchObject({ code: "Conflict" });
+  await services.resources.patch(system, imageKind, ref, { spec: { protected: false } });
+  await services.resources.delete(system, imageKind, ref);
+});
+
 test("only disks have a way to boot", async () => {
   const { services } = await testServices();
   const make = (format: string) => {

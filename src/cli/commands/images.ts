@@ -15,6 +15,7 @@ import { formatOf } from "../stack/expand-stack.ts";
 import { sha256Of } from "../stack/load-stack.ts";
 import { patience } from "../watching.ts";
 import { exportImageCommand, imageSbomCommand } from "./export-image.ts";
+import { imageGcCommands } from "./image-gc.ts";
 import { deleteResources, listOptions, listResources, showResource } from "./listings.ts";
 
 const newName: ArgumentSpec = { name: "<name>", summary: "its name in the project" };
@@ -141,6 +142,7 @@ export const imageCommands: readonly CommandSpec[] = [
     examples: ["strata image delete debian12"],
     run: (call) => deleteResources(call, "images", call.args),
   },
+  ...imageGcCommands,
   ...keyPairCommands(),
 ];
 
