@@ -18,8 +18,8 @@ export async function readDiskHeader(
   const found = formatByMagic(await read(0, 512));
   const right = format === "raw" ? found === undefined : format === found;
   if (!right && !(format === "vmdk" && found?.includes("VMDK"))) {
-    const what = found === undefined ? "" : `; it looks like ${found}`;
-    throw refuseDisk(`is no ${format} file${what}`);
+    const what = found === undefined ? "nothing marks it as one, so it may be raw" : `it looks like ${found}`;
+    throw refuseDisk(`is no ${format} file; ${what}`);
   }
   const { virtualBytes } = await headerOf(read, format, fileBytes);
   if (virtualBytes === 0) throw damagedDisk(format, "has no size");
