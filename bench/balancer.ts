@@ -71,6 +71,7 @@ defaults
   timeout server 60s
 frontend front
   bind *:${ports.hand}
+  http-request set-header X-Forwarded-Proto http
   default_backend origins
 backend origins
   balance leastconn
@@ -207,10 +208,13 @@ async function firstByte(hand: ChildProcess): Promise<void> {
 
 await mkdir(config.runDir, { recursive: true });
 const file = new LogFile(balancers.logPath(uid), systemClock);
-const intake = new LogIntake({
-  onAccess: (record) => file.write(formatAccess(record, "origin")),
-  onNotice: () => {},
-});
+const intake = new LogIntake(
+  {
+    onAccess: (record) => file.write(formatAccess(record, "origin")),
+    onNotice: () => {},
+  },
+  systemClock,
+);
 const children: ChildProcess[] = [];
 try {
   await intake.listen(balancers.sockets(uid).log);

@@ -6,9 +6,18 @@ import { chmod, mkdir, rm } from "node:fs/promises";
 import { createServer, type Server, type Socket } from "node:net";
 import { dirname } from "node:path";
 import { StringDecoder } from "node:string_decoder";
+import type { Clock } from "../../core/clock.ts";
 import { type AccessRecord, parseAccessLine } from "./access-log.ts";
 
 const maxLineBytes = 8 * 1024;
+/**
+ * What is read in the long run. Beyond it nothing is taken for a while and HAProxy drops what does not fit into its ring:
+ * the processors belong to the requests.
+ */
+const linesPerSecond = 2_000;
+
+/** How far ahead of that rate a burst may be. */
+const burstMs = 500;
 
 export interface LogListener {
   onAccess(record: AccessRecord): void;
@@ -18,11 +27,15 @@ export interface LogListener {
 
 export class LogIntake {
   readonly #listener: LogListener;
+  readonly #clock: Clock;
   readonly #sockets = new Set<Socket>();
   #server: Server | undefined;
+  /** When what was taken so far may have been taken, at that rate. */
+  #paidUntil = 0;
 
-  constructor(listener: LogListener) {
+  constructor(listener: LogListener, clock: Clock) {
     this.#listener = listener;
+    this.#clock = clock;
   }
 
   /** Replaces a socket that an earlier process left. */
@@ -45,6 +58,15 @@ export class LogIntake {
     for (const socket of this.#sockets) socket.destroy();
   }
 
+  #rest(socket: Socket, lines: number): void {
+    const now = this.#clock.monotonicMs();
+    this.#paidUntil = Math.max(this.#paidUntil, now) + (lines * 1000) / linesPerSecond;
+    const aheadMs = this.#paidUntil - now;
+    if (aheadMs < burstMs) return;
+    socket.pause();
+    this.#clock.after(aheadMs, () => socket.resume());
+  }
+
   #read(socket: Socket): void {
     this.#sockets.add(socket);
     const decoder = new StringDecoder("utf8");
@@ -55,6 +77,7 @@ export class LogIntake {
     socket.on("data", (data) => {
       const lines = (rest + decoder.write(data)).split("\n");
       rest = (lines.pop() ?? "").slice(0, maxLineBytes);
+      this.#rest(socket, lines.length);
       for (const line of lines) {
         const record = parseAccessLine(line);
         if (record) this.#listener.onAccess(record);

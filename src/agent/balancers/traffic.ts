@@ -49,11 +49,14 @@ export class Traffic {
     const { uid, balancers, clock, onChange } = options;
     this.holder = new Holder(clock, onChange);
     this.#file = new LogFile(balancers.logPath(uid), clock);
-    this.#intake = new LogIntake({
-      onAccess: (record) => this.#access(record),
-      // Of a server's health, mostly.
-      onNotice: onChange,
-    });
+    this.#intake = new LogIntake(
+      {
+        onAccess: (record) => this.#access(record),
+        // Of a server's health, mostly.
+        onNotice: onChange,
+      },
+      clock,
+    );
   }
 
   /** HAProxy finds both from then on. */
