@@ -29,6 +29,8 @@ interface Node {
   children: Map<string, Node>;
 }
 
+/** As of root archives; it also bounds how deep the tree is. */
+const maxPathBytes = 4000;
 const whiteout = ".wh.";
 const opaque = ".wh..wh..opq";
 
@@ -56,8 +58,9 @@ export class LayerMerge {
     const found = new Map<EntryId, string[]>();
     const visit = (node: Node, path: string) => {
       if (node.placed) {
-        const paths = found.get(node.placed.content) ?? [];
-        found.set(node.placed.content, [...paths, path]);
+        const paths = found.get(node.placed.content);
+        if (paths) paths.push(path);
+        else found.set(node.placed.content, [path]);
       }
       for (const [name, child] of node.children) visit(child, path === "" ? name : `${path}/${name}`);
     };
@@ -111,6 +114,7 @@ export class LayerMerge {
 
 function namesOf(path: string): string[] {
   if (path.includes("\0")) throw refuse(path, "is no path");
+  if (Buffer.byteLength(path) > maxPathBytes) throw refuse(path, "has too long a path");
   if (path.startsWith("/")) throw refuse(path, "is absolute");
   const names = path.split("/").filter((name) => name !== "" && name !== ".");
   if (names.includes("..")) throw refuse(path, 'climbs with ".."');

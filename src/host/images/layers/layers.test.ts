@@ -87,6 +87,7 @@ describe("layers as one tree", () => {
       /lies below "l"/,
     ],
     ["has a name twice", [[file("x"), file("x")]], /twice/],
+    ["is endlessly deep", [[file(`${"a/".repeat(100_000)}x`)]], /too long a path/],
   ])("one that %s is refused", async (_what, layers, message) => {
     await expect(merge(...layers)).rejects.toMatchObject({ code: "Invalid", message });
   });
