@@ -29,11 +29,16 @@ export async function retrying<T>(action: () => Promise<T>, patience: Patience):
       return await action();
     } catch (error) {
       patience.signal.throwIfAborted();
-      const passing = error instanceof StrataError && isRetryable(error.code) && error.code !== "Internal";
+      const passing = error instanceof StrataError && isPassing(error);
       if (!passing || patience.clock.monotonicMs() + pause > patience.deadlineMs) throw error;
       await patience.clock.sleep(pause, patience.signal);
     }
   }
+}
+
+/** A conflict about a field of what was written, such as a port that somebody has, does not pass by itself. */
+function isPassing({ code, fields }: StrataError): boolean {
+  return isRetryable(code) && code !== "Internal" && !(code === "Conflict" && fields.length > 0);
 }
 
 /**

@@ -29,7 +29,7 @@ import { lengthOf, type Stretch } from "../demo/short-year.ts";
 import type { Output } from "../output.ts";
 import { deleteAll } from "../stack/apply-stack.ts";
 import { bringUp } from "../stack/bring-up.ts";
-import { stackLabel } from "../stack/expand-stack.ts";
+import { type Desired, stackLabel } from "../stack/expand-stack.ts";
 import { type LoadedStack, loadStack } from "../stack/load-stack.ts";
 import { checkHosts, planStack } from "../stack/plan-stack.ts";
 import { readHosts, readProject } from "../stack/read-stack.ts";
@@ -58,6 +58,8 @@ export const demoCommands: readonly CommandSpec[] = [
 /** A group's members have answered before the year begins. */
 const settleMs = 3_000;
 const watchEveryMs = 250;
+/** Between a port of the stack and the demonstration's. */
+const portDistance = 10_000;
 
 async function demo(call: Call): Promise<Output> {
   const { session, options } = call;
@@ -96,11 +98,28 @@ async function findStackFile(text: string, session: Session): Promise<string> {
   return resolvePath(session.cwd, text);
 }
 
-/** Under a name of its own, so that a stack of the same file is not touched. */
+/** Under a name and behind ports of its own, so that a stack of the same file is not touched. */
 async function loadBeside(file: string, session: Session): Promise<LoadedStack> {
   const places = { cwd: session.cwd, home: session.env.HOME };
   const { name } = await loadStack(file, places);
-  return loadStack(file, { ...places, name: `${name}-demo` });
+  const stack = await loadStack(file, { ...places, name: `${name}-demo` });
+  return { ...stack, desired: stack.desired.map(behindOtherPorts) };
+}
+
+function behindOtherPorts(one: Desired): Desired {
+  if (one.kind.name !== loadBalancerKind.name) return one;
+  const spec = loadBalancerKind.spec.parse(one.spec);
+  const listeners = spec.listeners.map((listener) => ({
+    ...listener,
+    port: portBeside(listener.port),
+    ...(listener.redirectTo === undefined ? {} : { redirectTo: portBeside(listener.redirectTo) }),
+  }));
+  return { ...one, spec: { ...spec, listeners } as unknown as JsonObject };
+}
+
+/** 18081 for 8081. */
+function portBeside(port: number): number {
+  return port + portDistance > 65_535 ? port - portDistance : port + portDistance;
 }
 
 function paceOf({ options, session }: Call): Pace {
