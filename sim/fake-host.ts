@@ -117,6 +117,13 @@ export class FakeHost {
     },
     lendData: async ({ uid, sizeMib }) => this.#ensureData(uid, sizeMib, "lent"),
     mountData: async ({ uid, sizeMib }) => this.#ensureData(uid, sizeMib, "mounted"),
+    copyData: async (from, to) => {
+      const source = this.data.get(from);
+      if (!source) throw new StrataError("NotFound", `the simulated volume ${from} is not here`);
+      this.data.set(to, { sizeMib: source.sizeMib, use: "free" });
+      return { frozen: source.use === "mounted" };
+    },
+    recover: async () => {},
     releaseData: async (uid) => {
       const data = this.data.get(uid);
       if (data) data.use = "free";

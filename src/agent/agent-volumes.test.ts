@@ -2,7 +2,8 @@
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { type AgentBench, agentBench } from "../../sim/agent-bench.ts";
 import { settle } from "../core/virtual-clock.ts";
-import type { Instance } from "../kinds/instance.ts";
+import { type Instance, instanceKind } from "../kinds/instance.ts";
+import { type Snapshot, snapshotKind } from "../kinds/snapshot.ts";
 import { type Volume, volumeKind } from "../kinds/volume.ts";
 
 let bench: AgentBench;
@@ -78,11 +79,7 @@ test("one outlives its instance and goes to the next of that name only when aske
   await bench.until("web", isRunning);
   const { metadata } = await create("data", { instance: "web" });
   await until("data", inState("attached"));
-  await bench.services.resources.delete(
-    bench.me,
-    (await import("../kinds/instance.ts")).instanceKind,
-    ref("web"),
-  );
+  await bench.services.resources.delete(bench.me, instanceKind, ref("web"));
   await until("data", inState("available"));
   expect(bench.host.data.has(metadata.uid)).toBe(true);
   await bench.createInstance("web");
@@ -104,4 +101,58 @@ test("an agent that is killed on the way goes on", async () => {
   expect(waiting.status.instance).toBe("web");
   await until("data", inState("available"));
   expect(volumesOf(web)).toEqual([]);
+});
+
+async function snapshot(name: string): Promise<Snapshot> {
+  const draft = { ...ref(name), spec: { volume: "data" } };
+  await bench.services.resources.create(bench.me, snapshotKind, draft);
+  for (let round = 0; round < 200; round++) {
+    const found = await bench.client.require(snapshotKind, ref(name));
+    if (found.status.state !== "pending") return found;
+    await bench.clock.advance(50);
+    await settle();
+  }
+  throw new Error(`snapshot ${name} was not taken`);
+}
+
+test("a snapshot is taken of what is there, and volumes are made of it", async () => {
+  await expect(snapshot("early")).rejects.toMatchObject({ code: "Invalid" });
+  await bench.createInstance("web");
+  await bench.until("web", isRunning);
+  const { metadata } = await create("data");
+  await expect(snapshot("early")).rejects.toMatchObject({ code: "Conflict" });
+  await patch("data", { instance: "web" });
+  await until("data", inState("attached"));
+  const taken = await snapshot("monday");
+  expect(taken.status).toMatchObject({
+    state: "ready",
+    consistency: "frozen",
+    sizeMib: 64,
+    fileSystem: "ext4",
+  });
+  expect(bench.host.data.get(taken.metadata.uid)).toEqual({ sizeMib: 64, use: "free" });
+
+  const source = { snapshot: "monday" };
+  await expect(create("small", { source, fileSystem: "xfs", sizeMib: 400 })).rejects.toMatchObject({
+    code: "Invalid",
+  });
+  const copy = await create("copy", { source, sizeMib: 128, instance: "web" });
+  await until("copy", inState("attached"));
+  expect(bench.host.data.get(copy.metadata.uid)).toEqual({ sizeMib: 128, use: "mounted" });
+
+  await bench.services.resources.delete(bench.me, snapshotKind, ref("monday"));
+  await bench.clock.advance(2_000);
+  await settle();
+  expect([...bench.host.data.keys()].sort()).toEqual([metadata.uid, copy.metadata.uid].sort());
+});
+
+test("neither volumes nor snapshots are taken for orphans", async () => {
+  await bench.createInstance("web");
+  await bench.until("web", isRunning);
+  await create("data", { instance: "web" });
+  await until("data", inState("attached"));
+  await snapshot("monday");
+  await bench.clock.advance(30 * 60_000);
+  await settle();
+  expect(bench.host.data.size).toBe(2);
 });

@@ -36,6 +36,7 @@ import { tcpConnect } from "./tcp-connect.ts";
 import { createViews, feedsOf } from "./views.ts";
 import { createAttachmentReconciler } from "./volumes/attachments.ts";
 import { GuestVolumes } from "./volumes/guest-volumes.ts";
+import { createSnapshotReconciler } from "./volumes/snapshots.ts";
 import { createVolumeReconciler } from "./volumes/volumes.ts";
 
 export type { AgentOptions } from "./agent-context.ts";
@@ -62,6 +63,7 @@ async function runAgent(options: AgentOptions, outer: AbortSignal): Promise<void
     const feeds = feedsOf(views);
     const feeding = feeds.map((view) => view.run(signal));
     await images.recover();
+    await context.disks.recover();
     await Promise.race([Promise.all(feeds.map((view) => view.whenSynced())), untilAborted(signal)]);
     await enterHost(context);
     if (!signal.aborted) await Promise.all(startRooms(context, options));
@@ -117,6 +119,7 @@ function startRooms(context: AgentContext, options: AgentOptions): Promise<void>
     ),
     runReconciler(createVolumeReconciler(context), shared, signal),
     runReconciler(createAttachmentReconciler(context), shared, signal),
+    runReconciler(createSnapshotReconciler(context), shared, signal),
     ...(context.balancers
       ? [runReconciler(createBalancerReconciler(context, context.balancers), shared, signal)]
       : []),

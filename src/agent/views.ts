@@ -16,6 +16,7 @@ import { type Peering, peeringKind } from "../kinds/peering.ts";
 import { type PublishedPort, publishedPortKind } from "../kinds/published-port.ts";
 import { type RouteTable, routeTableKind } from "../kinds/route-table.ts";
 import { type SecurityGroup, securityGroupKind } from "../kinds/security-group.ts";
+import { type Snapshot, snapshotKind } from "../kinds/snapshot.ts";
 import { type Subnet, subnetKind } from "../kinds/subnet.ts";
 import { type Volume, volumeKind } from "../kinds/volume.ts";
 import { CacheIndex } from "../reconcile/cache.ts";
@@ -29,6 +30,7 @@ export interface AgentViews {
   instances: ViewFor<Instance>;
   images: ViewFor<Image>;
   volumes: ViewFor<Volume>;
+  snapshots: ViewFor<Snapshot>;
   keyPairs: ViewFor<KeyPair>;
   networks: ViewFor<Network>;
   subnets: ViewFor<Subnet>;
@@ -118,6 +120,7 @@ export function createViews(options: ViewOptions): AgentViews {
     interfaces,
     addresses,
     publishedPorts,
+    snapshots: mine(snapshotKind),
     images: mine(imageKind),
     keyPairs: whole(keyPairKind),
     networks: whole(networkKind),

@@ -31,6 +31,7 @@ export type CompletedKind =
   | "security-groups"
   | "network-interfaces"
   | "volumes"
+  | "snapshots"
   | "addresses"
   | "load-balancers"
   | "certificates";

@@ -1,5 +1,6 @@
 /** How volumes look in a table. Pure. */
 import { formatMib } from "../core/units.ts";
+import type { Snapshot } from "../kinds/snapshot.ts";
 import type { Volume } from "../kinds/volume.ts";
 import { stateCell, type TableForm } from "./show.ts";
 
@@ -15,6 +16,24 @@ export const volumeForm: TableForm<Volume> = {
       root ? "of its image" : (spec.fileSystem ?? "none"),
       (root ? metadata.owner?.name : spec.instance) ?? "",
       status.device ?? (root ? "/" : ""),
+      status.message,
+    ];
+  },
+};
+
+export const snapshotForm: TableForm<Snapshot> = {
+  columns: ["NAME", "STATE", "VOLUME", "SIZE", "CONSISTENCY", "TAKEN", "MESSAGE"],
+  row: (snapshot) => {
+    const { metadata, spec, status } = snapshot;
+    const size = status.sizeMib === undefined ? "" : formatMib(status.sizeMib);
+    const state = stateCell(snapshot, status.state);
+    return [
+      metadata.name,
+      state,
+      spec.volume,
+      size,
+      status.consistency ?? "",
+      status.takenAt ?? "",
       status.message,
     ];
   },

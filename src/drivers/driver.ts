@@ -212,6 +212,16 @@ export interface Volumes<Handle> {
    * @throws Conflict, with nothing changed, while a program in the guest does.
    */
   detach(handle: Handle, volume: Pick<GuestVolume, "id">, signal: AbortSignal): Promise<void>;
+  /**
+   * Runs `use` while the guest writes to none of its disks, for drivers whose guests take disks: what is mounted can be
+   * kept still by the host itself. `frozen`: the guest's own file systems were brought in order before; `paused`: they
+   * could not be; `idle`: it does not run. The guest goes on afterwards, also when the caller was killed in the middle.
+   */
+  whileStill?<Result>(
+    handle: Handle,
+    use: () => Promise<Result>,
+    signal: AbortSignal,
+  ): Promise<{ result: Result; guest: "frozen" | "paused" | "idle" }>;
 }
 
 export interface GuestDriver<Config = JsonObject, Handle extends JsonObject = JsonObject> {

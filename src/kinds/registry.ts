@@ -17,6 +17,7 @@ import { publishedPortKind } from "./published-port.ts";
 import { routeTableKind } from "./route-table.ts";
 import { scalingDecisionKind } from "./scaling-decision.ts";
 import { securityGroupKind } from "./security-group.ts";
+import { snapshotKind } from "./snapshot.ts";
 import { subnetKind } from "./subnet.ts";
 import { tokenKind } from "./token.ts";
 import { volumeKind } from "./volume.ts";
@@ -35,6 +36,7 @@ export const kinds = [
   securityGroupKind,
   imageKind,
   volumeKind,
+  snapshotKind,
   instanceKind,
   groupKind,
   certificateKind,

@@ -23,6 +23,8 @@ export const volumeSpecSchema = z.strictObject({
    * Made on first use, directly on the disk. Without one it is an empty disk, for virtual machines only.
    */
   fileSystem: z.enum(["ext4", "xfs"]).optional(),
+  /** What is on it at first: a snapshot's content, of the same file system, in a volume that is as large or larger. */
+  source: z.strictObject({ snapshot: nameSchema }).optional(),
   /** The instance that it is attached to. */
   instance: nameSchema.optional(),
   /** Where a container sees it. Default: /mnt/NAME. A virtual machine mounts it itself. */
@@ -40,7 +42,8 @@ export type VolumeSpec = z.infer<typeof volumeSpecSchema>;
 
 export const volumeStatusSchema = z.strictObject({
   /**
-   * Root volumes: `pending`, `ready`, `failed`. Others: `available` (nobody's), `attaching`, `attached`, `detaching`.
+   * Root volumes: `pending`, `ready`, `failed`. Others: `pending` (its source is being copied), `available` (nobody's),
+   * `attaching`, `attached`, `detaching`.
    */
   state: z.enum(["pending", "ready", "failed", "available", "attaching", "attached", "detaching"]),
   message: z.string().max(1024),
@@ -85,7 +88,7 @@ function validateUpdate(next: VolumeSpec, previous: VolumeSpec, status: VolumeSt
         allowed: "volumes that were created as such",
       }));
   }
-  const errors = immutable(next, previous, ["role", "type", "fileSystem"]);
+  const errors = immutable(next, previous, ["role", "type", "fileSystem", "source"]);
   if (next.sizeMib < previous.sizeMib) {
     errors.push({
       path: "spec.sizeMib",

@@ -25,6 +25,7 @@ import { projectKind } from "../kinds/project.ts";
 import { publishedPortKind } from "../kinds/published-port.ts";
 import { routeTableKind } from "../kinds/route-table.ts";
 import { defaultSecurityGroup, securityGroupKind } from "../kinds/security-group.ts";
+import { snapshotKind } from "../kinds/snapshot.ts";
 import { subnetKind } from "../kinds/subnet.ts";
 import { tokenKind } from "../kinds/token.ts";
 import { volumeKind } from "../kinds/volume.ts";
@@ -54,6 +55,7 @@ import { pruneClosed } from "./references.ts";
 import { Resources } from "./resources.ts";
 import { routeTableHooks } from "./route-tables.ts";
 import { defaultGroupSpec, securityGroupHooks } from "./security-groups.ts";
+import { snapshotHooks } from "./snapshots.ts";
 import { subnetHooks } from "./subnets.ts";
 import { Tokens, tokenHooks } from "./tokens.ts";
 import { upgradeNetworks } from "./upgrade.ts";
@@ -164,6 +166,7 @@ function hooksOf(options: ServicesOptions): ReadonlyMap<string, KindHooks> {
     [imageKind, imageHooks(options.uploads) as KindHooks],
     [instanceKind, instanceHooks(addresses, capacity) as KindHooks],
     [volumeKind, volumeHooks as KindHooks],
+    [snapshotKind, snapshotHooks as KindHooks],
     [groupKind, groupHooks(capacity) as KindHooks],
     [keyPairKind, keyPairHooks as KindHooks],
     [tokenKind, tokenHooks() as KindHooks],

@@ -1,7 +1,8 @@
-import { StrataError } from "../core/errors.ts";
+import { type FieldError, StrataError } from "../core/errors.ts";
 import { hostKind } from "../kinds/host.ts";
 import { type Instance, instanceKind } from "../kinds/instance.ts";
 import { projectKind } from "../kinds/project.ts";
+import { snapshotKind } from "../kinds/snapshot.ts";
 import { maxVolumes, minXfsMib, mountPathOf, type Volume, volumeKind } from "../kinds/volume.ts";
 import type { Write } from "../store/store.ts";
 import type { Admission, KindHooks, World } from "./hooks.ts";
@@ -61,11 +62,48 @@ async function admitVolume(volume: Volume, world: World, action: string): Promis
       ? undefined
       : await references.findAlone(instanceKind, spec.instance, "spec.instance");
   references.check(action);
-  if (instance) await checkAttach(volume, instance, world, action);
+  const home = await checkSource(volume, references, action);
+  const copied = home === undefined ? undefined : { host: home, message: "its source is being copied" };
+  const placed: Volume = { ...volume, status: { ...volume.status, ...copied } };
+  if (instance) await checkAttach(placed, instance, world, action);
   return {
-    status: { state: "available", message: "", observedGeneration: 0 },
+    status: {
+      state: copied ? "pending" : "available",
+      message: "",
+      observedGeneration: 0,
+      ...copied,
+    },
     writes: [await charge(world, project, spec.sizeMib, action), ...references.writes()],
   };
+}
+
+/** The host of the snapshot that it is made from. @throws Invalid when the volume does not fit what is in there. */
+async function checkSource(
+  { spec }: Volume,
+  references: References,
+  action: string,
+): Promise<string | undefined> {
+  if (spec.source === undefined) return undefined;
+  const { snapshot: name } = spec.source;
+  const snapshot = await references.find(snapshotKind, name, "spec.source.snapshot");
+  references.check(action);
+  if (!snapshot) return undefined;
+  const { state, sizeMib = 0, fileSystem, host } = snapshot.status;
+  const errors: FieldError[] = [];
+  if (state !== "ready") {
+    const message = `is "${name}", which is ${state}`;
+    errors.push({ path: "spec.source.snapshot", message, allowed: "snapshots that are ready" });
+  }
+  if (spec.sizeMib < sizeMib) {
+    const message = `is ${spec.sizeMib}, less than what is in the snapshot`;
+    errors.push({ path: "spec.sizeMib", message, allowed: `${sizeMib} or more` });
+  }
+  if (spec.fileSystem !== fileSystem) {
+    const message = `is ${spec.fileSystem ?? "left out"}, unlike in the snapshot`;
+    errors.push({ path: "spec.fileSystem", message, allowed: fileSystem ?? "nothing: leave it out" });
+  }
+  if (errors.length > 0) throw invalid(action, errors);
+  return host;
 }
 
 async function charge(world: World, name: string, mib: number, action: string): Promise<Write> {

@@ -9,6 +9,7 @@ import { imageKind } from "../../kinds/image.ts";
 import { instanceKind } from "../../kinds/instance.ts";
 import { loadBalancerKind } from "../../kinds/load-balancer.ts";
 import { networkKind } from "../../kinds/network.ts";
+import { snapshotKind } from "../../kinds/snapshot.ts";
 import { volumeKind } from "../../kinds/volume.ts";
 import type { Reconciler } from "../../reconcile/reconciler.ts";
 import type { AgentContext } from "../agent-context.ts";
@@ -76,9 +77,10 @@ async function findAll({
 }
 
 async function askApi({ client, hostName }: AgentContext, signal: AbortSignal): Promise<Known> {
-  const [instances, volumes, networks, images, balancers] = await Promise.all([
+  const [instances, volumes, snapshots, networks, images, balancers] = await Promise.all([
     client.list(instanceKind, { host: hostName }, { signal }),
     client.list(volumeKind, { host: hostName }, { signal }),
+    client.list(snapshotKind, { host: hostName }, { signal }),
     client.list(networkKind, {}, { signal }),
     client.list(imageKind, { host: hostName }, { signal }),
     client.list(loadBalancerKind, { host: hostName }, { signal }),
@@ -89,7 +91,7 @@ async function askApi({ client, hostName }: AgentContext, signal: AbortSignal): 
   ];
   return {
     instances: new Map(instances.items.map(({ metadata, status }) => [metadata.uid, status.driver])),
-    volumes: new Set(volumes.items.map(({ metadata }) => metadata.uid)),
+    volumes: new Set([...volumes.items, ...snapshots.items].map(({ metadata }) => metadata.uid)),
     balancers: new Set(balancers.items.map(({ metadata }) => metadata.uid)),
     networks: new Set(networks.items.map(({ metadata }) => metadata.uid)),
     digests: new Set(digests.filter((digest) => digest !== undefined)),

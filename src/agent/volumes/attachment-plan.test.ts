@@ -154,6 +154,26 @@ test.each<Row>([
     state: "detaching",
   },
   { name: "attached on another host", spec: forWeb, status: { ...attached, host: "beta" }, world: wanted },
+  {
+    name: "to be made from a snapshot: copied before anybody has it",
+    spec: { ...forWeb, source: { snapshot: "monday" } },
+    status: { host: "alpha", state: "pending" },
+    world: { wanted: web, source: "snapshot-uid" },
+    actions: ["copy"],
+  },
+  {
+    name: "its snapshot is gone",
+    spec: { source: { snapshot: "monday" } },
+    status: { host: "alpha", state: "pending" },
+    state: "failed",
+    message: /source was deleted/,
+  },
+  {
+    name: "one that failed is nobody's",
+    spec: { ...forWeb, source: { snapshot: "monday" } },
+    status: { host: "alpha", state: "failed" },
+    world: wanted,
+  },
   { name: "deleted", status: { host: "alpha" }, deleted: true, actions: ["remove-disk", "finalize"] },
   { name: "deleted, on another host", status: { host: "beta" }, deleted: true },
   {
@@ -168,7 +188,7 @@ test.each<Row>([
 ])("$name", ({ spec = {}, status, deleted, world, actions = [], state, message }) => {
   const plain = volumeOf(spec, status);
   const volume = deleted ? { ...plain, metadata: { ...plain.metadata, ...deletedAt } } : plain;
-  const nobody = { wanted: undefined, current: undefined };
+  const nobody = { wanted: undefined, current: undefined, source: undefined };
   const plan = planAttachment({ hostName: "alpha", volume, ...nobody, ...world });
   expect(plan.actions.map(({ type }) => type)).toEqual(actions);
   expect(plan.status?.state).toBe(state);
@@ -180,7 +200,8 @@ test("where it is depends on the type of the instance", () => {
   const planned = (type: "vm" | "container") => {
     const instance = instanceOf({ spec: { type } });
     const current = holder({ instance, sizeMib: 64 });
-    return planAttachment({ hostName: "alpha", volume, wanted: instance, current }).status?.device;
+    return planAttachment({ hostName: "alpha", volume, wanted: instance, current, source: undefined }).status
+      ?.device;
   };
   expect(planned("container")).toBe("/mnt/data");
   expect(planned("vm")).toBe(`/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_${volume.metadata.uid}`);

@@ -11,6 +11,8 @@ export interface AttachmentWorld {
   wanted: Instance | undefined;
   /** The instance that status names, when that is on this host. */
   current: VolumeHolder | undefined;
+  /** Uid of the snapshot that it is made from, while that is there. */
+  source: string | undefined;
 }
 
 export interface VolumeHolder {
@@ -26,6 +28,8 @@ export interface VolumeHolder {
 export type AttachmentAction =
   /** Records that the volume belongs to the instance, before anything of it is made. */
   | { type: "claim"; volume: Volume; instance: Instance }
+  /** Copies its source. */
+  | { type: "copy"; volume: Volume; from: string }
   /** Makes it, unless it is there, as large as wanted, and gives it to the guest. */
   | { type: "plug"; volume: Volume; instance: Instance; driver: string; handle: JsonObject }
   | { type: "unplug"; volume: Volume; instance: Instance; driver: string; handle: JsonObject }
@@ -51,6 +55,9 @@ export function planAttachment(world: AttachmentWorld): AttachmentPlan {
   const leaving = metadata.deletedAt !== undefined;
   const wish = leaving ? undefined : spec.instance;
   if (status.instance === undefined) {
+    if (status.state === "pending" && !leaving) return planCopy(world, volume);
+    // Nobody is given an empty disk in place of what it should hold.
+    if (status.state === "failed" && !leaving) return nothing;
     if (leaving) return status.host === hostName ? planRemoval(volume) : nothing;
     if (wish === undefined) return planFree(world, volume);
     if (!wanted || wanted.metadata.deletedAt !== undefined) return nothing;
@@ -71,6 +78,16 @@ function planRemoval(volume: Volume): AttachmentPlan {
       { type: "finalize", volume },
     ],
   };
+}
+
+/** Before anybody can have it. */
+function planCopy({ hostName, source }: AttachmentWorld, volume: Volume): AttachmentPlan {
+  if (volume.status.host !== hostName) return nothing;
+  if (source === undefined) {
+    const message = "its source was deleted before it was copied; delete it";
+    return { status: told(volume, "failed", message), actions: [] };
+  }
+  return { status: undefined, actions: [{ type: "copy", volume, from: source }] };
 }
 
 /** Only of its own host: others see it too. */

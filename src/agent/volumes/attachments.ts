@@ -74,6 +74,7 @@ class AttachmentReconciler implements Reconciler<AttachmentWorld, AttachmentActi
       volume,
       wanted: wish === undefined ? undefined : views.instances.get(wish),
       current: volume && holder && (await this.#observeHolder(volume, holder)),
+      source: volume && this.#sourceOf(volume),
     };
   }
 
@@ -96,6 +97,12 @@ class AttachmentReconciler implements Reconciler<AttachmentWorld, AttachmentActi
           { ...current.status, state: "attaching", message, host: hostName, instance: name },
           signal,
         );
+      }
+      case "copy": {
+        await disks.copyData(action.from, metadata.uid, signal);
+        const current = views.volumes.byUid(metadata.uid);
+        if (current) await this.#report(current, freedStatus(current), signal);
+        return;
       }
       case "plug":
         return this.#plug(action, signal);
@@ -154,6 +161,13 @@ class AttachmentReconciler implements Reconciler<AttachmentWorld, AttachmentActi
   async #report(volume: Volume, status: VolumeStatus, signal: AbortSignal): Promise<void> {
     const { client, views } = this.#context;
     await reportStatus(client, volumeKind, views.volumes, volume, status, signal);
+  }
+
+  #sourceOf(volume: Volume): string | undefined {
+    const name = volume.spec.source?.snapshot;
+    if (name === undefined) return undefined;
+    const { project = "" } = volume.metadata;
+    return this.#context.views.snapshots.find({ project, name })?.metadata.uid;
   }
 
   async #observeHolder(volume: Volume, instance: Instance): Promise<VolumeHolder> {

@@ -49,7 +49,7 @@ export function recordedVolumes({ views, hostName }: AgentContext, instance: Ins
 export function unclaimedVolumes({ views, hostName }: AgentContext, key: string): string[] {
   return [...views.volumesByWish.keysOf(key)].flatMap((volumeKey) => {
     const volume = views.volumes.get(volumeKey);
-    if (!volume || volume.metadata.deletedAt !== undefined) return [];
+    if (!volume || volume.metadata.deletedAt !== undefined || volume.status.state === "failed") return [];
     const { instance, host } = volume.status;
     const elsewhere = host !== undefined && host !== hostName;
     return instance === undefined && !elsewhere ? [volume.metadata.name] : [];

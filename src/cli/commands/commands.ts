@@ -14,6 +14,7 @@ import { metricCommands } from "./metrics.ts";
 import { networkCommands } from "./networks.ts";
 import { securityGroupCommands } from "./security-groups.ts";
 import { sessionCommands } from "./sessions.ts";
+import { snapshotCommands } from "./snapshots.ts";
 import { stackCommands } from "./stacks.ts";
 import { systemCommands } from "./system.ts";
 import { volumeCommands } from "./volumes.ts";
@@ -35,6 +36,7 @@ export const commands: readonly CommandSpec[] = [
   ...loadBalancerCommands,
   ...certificateCommands,
   ...volumeCommands,
+  ...snapshotCommands,
   ...imageCommands,
   ...administrationCommands,
   ...systemCommands,

@@ -17,6 +17,7 @@ import { projectKind } from "../../kinds/project.ts";
 import { publishedPortKind } from "../../kinds/published-port.ts";
 import { routeTableKind } from "../../kinds/route-table.ts";
 import { securityGroupKind } from "../../kinds/security-group.ts";
+import { snapshotKind } from "../../kinds/snapshot.ts";
 import { subnetKind } from "../../kinds/subnet.ts";
 import { tokenKind } from "../../kinds/token.ts";
 import { volumeKind } from "../../kinds/volume.ts";
@@ -49,7 +50,7 @@ import {
   securityGroupForm,
   subnetForm,
 } from "../show-networks.ts";
-import { volumeForm } from "../show-volumes.ts";
+import { snapshotForm, volumeForm } from "../show-volumes.ts";
 
 interface Listed {
   kind: Kind;
@@ -83,6 +84,7 @@ const listedKinds: readonly Listed[] = [
   listed(peeringKind, peeringForm, "`strata network peer NETWORK NETWORK` makes one"),
   listed(securityGroupKind, securityGroupForm, "`strata security-group create NAME` makes one"),
   listed(networkInterfaceKind, interfaceForm, "`strata interface create NAME --network NETWORK` makes one"),
+  listed(snapshotKind, snapshotForm, "`strata snapshot create VOLUME NAME` makes one"),
   listed(volumeKind, volumeForm, "`strata volume create NAME --size 20GiB` makes one"),
   listed(addressKind, addressForm, "`strata address allocate` makes one"),
   listed(publishedPortKind, publishedPortForm, "`strata publish PORT INSTANCE` makes one"),

@@ -38,6 +38,7 @@ import { type QemuConfig, qemuConfigSchema } from "./qemu-config.ts";
 import { qemuFingerprint } from "./qemu-fingerprint.ts";
 import { writeSeedImage } from "./seed-image.ts";
 import { SerialConsole } from "./serial-console.ts";
+import { recoverStill, whileStill } from "./still-guest.ts";
 import { continueAfterPauses } from "./storage-pause.ts";
 import { validateGuest } from "./validate-guest.ts";
 
@@ -116,6 +117,11 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
         this.#changing(handle, signal, (guest) => hotVolumes(guest).attach(volume, signal)),
       detach: (handle, volume, signal) =>
         this.#changing(handle, signal, (guest) => hotVolumes(guest).detach(volume, signal)),
+      whileStill: async (handle, use, signal) => {
+        signal.throwIfAborted();
+        const files = this.#filesOf(handle);
+        return guestLock.run(files.directory, () => whileStill(this.#guest(files), options, use, signal));
+      },
     };
     this.exec = new GuestExec({ ...options, guestOf: (handle) => this.#guest(this.#filesOf(handle)) });
   }
@@ -287,6 +293,12 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
       });
     };
     const { logger, clock, cgroups } = this.#options;
+    // With the lock: whoever holds the machine still does so, too.
+    guestLock
+      .run(guest.files.directory, () => recoverStill(guest, this.#options))
+      .catch((error) => {
+        logger.warn({ uid, error: describeError(error) }, "a machine that was kept still may not go on");
+      });
     try {
       const unwatch = cgroups.watch(guest.group, onChange);
       const endTrimming = keepTrimmed(guest.files.consoleLog, clock, (error) => {

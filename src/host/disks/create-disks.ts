@@ -10,7 +10,7 @@
  * own list, so each step can be repeated after a crash at any point. Mounts outlive the daemon, as guests do.
  */
 import { chmod, chown, mkdir, open, readdir, rm, stat, statfs } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { z } from "zod";
 import { type Clock, systemClock } from "../../core/clock.ts";
 import { assert, StrataError } from "../../core/errors.ts";
@@ -20,7 +20,7 @@ import { readJson, writeJson } from "../images/entry-files.ts";
 import type { ImageStore } from "../images/image-store.ts";
 import { explainNoSpace } from "../images/space-error.ts";
 import { run } from "../run.ts";
-import { complete, DataDisks, exists } from "./data-disks.ts";
+import { complete, DataDisks, exists, thaw } from "./data-disks.ts";
 import type { DataDiskRequest, Disks, IdRange, RootDiskRequest } from "./disks.ts";
 import { mountFile, mountOverlay, mountPoints, unmount } from "./mounts.ts";
 
@@ -83,6 +83,26 @@ class LocalDisks implements Disks {
     return this.#onData("make a volume", request.uid, signal, (directory) =>
       this.#data.mount(directory, request, ids, signal),
     );
+  }
+
+  copyData(from: string, to: string, signal: AbortSignal): Promise<{ frozen: boolean }> {
+    const source = this.#pathOf(from);
+    return this.#exclusively(from, () =>
+      this.#onData("copy a volume", to, signal, async (directory) => {
+        if (!(await exists(join(source, "data.raw")))) {
+          throw new StrataError("NotFound", `the volume ${from} is not on this host`);
+        }
+        const copy = () => this.#data.copy(source, directory, signal);
+        const [, frozen] = await this.#data.frozen(source, signal, copy);
+        return { frozen };
+      }),
+    );
+  }
+
+  async recover(): Promise<void> {
+    for (const point of await mountPoints()) {
+      if (dirname(dirname(point)) === this.#directory && basename(point) === "tree") await thaw(point);
+    }
   }
 
   releaseData(uid: string, signal: AbortSignal): Promise<void> {

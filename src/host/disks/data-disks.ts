@@ -115,6 +115,42 @@ export class DataDisks {
     await this.#untilFree(join(directory, "data.raw"), signal);
   }
 
+  /**
+   * Keeps writers from the mounted file system while `use` runs, with all that they wrote on disk; a write that comes
+   * meanwhile waits. Returns false beside the result when it was not mounted, so that there was nothing to stop.
+   */
+  async frozen<Result>(
+    directory: string,
+    signal: AbortSignal,
+    use: () => Promise<Result>,
+  ): Promise<[Result, boolean]> {
+    const tree = join(directory, "tree");
+    if (!(await mountPoints()).has(tree)) return [await use(), false];
+    // One that a killed predecessor froze is thawed first: freezing twice is an error.
+    await thaw(tree);
+    await run("fsfreeze", ["--freeze", tree], { signal });
+    try {
+      return [await use(), true];
+    } finally {
+      await thaw(tree);
+    }
+  }
+
+  /** A copy of its own in `to`; shares blocks where the host's file system can (btrfs, xfs). Existing is success. */
+  async copy(from: string, to: string, signal: AbortSignal): Promise<void> {
+    const path = join(to, "data.raw");
+    if (await exists(path)) return;
+    await mkdir(to, { recursive: true, mode: 0o700 });
+    await rm(`${path}.new`, { force: true });
+    const source = join(from, "data.raw");
+    await run("cp", ["--reflink=auto", "--sparse=auto", source, `${path}.new`], {
+      signal,
+      timeoutMs: longMs,
+    });
+    if (await exists(join(from, "lent"))) await writeFile(join(to, "lent"), "");
+    await complete(`${path}.new`, path);
+  }
+
   async #untilFree(path: string, signal: AbortSignal): Promise<void> {
     for (const deadline = this.#clock.monotonicMs() + releaseMs; ; ) {
       if ((await loopOf(path, signal)) === undefined) return;
@@ -129,6 +165,11 @@ export class DataDisks {
       },
     );
   }
+}
+
+/** fsfreeze fails when there is nothing to thaw, which is as good. */
+export async function thaw(tree: string): Promise<void> {
+  await run("fsfreeze", ["--unfreeze", tree], { expected: [0, 1] });
 }
 
 async function makeSparse(path: string, sizeMib: number): Promise<void> {

@@ -47,6 +47,14 @@ export interface Disks {
     ids: IdRange,
     signal: AbortSignal,
   ): Promise<string>;
+  /**
+   * A copy of a volume's disk as it is at one moment, in `to`, which shares blocks with it where the file system here can.
+   * What this host has mounted of it is kept still meanwhile: then `frozen`. A virtual machine that has it is the caller's
+   * to keep still. An existing copy is success. @throws NotFound without such a volume here; Unavailable without space.
+   */
+  copyData(from: string, to: string, signal: AbortSignal): Promise<{ frozen: boolean }>;
+  /** Lets writers go on that a killed predecessor had stopped in the middle of copyData. */
+  recover(): Promise<void>;
   /** No mount of this host uses the volume afterwards; absent is success. @throws Conflict while something does. */
   releaseData(uid: string, signal: AbortSignal): Promise<void>;
   /** Unmounts and removes; absent is success. The guest must not run. */
