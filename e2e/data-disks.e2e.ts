@@ -39,10 +39,10 @@ async function sh(script: string, ...args: string[]): Promise<string> {
   return (await run("sh", ["-euc", script, "sh", ...args])).stdout.trim();
 }
 
-/** As the guest's own root, for whom alone the mount is. */
-function inside(tree: string, script: string): Promise<string> {
+/** As the guest's own root, for whom alone the mount is. Descriptor 9 leads to the file `told`. */
+function inside(tree: string, script: string, told = "/dev/null"): Promise<string> {
   const user = ["--reuid", ids.idBase, "--regid", ids.idBase, "--clear-groups"].join(" ");
-  return sh(`cd "$1"; exec setpriv ${user} sh -euc "$2"`, tree, script);
+  return sh(`cd "$1"; exec 9>>"$3"; exec setpriv ${user} sh -euc "$2"`, tree, script, told);
 }
 
 describe.each(["ext4", "xfs"] as const)("a volume with %s", (fileSystem) => {
@@ -97,6 +97,73 @@ describe.each(["ext4", "xfs"] as const)("a volume with %s", (fileSystem) => {
       message: expect.stringContaining("damaged"),
     });
   });
+});
+
+describe.each(["ext4", "xfs"] as const)("a snapshot of %s", (fileSystem) => {
+  it("taken under a writer holds every row that was acknowledged before, and is whole", async () => {
+    const volume = { uid: `${fileSystem}rows`, sizeMib: 512, fileSystem };
+    const tree = await disks.mountData(volume, ids, signal);
+    const progress = join(directory, `${fileSystem}.acknowledged`);
+    // A row counts once it is on disk; what is acknowledged is told outside of the volume.
+    const rows = `i=0; while [ ! -e stop ]; do i=$((i + 1)); echo "$i $(echo $i | sha256sum)" >> rows; sync rows; echo $i >&9; done`;
+    await sh('touch "$1"', progress);
+    const writer = inside(tree, rows, progress);
+    const acknowledged = async () => Number((await sh('tail -n 1 "$1"', progress)) || 0);
+    const taken: { uid: string; atLeast: number; heldMs: number }[] = [];
+    for (const number of [1, 2, 3]) {
+      const before = await acknowledged();
+      await until(async () => (await acknowledged()) > before + 20);
+      const uid = `${fileSystem}snap${number}`;
+      const [atLeast, begun] = [await acknowledged(), systemClock.monotonicMs()];
+      expect(await disks.copyData(volume.uid, uid, signal)).toEqual({ frozen: true });
+      taken.push({ uid, atLeast, heldMs: Math.round(systemClock.monotonicMs() - begun) });
+    }
+    await inside(tree, "touch stop");
+    await writer;
+    console.log(`${fileSystem}: ${JSON.stringify(taken)} of ${await acknowledged()} rows`);
+    const check =
+      'while read -r row sum rest; do [ "$(echo $row | sha256sum | cut -d" " -f1)" = $sum ] || exit 1; last=$row; done < rows; echo $last';
+    for (const { uid, atLeast } of taken) {
+      const copy = await disks.mountData({ ...volume, uid }, ids, signal);
+      expect(Number(await inside(copy, check))).toBeGreaterThanOrEqual(atLeast);
+    }
+    expect(Number(await inside(tree, check))).toBe(await acknowledged());
+  });
+});
+
+it("writers go on after a keeper was killed while they were held", async () => {
+  const request = { uid: "held", sizeMib: 64, fileSystem: "ext4" } as const;
+  const tree = await disks.mountData(request, ids, signal);
+  await run("fsfreeze", ["--freeze", tree]);
+  const writer = inside(tree, "echo written > file; sync file; cat file");
+  await createDisks({ directory, images: noImages }).recover();
+  expect(await writer).toBe("written");
+});
+
+it("fifty copies at once take little more room than one where blocks can be shared", async () => {
+  const mount = join(directory, "reflink");
+  await sh(
+    'truncate -s 4G "$1.img"; mkfs.xfs -q -m reflink=1 "$1.img"; mkdir -p "$1"; mount -o loop "$1.img" "$1"',
+    mount,
+  );
+  try {
+    const sharing = createDisks({ directory: join(mount, "volumes"), images: noImages });
+    const path = await sharing.lendData({ uid: "origin", sizeMib: 256 }, signal);
+    await sh('dd if=/dev/urandom of="$1" bs=1M count=200 conv=notrunc,fsync status=none', path);
+    const used = async () => Number(await sh('df --output=used -m "$1" | tail -1', mount));
+    const [before, begun] = [await used(), systemClock.monotonicMs()];
+    await Promise.all(
+      Array.from({ length: 50 }, (_, number) => sharing.copyData("origin", `copy${number}`, signal)),
+    );
+    const tookMs = Math.round(systemClock.monotonicMs() - begun);
+    await sh('sync -f "$1"', mount);
+    const grownMib = (await used()) - before;
+    console.log(`50 copies of 200 MiB: ${grownMib} MiB more, ${tookMs} ms`);
+    expect(grownMib).toBeLessThan(40);
+    await sh('cmp "$1/origin/data.raw" "$1/copy49/data.raw"', join(mount, "volumes"));
+  } finally {
+    await sh('umount "$1"; rm -r "$1" "$1.img"', mount);
+  }
 });
 
 it("goes into the mounts of a running process and out again, unless it is used there", async () => {
