@@ -22,19 +22,33 @@ export interface CertificateOrder {
   withdraw(token: string): Promise<void>;
 }
 
-const trusted = new AsyncLocalStorage<string | undefined>();
+const underWay = new AsyncLocalStorage<Pick<CertificateOrder, "directory" | "authorities">>();
 /** Between looks at an order that is under way. */
 const pollMs = { min: 250, max: 15_000, attempts: 30 };
 
+const maxAnswerBytes = 1024 * 1024;
+/** Of the authority's words. */
+const maxWords = 500;
+
 class TrustingAgent extends Agent {
   override createConnection(...[options]: Parameters<Agent["createConnection"]>) {
-    const ca = trusted.getStore();
+    const ca = underWay.getStore()?.authorities;
     return connect({ ...(options as object), ...(ca === undefined ? {} : { ca }) });
   }
 }
 
 acme.axios.defaults.httpsAgent = new TrustingAgent({ keepAlive: false });
 acme.axios.defaults.timeout = 30_000;
+acme.axios.defaults.maxContentLength = maxAnswerBytes;
+// Users name directories, and what is answered is told to them: nobody is asked but the authority itself, or they could
+// have what only this host reaches asked for them.
+acme.axios.defaults.maxRedirects = 0;
+acme.axios.interceptors.request.use((config) => {
+  const { origin } = new URL(underWay.getStore()?.directory ?? "");
+  const url = URL.parse(config.url ?? "");
+  if (url?.protocol === "https:" && url.origin === origin) return config;
+  throw new StrataError("Unavailable", `it leads to ${url?.origin ?? "no address"} instead of itself`);
+});
 // Whoever asks here comes again with a back-off of its own.
 Object.assign(acme.axios.defaults, { acmeSettings: { retryMaxAttempts: 2, retryDefaultDelay: 1 } });
 
@@ -42,14 +56,14 @@ Object.assign(acme.axios.defaults, { acmeSettings: { retryMaxAttempts: 2, retryD
 export async function orderCertificate(
   order: CertificateOrder,
 ): Promise<{ chain: string; privateKey: string }> {
-  return await trusted.run(order.authorities, async () => {
+  return await underWay.run(order, async () => {
     try {
       return await placeOrder(order);
     } catch (error) {
       const words = error instanceof Error ? error.message : String(error);
       throw new StrataError(
         "Unavailable",
-        `the authority ${new URL(order.directory).host} gave no certificate for ${order.domains.join(", ")}: ${words}`,
+        `the authority ${new URL(order.directory).host} gave no certificate for ${order.domains.join(", ")}: ${words.slice(0, maxWords)}`,
         { cause: error },
       );
     }

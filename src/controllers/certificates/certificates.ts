@@ -3,7 +3,6 @@
  * time. What the authority asks is answered by the balancers of the project, which read it from the status. A certificate
  * that has content goes on serving with it whatever becomes of its renewal.
  */
-import { createHash, generateKeyPairSync } from "node:crypto";
 import { toTimestamp } from "../../core/clock.ts";
 import { StrataError, toStrataError } from "../../core/errors.ts";
 import { Hints } from "../../core/hints.ts";
@@ -13,6 +12,7 @@ import { CacheIndex } from "../../reconcile/cache.ts";
 import type { Reconciler } from "../../reconcile/reconciler.ts";
 import type { ControllerContext } from "../context.ts";
 import { rewriteStatus } from "../rewrite-status.ts";
+import { accountKey } from "./account.ts";
 import {
   type CertificateAction,
   type CertificateWorld,
@@ -24,6 +24,8 @@ import {
 /** How long balancers may take to answer for a new challenge. */
 const answerWaitMs = 15_000;
 const lookEveryMs = 20;
+/** An authority that takes longer keeps others waiting: it is asked again later. */
+const orderTimeoutMs = 15 * 60_000;
 
 /** To be created before its caches are filled, because it indexes them. */
 export function createCertificateReconciler(
@@ -72,7 +74,11 @@ export function createCertificateReconciler(
       ...acme,
       email: acme.email,
       authorities: acme.authorities,
-      accountKey: await accountKey(context, acme.directory, acme.email ?? ""),
+      accountKey: await accountKey(store, {
+        project: certificate.metadata.project ?? "",
+        directory: acme.directory,
+        email: acme.email ?? "",
+      }),
       answer: (token, text) => answer(certificate, token, text),
       withdraw: async (token) => {
         await change(certificate, (status) => {
@@ -115,9 +121,14 @@ export function createCertificateReconciler(
       const stopped = Promise.withResolvers<never>();
       const stop = () => stopped.reject(signal.reason);
       signal.addEventListener("abort", stop, { once: true });
+      const cancel = clock.after(orderTimeoutMs, () => {
+        const message = `the authority gave no certificate within ${orderTimeoutMs / 60_000} minutes`;
+        stopped.reject(new StrataError("Timeout", message));
+      });
       try {
         await Promise.race([obtain(action.certificate), stopped.promise]);
       } finally {
+        cancel();
         signal.removeEventListener("abort", stop);
       }
     },
@@ -135,18 +146,4 @@ export function createCertificateReconciler(
       }));
     },
   };
-}
-
-/** One account with each authority and address, made on first use. */
-async function accountKey({ store }: ControllerContext, directory: string, email: string): Promise<string> {
-  const digest = createHash("sha256").update(`${directory} ${email}`).digest("hex").slice(0, 32);
-  const key = `/acme-accounts/${digest}`;
-  const known = await store.get(key);
-  if (known) return (known.value as { privateKey: string }).privateKey;
-  const pair = generateKeyPairSync("ec", { namedCurve: "P-256" });
-  const privateKey = pair.privateKey.export({ type: "pkcs8", format: "pem" }).toString();
-  await store.commit([{ put: key, value: { privateKey }, ifRevision: 0 }]).catch(() => {});
-  const entry = await store.get(key);
-  if (!entry) throw new StrataError("Unavailable", `cannot keep the key of the account with ${directory}`);
-  return (entry.value as { privateKey: string }).privateKey;
 }
