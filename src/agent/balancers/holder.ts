@@ -67,7 +67,7 @@ export class Holder {
       this.#take(socket),
     );
     this.#server = server;
-    await mkdir(dirname(path), { recursive: true });
+    await mkdir(dirname(path), { recursive: true, mode: 0o700 });
     await rm(path, { force: true });
     await new Promise<void>((resolve, reject) => {
       server.on("error", reject);

@@ -43,7 +43,7 @@ export class LogIntake {
     if (this.#server) return;
     const server = createServer((socket) => this.#read(socket));
     this.#server = server;
-    await mkdir(dirname(path), { recursive: true });
+    await mkdir(dirname(path), { recursive: true, mode: 0o700 });
     await rm(path, { force: true });
     await new Promise<void>((resolve, reject) => {
       server.on("error", reject);

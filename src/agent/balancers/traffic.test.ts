@@ -1,3 +1,6 @@
+import { mkdtempDisposable, stat } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterEach, expect, test } from "vitest";
 import { VirtualClock } from "../../core/virtual-clock.ts";
 import type { BalancerStatistics } from "../../host/balancers/balancers.ts";
@@ -56,4 +59,21 @@ test("without traffic it is asked once a second only", async () => {
   const reports = await watch([{ untilMs: 5_000, rate: 0 }]);
   expect(reports.length).toBeLessThanOrEqual(5);
   expect(reports.every(([, rate]) => rate === 0)).toBe(true);
+});
+
+test("other users of the host do not get to its sockets", async () => {
+  await using root = await mkdtempDisposable(join(tmpdir(), "strata-traffic-"));
+  const directory = join(root.path, "b");
+  const jail = join(directory, "jail");
+  const sockets = () => ({ holder: join(jail, "holder.sock"), log: join(jail, "log.sock") });
+  const one = new Traffic({
+    uid: "b",
+    balancers: { sockets, logPath: () => "/dev/null" } as never,
+    clock: new VirtualClock(0),
+    resource: () => undefined,
+    onChange: () => {},
+  });
+  traffic = one;
+  await one.listen();
+  expect((await stat(directory)).mode & 0o777).toBe(0o700);
 });

@@ -196,6 +196,8 @@ class HaproxyBalancers implements Balancers {
 
   async #writeFiles(paths: BalancerPaths, { certificates, challenges }: BalancerRequest): Promise<void> {
     await mkdir(paths.directory, { recursive: true, mode: 0o700 });
+    // Whoever listens for it was here first. No program of the host's other users may reach the sockets in it.
+    await chmod(paths.directory, 0o700);
     await mkdir(paths.certificates, { recursive: true, mode: 0o700 });
     await mkdir(paths.jail, { recursive: true, mode: 0o755 });
     await chmod(paths.jail, 0o755);
