@@ -4,6 +4,8 @@ import { defineKind, nameSchema, type ResourceOf } from "./kind.ts";
 
 export const balancerLimits = {
   maxListeners: 16,
+  /** Of one listener. HAProxy takes 64 words a line, and each is two of them. */
+  maxCertificates: 25,
   maxTargets: 500,
   /** Requests held at once while no member is there. */
   maxHeld: 1000,
@@ -22,7 +24,7 @@ const listenerSchema = z
     /** `http`: HTTP/1.1, HTTP/2 and WebSocket without TLS; `https`: the same with TLS; `tcp`, `tls`: any protocol. */
     protocol: z.enum(["http", "https", "tcp", "tls"]).default("http"),
     /** Names of certificates of the project; the first one is for clients that name no server (SNI). */
-    certificates: z.array(nameSchema).max(50).default([]),
+    certificates: z.array(nameSchema).max(balancerLimits.maxCertificates).default([]),
     /** Answers every request with a redirection to this https port instead of asking an instance. */
     redirectTo: port.optional(),
     /** Who may connect. */

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { loadBalancerSpecSchema } from "../../kinds/load-balancer.ts";
+import { balancerLimits, loadBalancerSpecSchema } from "../../kinds/load-balancer.ts";
 import type { ServerRequest } from "./balancers.ts";
 import { balancerPaths, renderConfig, serverName, structureDigest, uidOfServer } from "./haproxy-config.ts";
 
@@ -79,6 +79,24 @@ describe("configuration", () => {
     expect(other({ listeners: [{ port: 81 }] })).toBe(true);
     expect(other({ healthCheck: { intervalMs: 500 } })).toBe(true);
     expect(other({ maxPerInstance: 3 })).toBe(true);
+  });
+
+  test("no client stays with who only holds requests", () => {
+    const lines = renderConfig(specOf({ sticky: "cookie" }), [], options).split("\n");
+    const given = lines.find((line) => line.includes("use-server"));
+    expect(given).toContain("!{ req.cook(strata-instance) holder }");
+    const told = lines.find((line) => line.includes("Set-Cookie"));
+    expect(told).toContain("or { srv_name holder }");
+  });
+
+  test("as many certificates as a listener may have fit into a line of HAProxy's", () => {
+    const certificates = Array.from({ length: balancerLimits.maxCertificates }, (_, index) => `c${index}`);
+    const listeners = [{ port: 443, protocol: "https", certificates }];
+    const text = renderConfig(specOf({ listeners }), [], options);
+    const words = text.split("\n").map((line) => line.trim().split(/\s+/).length);
+    expect(Math.max(...words)).toBeLessThanOrEqual(64);
+    const more = [{ port: 443, protocol: "https", certificates: [...certificates, "x"] }];
+    expect(() => specOf({ listeners: more })).toThrow(/certificates/);
   });
 
   test("a server of another source or port is another server of the same instance", () => {

@@ -246,13 +246,16 @@ function backend(spec: LoadBalancerSpec): string[] {
   ];
 }
 
-/** HAProxy's own cookies are not for servers that are added at run time. */
+/**
+ * HAProxy's own cookies are not for servers that are added at run time. Nobody stays with the holder: it is always there,
+ * and would be asked ever after.
+ */
 function cookieRules(): string[] {
   const given = `req.cook(${cookieName})`;
   return [
-    `  use-server %[${given}] if { ${given} -m found }`,
     `  http-request set-var(txn.sticky) ${given}`,
-    `  http-response add-header Set-Cookie "${cookieName}=%s; Path=/; HttpOnly" unless { srv_name,strcmp(txn.sticky) eq 0 }`,
+    `  http-response add-header Set-Cookie "${cookieName}=%s; Path=/; HttpOnly" unless { srv_name,strcmp(txn.sticky) eq 0 } or { srv_name ${holderName} }`,
+    `  use-server %[${given}] if { ${given} -m found } !{ ${given} ${holderName} }`,
   ];
 }
 
