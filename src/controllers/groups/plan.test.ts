@@ -127,6 +127,12 @@ describe("who leaves", () => {
     const forgotten = testWorld(group, [...named("a"), leaving], { balancers: [testBalancer({ a: "up" })] });
     expect(plan(forgotten).actions).toEqual(["remove b"]);
   });
+  test("who is needed again does not go, even when it has finished", () => {
+    const members = [...named("a"), { ...leaving, since: now - 60_000 }];
+    const balancers = [testBalancer({ a: "up", b: "idle" })];
+    const more = testGroup({ drainSeconds: 30 }, { desired: 2 });
+    expect(plan(testWorld(more, members, { balancers })).actions).toEqual(["serving b"]);
+  });
   test("of a group that is deleted: all, then the group", () => {
     const deleted = { ...steady, metadata: { ...steady.metadata, deletedAt: toTimestamp(now) } };
     const all = plan(testWorld(deleted, [...named("ab"), { name: "w", phase: "warm" }]));

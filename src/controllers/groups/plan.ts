@@ -57,9 +57,14 @@ export function planGroup(world: GroupWorld, now: Instant): Plan<GroupAction, Gr
   };
   const leaving = members.filter((member) => member.phase === "draining");
   const serving = planServing(scene);
+  const returning = new Set(
+    serving.actions.flatMap((one) => (one.type === "set-phase" && one.phase === "serving" ? one.member : [])),
+  );
   const actions = [
     ...members.flatMap((member) => notesOn(member)),
-    ...leaving.flatMap((member) => planLeaving(world, group, member, now)),
+    ...leaving.flatMap((member) =>
+      returning.has(member.instance) ? [] : planLeaving(world, group, member, now),
+    ),
     ...serving.actions,
     ...planWarm(scene, serving),
   ];
