@@ -9,6 +9,7 @@ import {
   type LoadBalancerSpec,
   type LoadBalancerStatus,
   loadBalancerKind,
+  loadBalancerSpecSchema,
 } from "./load-balancer.ts";
 import type { Metric } from "./scaling/policy-schema.ts";
 import { decisionRetention, type ScalingDecision, scalingDecisionKind } from "./scaling-decision.ts";
@@ -111,4 +112,19 @@ test("a decision says who wanted what", () => {
   };
   expect(scalingDecisionKind.spec.parse(spec)).toEqual(spec);
   expect(decisionRetention).toBeGreaterThan(100);
+});
+
+test("a path that HTTP does not have is refused", () => {
+  const schemas = [healthCheckSchema, loadBalancerSpecSchema.shape.healthCheck];
+  for (const path of ["/\u0142", "/a b", "/\u0000", "/a\nb", "a"]) {
+    for (const schema of schemas) {
+      const parsed = schema.safeParse({
+        type: "http",
+        ...(schema === healthCheckSchema && { port: 1 }),
+        path,
+      });
+      expect(parsed.error?.issues.map((issue) => issue.path)).toEqual([["path"]]);
+    }
+  }
+  expect(healthCheckSchema.parse({ type: "http", port: 1, path: "/up?a='1'#x" }).path).toBe("/up?a='1'#x");
 });

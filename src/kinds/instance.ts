@@ -45,7 +45,9 @@ export const healthCheckSchema = z
     port: z.int().min(1).max(65_535).optional(),
     path: z
       .string()
-      .regex(/^\/[^\s]{0,199}$/, { error: "must start with /" })
+      .regex(/^\/[\x21-\x7e]{0,199}$/, {
+        error: "must start with / and be of printable ASCII without spaces (percent-encode the rest)",
+      })
       .default("/"),
     /** Program and arguments; no shell. */
     command: z.array(z.string().max(4096)).min(1).max(256).optional(),

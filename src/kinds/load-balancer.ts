@@ -13,9 +13,9 @@ export const balancerLimits = {
 
 const port = z.int().min(1).max(65_535);
 const seconds = z.int().min(0).max(86_400);
-const path = z
-  .string()
-  .regex(/^\/[^\s"'\\]{0,199}$/, { error: "must start with / and have no spaces or quotes" });
+const path = z.string().regex(/^\/(?!.*["'\\])[\x21-\x7e]{0,199}$/, {
+  error: "must start with / and be of printable ASCII without spaces, quotes and backslashes",
+});
 
 /** Where clients arrive: a port of the host. */
 const listenerSchema = z

@@ -2,6 +2,7 @@ import { createServer, type Server } from "node:http";
 import { type AddressInfo, createServer as createTcpServer } from "node:net";
 import { afterEach, expect, test } from "vitest";
 import { systemClock } from "../../core/clock.ts";
+import { VirtualClock } from "../../core/virtual-clock.ts";
 import { createNetworkChecks, type Outcome } from "./network-checks.ts";
 
 const checks = createNetworkChecks(systemClock);
@@ -79,4 +80,12 @@ test("an abort is no outcome", async () => {
   const asking = checks.http({ ...silent, path: "/" }, 5_000, abort.signal);
   abort.abort(new Error("enough"));
   await expect(asking).rejects.toThrow("enough");
+});
+
+test("a request that cannot be made is unhealthy, and nothing is left of it", async () => {
+  const clock = new VirtualClock();
+  const target = { address: "127.0.0.1", port: 1, from: "127.0.0.1" };
+  const outcome = await createNetworkChecks(clock).http({ ...target, path: "/\u0142" }, 1_000, never);
+  expect(sawOf(outcome)).toMatch(/^GET \/\u0142 on port 1 failed: .*unescaped/);
+  await clock.advance(2_000);
 });

@@ -57,6 +57,7 @@ function timed(
 ): Promise<Outcome> {
   return new Promise((resolve, reject) => {
     if (signal.aborted) return reject(signal.reason);
+    let release = (): unknown => undefined;
     const finish = (end: () => void) => {
       cancelTimer();
       signal.removeEventListener("abort", onAbort);
@@ -67,7 +68,12 @@ function timed(
     const late = { healthy: false, saw: `${what} did not answer within ${timeoutMs} ms` } as const;
     const cancelTimer = clock.after(timeoutMs, () => finish(() => resolve(late)));
     signal.addEventListener("abort", onAbort, { once: true });
-    const release = begin((outcome) => finish(() => resolve(outcome)));
+    try {
+      release = begin((outcome) => finish(() => resolve(outcome)));
+    } catch (error) {
+      // A request that cannot even be made, such as one for a path that HTTP does not have.
+      finish(() => resolve(failure(what, error as Error)));
+    }
   });
 }
 
