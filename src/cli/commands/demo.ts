@@ -58,6 +58,8 @@ export const demoCommands: readonly CommandSpec[] = [
 /** A group's members have answered before the year begins. */
 const settleMs = 3_000;
 const watchEveryMs = 250;
+/** More than the slowest year of the longest kind. */
+const longestMs = 86_400_000;
 /** Between a port of the stack and the demonstration's. */
 const portDistance = 10_000;
 
@@ -267,7 +269,8 @@ async function watchGroups(
   session: Session,
   signal: AbortSignal,
 ): Promise<void> {
-  const limits = { ...patience({ ...session, timeoutMs: 86_400_000 }), signal };
+  const { clock } = session;
+  const limits = { clock, signal, deadlineMs: clock.monotonicMs() + longestMs };
   const look = (seen: ReadonlyMap<string, Parameters<Recording["see"]>[0]>) => {
     for (const group of seen.values()) recording.see(group);
     return false;
