@@ -30,6 +30,7 @@ import { controllerVerbs } from "../service-client.ts";
 import { Demand } from "./demand.ts";
 import { GroupInvariants } from "./group-invariants.ts";
 import { ModelHosts } from "./model-hosts.ts";
+import { portraitOf } from "./portrait.ts";
 
 export interface GroupSimulationOptions {
   seed: number;
@@ -61,7 +62,8 @@ export async function simulateGroups(options: GroupSimulationOptions): Promise<G
     return await simulation.run();
   } catch (error) {
     const text = error instanceof Error ? error.message : String(error);
-    throw new Error(`seed ${options.seed}, day ${simulation.day}: ${text}`, { cause: error });
+    const portrait = await simulation.portrait(text);
+    throw new Error(`seed ${options.seed}, day ${simulation.day}: ${text}\n  ${portrait}`, { cause: error });
   } finally {
     await simulation.end();
   }
@@ -128,6 +130,10 @@ class GroupSimulation {
       seed: this.#options.seed,
       counts: { ...this.#invariants.counts, ...this.#hosts.counts, controllerDeaths: this.#deaths },
     };
+  }
+
+  portrait(problem: string): Promise<string> {
+    return portraitOf(this.#store, [...this.#hosts.instances.values()], problem);
   }
 
   async end(): Promise<void> {

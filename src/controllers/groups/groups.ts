@@ -21,7 +21,7 @@ export function createGroupReconciler(
   state: GroupState,
   scarce: (groupKey: string) => boolean,
 ): Reconciler<GroupWorld, GroupAction, GroupReport> {
-  const { groups, instances, loadBalancers } = context.caches;
+  const { groups, hosts, images, instances, loadBalancers } = context.caches;
   const patch = async (world: GroupWorld, status: JsonObject) => {
     const { group } = world;
     if (!group) return;
@@ -40,7 +40,8 @@ export function createGroupReconciler(
       { name: "members", keys: (signal) => state.hints.keys(signal) },
     ],
     async observe(key) {
-      await Promise.all([instances.whenSynced(), loadBalancers.whenSynced(), groups.whenSynced()]);
+      // Whether capacity is scarce is known once hosts and images are.
+      await Promise.all([groups, hosts, images, instances, loadBalancers].map((cache) => cache.whenSynced()));
       const group = groups.get(key);
       if (!group || state.isGone(group)) return nothing;
       const members = state.membersOf(group);

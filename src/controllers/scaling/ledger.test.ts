@@ -130,3 +130,22 @@ test("nobody may have now what would be beyond the host, with all that is there 
     { numRuns: 1_000 },
   );
 });
+
+test("a group that does not lend keeps members that have a host, not those that wait for one", () => {
+  const caches = newCaches();
+  const ledger = new Ledger(caches);
+  const shared = { host: "a", warm: 0, priority: 0, member: { cpus: 1, memoryMib: 1_000 } };
+  const keeper = { ...shared, key: "/groups/p/g", uid: "g", min: 1, wanted: 12, desired: 9, lends: false };
+  const low = { ...shared, key: "/groups/p/h", uid: "h", min: 3, wanted: 3, desired: 3, lends: true };
+  ledger.set(keeper);
+  ledger.set(low);
+  for (let index = 0; index < 9; index++) {
+    const host = index < 7 ? "a" : undefined;
+    caches.instances.put(`/instances/p/g${index}`, instanceOf(`g${index}`, host, "g", index + 2));
+  }
+  // One of its three is being replaced.
+  for (const name of ["h0", "h1"])
+    caches.instances.put(`/instances/p/${name}`, instanceOf(name, "a", "h", 20));
+  expect(ledger.judge(low)).toMatchObject({ granted: 3, lent: 0 });
+  expect(ledger.judge(keeper)).toMatchObject({ granted: 7 });
+});

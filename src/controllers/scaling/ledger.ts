@@ -35,14 +35,24 @@ interface Share {
   held: Capacity;
 }
 
+/** Of a group. */
+interface Members {
+  count: number;
+  /** Those that have a host: only they have what a group that does not lend may keep. */
+  placed: number;
+  /** To all of them. */
+  promised: Capacity;
+}
+
 const none: Capacity = { cpus: 0, memoryMib: 0 };
+const noMembers: Members = { count: 0, placed: 0, promised: none };
 
 export class Ledger {
   readonly #hosts: ControllerCaches["hosts"];
   readonly #claims = new Map<string, GroupClaim>();
   readonly #shares = new Map<string, Share>();
-  /** Promised to members, by uid of their group. */
-  readonly #members = new Map<string, { count: number; promised: Capacity }>();
+  /** By uid of their group. */
+  readonly #members = new Map<string, Members>();
   /** Promised on each host: in all, and to instances that are of no group. */
   readonly #promised = new Map<string, Capacity>();
   readonly #others = new Map<string, Capacity>();
@@ -109,7 +119,7 @@ export class Ledger {
   share(host: string, claim?: GroupClaim): Map<string, Grant> {
     const claims = new Map(this.claimsOn(host));
     if (claim) claims.set(claim.key, claim);
-    const now = [...claims.values()].map((one) => ({ ...one, current: this.#membersOf(one.uid).count }));
+    const now = [...claims.values()].map((one) => ({ ...one, current: this.#membersOf(one.uid).placed }));
     return arbitrate(now, this.#capacity(host));
   }
 
@@ -153,8 +163,8 @@ export class Ledger {
     };
   }
 
-  #membersOf(uid: string): { count: number; promised: Capacity } {
-    return this.#members.get(uid) ?? { count: 0, promised: none };
+  #membersOf(uid: string): Members {
+    return this.#members.get(uid) ?? noMembers;
   }
 
   #add(claim: GroupClaim, sign: 1 | -1): void {
@@ -176,9 +186,15 @@ export class Ledger {
     if (owner === undefined) return;
     const claim = this.#claimOf(instance);
     if (claim) this.#add(claim, -1);
-    const { count, promised } = this.#membersOf(owner);
+    const { count, placed, promised } = this.#membersOf(owner);
     if (count + sign === 0) this.#members.delete(owner);
-    else this.#members.set(owner, { count: count + sign, promised: change(promised, size) });
+    else {
+      this.#members.set(owner, {
+        count: count + sign,
+        placed: placed + (host === undefined ? 0 : sign),
+        promised: change(promised, size),
+      });
+    }
     if (claim) this.#add(claim, 1);
   }
 

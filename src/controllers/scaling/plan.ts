@@ -1,6 +1,7 @@
 /** How many members a group is to have: what its policies want, within what the hosts can give. Pure. */
 import { fromTimestamp, type Instant, toTimestamp } from "../../core/clock.ts";
 import type { Group, GroupStatus } from "../../kinds/group.ts";
+import { boundsAt } from "../../kinds/scaling/bounds.ts";
 import { type Decision, decide } from "../../kinds/scaling/decide.ts";
 import type { Signals } from "../../kinds/scaling/signals.ts";
 import type { ScalingDecision } from "../../kinds/scaling-decision.ts";
@@ -35,7 +36,7 @@ export function planScaling(world: ScalingWorld, now: Instant): Plan<never, Scal
   if (!group) return { status: undefined, actions: [] };
   const { spec, status } = group;
   const decision = decide({ spec, state: { ...pastOf(status), recentWanted }, signals, now });
-  const claim = claimOf(world.key, host, group, decision);
+  const claim = claimOf(world.key, host, group, { min: decision.bounds.min, wanted: decision.desired });
   const verdict = world.judge(claim);
   const desired = Math.min(verdict.granted, verdict.now);
   const waits = verdict.now < verdict.granted;
@@ -72,11 +73,20 @@ function pastOf({ desired, scaledOutAt, scaledInAt }: GroupStatus) {
   };
 }
 
+/**
+ * Of a group that was not looked at since the start, as far as its status tells. What it has and lends, not what it may want:
+ * others must not drain members for a wish that is not there any more.
+ */
+export function standingClaim(key: string, host: string | undefined, group: Group, now: Instant): GroupClaim {
+  const { desired, lent } = group.status;
+  return claimOf(key, host, group, { min: boundsAt(group.spec, now).min, wanted: desired + lent });
+}
+
 function claimOf(
   key: string,
   host: string | undefined,
   { metadata, spec, status }: Group,
-  decision: Decision,
+  { min, wanted }: Pick<GroupClaim, "min" | "wanted">,
 ): GroupClaim {
   const { cpus, memoryMib } = spec.template;
   return {
@@ -85,9 +95,9 @@ function claimOf(
     ...(metadata.project === undefined ? {} : { project: metadata.project }),
     uid: metadata.uid,
     host,
-    min: decision.bounds.min,
+    min,
     usual: spec.min,
-    wanted: decision.desired,
+    wanted,
     warm: spec.warm,
     desired: status.desired,
     priority: spec.priority,

@@ -174,3 +174,39 @@ test("controllers that start anew keep what there is, and go on", async () => {
   await push("web", 42);
   expect(await statusOf("web")).toMatchObject({ desired: 5, ready: 5 });
 });
+
+test("controllers that start anew on a full host take no minimum for a group that does not lend", async () => {
+  await world.createGroup("web", { min: 3, max: 8 });
+  await world.ready("web");
+  // Looked at first, because of its name; it would keep whatever it once got.
+  await world.createGroup("keeper", { min: 1, max: 16, desired: 12, lends: false });
+  await world.ready("keeper");
+  expect(await statusOf("keeper")).toMatchObject({ desired: 5, ready: 5, state: "short" });
+  const names = (await world.members("web")).map(({ metadata }) => metadata.name).sort();
+  const decisions = await world.decisions();
+  await world.stop();
+  world.startControllers();
+  await world.pass(60_000);
+  await world.ready("keeper");
+  expect((await world.members("web")).map(({ metadata }) => metadata.name).sort()).toEqual(names);
+  expect(await statusOf("web")).toMatchObject({ desired: 3, ready: 3, state: "steady" });
+  expect(await statusOf("keeper")).toMatchObject({ desired: 5, ready: 5, state: "short" });
+  expect(await world.decisions()).toEqual(decisions);
+});
+
+test("controllers that start anew on a full host make no warm members", async () => {
+  await world.createGroup("web", { min: 3, max: 8, warm: 1 });
+  await world.createGroup("shop", { min: 1, max: 16, desired: 12, priority: 3 });
+  await world.ready("web");
+  await world.ready("shop");
+  const names = async () => (await world.members("web")).map(({ metadata }) => metadata.name).sort();
+  const before = await names();
+  expect(before).toHaveLength(3);
+  await world.stop();
+  const events = async () => (await world.store.list("/events/", { limit: 1_000 })).entries.length;
+  const told = await events();
+  world.startControllers();
+  await world.pass(60_000);
+  expect(await names()).toEqual(before);
+  expect(await events()).toBe(told);
+});

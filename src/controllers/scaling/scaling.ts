@@ -16,8 +16,8 @@ import { untilAborted } from "../../reconcile/until-aborted.ts";
 import type { ControllerContext } from "../context.ts";
 import { type GroupState, groupKeyOf, ownerOf } from "../groups/state.ts";
 import { Forecasts } from "./forecasts.ts";
-import { Ledger } from "./ledger.ts";
-import { planScaling, type ScalingReport, type ScalingWorld } from "./plan.ts";
+import { type GroupClaim, Ledger } from "./ledger.ts";
+import { planScaling, type ScalingReport, type ScalingWorld, standingClaim } from "./plan.ts";
 import { RecentWishes } from "./recent-wishes.ts";
 import { readSignals } from "./signals.ts";
 import { subjectsOfGroups } from "./subjects.ts";
@@ -25,7 +25,10 @@ import { writeVerdict } from "./write.ts";
 
 export interface Scaling {
   reconciler: Reconciler<ScalingWorld, never, ScalingReport>;
-  /** Does the group's host lack capacity for all that groups want of it? Then nobody there keeps warm members. */
+  /**
+   * Does the group's host lack capacity for all that groups want of it? Then nobody there keeps warm members. To be asked once
+   * groups, hosts, images and instances are known.
+   */
   isScarce(groupKey: string): boolean;
 }
 
@@ -78,14 +81,26 @@ export function createScaling(context: ControllerContext, state: GroupState): Sc
     if (next && next.status.held !== (previous?.status.held ?? 0)) hintOf(hints, next);
   });
 
+  const hostFor = ({ metadata: { project = "" }, spec }: Group) =>
+    images.get(resourceKey(imageKind, { project, name: spec.template.image }))?.status.host;
+
+  let standing = false;
+  const knowStanding = () => {
+    if (standing) return;
+    standing = true;
+    for (const claim of standingClaims(groups, hostFor, clock.now())) ledger.set(claim);
+    for (const { metadata } of hosts.values()) if (ledger.isScarce(metadata.name)) scarce.add(metadata.name);
+  };
+
   const observe = (key: string, group: Group): ScalingWorld => {
     const now = clock.now();
+    knowStanding();
     const measured = { group, members: state.membersOf(group), balancers: state.balancersOf(key) };
-    const { project = "", uid } = group.metadata;
+    const { uid } = group.metadata;
     return {
       key,
       group,
-      host: images.get(resourceKey(imageKind, { project, name: group.spec.template.image }))?.status.host,
+      host: hostFor(group),
       signals: readSignals(metrics, measured, forecasts.of(measured, now), now),
       // After a restart, what it wanted before is not known: it may have been as much as it has.
       recentWanted: wishes.get(uid)?.all() ?? [{ at: startedAt, members: group.status.desired }],
@@ -112,7 +127,10 @@ export function createScaling(context: ControllerContext, state: GroupState): Sc
   };
 
   return {
-    isScarce: (key) => scarce.has(ledger.hostOf(key) ?? ""),
+    isScarce(key) {
+      knowStanding();
+      return scarce.has(ledger.hostOf(key) ?? "");
+    },
     reconciler: {
       name: "scaling",
       watches: [
@@ -144,6 +162,21 @@ export function createScaling(context: ControllerContext, state: GroupState): Sc
       },
     },
   };
+}
+
+/**
+ * What groups have is theirs before any of them is judged: who is looked at first after a start would otherwise find the hosts
+ * empty, and one that does not lend would keep what it then takes from the others' minimums.
+ */
+function* standingClaims(
+  groups: ControllerContext["caches"]["groups"],
+  hostFor: (group: Group) => string | undefined,
+  now: Instant,
+): Generator<GroupClaim> {
+  for (const key of groups.keys()) {
+    const group = groups.get(key);
+    if (group && group.metadata.deletedAt === undefined) yield standingClaim(key, hostFor(group), group, now);
+  }
 }
 
 function gone(key: string): ScalingWorld {

@@ -99,6 +99,12 @@ describe("arbitrate", () => {
     expect(grants.get("b")).toEqual({ granted: 3, lent: 0 });
   });
 
+  test("where hosts were lost, a minimum outlasts what others keep beyond theirs", () => {
+    const keeper = claim("keeper", { wanted: 9, current: 9, priority: 5, lends: false });
+    const low = claim("low", { min: 3, wanted: 5, current: 5 });
+    expect(granted(arbitrate([keeper, low], hosts(6)))).toEqual({ keeper: 3, low: 3 });
+  });
+
   test("equal priorities share by what their members take of the hosts", () => {
     const big = { cpus: 2, memoryMib: 512 };
     const claims = [claim("big", { wanted: 9, member: big }), claim("small", { wanted: 9 })];

@@ -1,7 +1,7 @@
 /**
  * Shares the hosts' capacity among groups. In this order:
  *
- * 1. What nobody may take away: each group's members up to its minimum, and all members of a group that does not lend.
+ * 1. What nobody may take away: each group's members up to its minimum, then all members of a group that does not lend.
  * 2. What is missing to the minimums, higher priority first.
  * 3. What policies want beyond, higher priority first; groups of one priority get their next member in turn, the one with the
  *    smallest share of the hosts first (dominant resource fairness, Ghodsi et al., NSDI 2011).
@@ -26,7 +26,7 @@ export interface Claim {
   usual?: number;
   /** What it is to have by its policies: `Decision.desired`. */
   wanted: number;
-  /** Members it has promised capacity for now; draining ones count. */
+  /** Members it has promised capacity for now, on a host; draining ones count. */
   current: number;
   priority: number;
   lends: boolean;
@@ -42,7 +42,7 @@ export interface Capacity {
 export interface Grant {
   /**
    * Members it may have. Below `current` it has to give some back: drain them first. When hosts were lost, the members of step 1
-   * are cut as well, lowest priority first.
+   * are cut as well: first those beyond minimums, lowest priority first.
    */
   granted: number;
   /**
@@ -70,7 +70,9 @@ interface Share {
 export function arbitrate(claims: readonly Claim[], capacity: Capacity): Map<string, Grant> {
   const shares = claims.map(shareOf).sort(byPriority);
   const free = { ...capacity };
-  for (const share of shares) take(share, Math.min(share.claim.current, share.floor), free);
+  // Where hosts were lost, minimums outlast what others keep beyond theirs.
+  for (const share of shares) take(share, Math.min(share.claim.current, share.claim.min), free);
+  for (const share of shares) take(share, Math.min(share.claim.current, share.floor) - share.granted, free);
   for (const share of shares) take(share, share.floor - share.granted, free);
   for (const rank of ranks(shares)) {
     for (const share of fits(rank, free) ? rank : []) take(share, share.target - share.granted, free);
