@@ -19,6 +19,15 @@ export function hiddenKey(sha256: string): string {
   return `-----BEGIN HIDDEN PRIVATE KEY-----\nsha256 ${sha256}\n-----END HIDDEN PRIVATE KEY-----\n`;
 }
 
+/**
+ * A token and its answer are written into the balancers' configuration and commands: nothing but what RFC 8555 (8.1, 8.3)
+ * has in them may get there, whatever an authority sends.
+ */
+export const challengeForms = {
+  token: /^[A-Za-z0-9_-]{1,256}$/,
+  answer: /^[A-Za-z0-9_-]{1,256}\.[A-Za-z0-9_-]{1,128}$/,
+} as const;
+
 /** Of one's own, or from an authority that speaks ACME (RFC 8555), proven by HTTP (http-01). */
 export const certificateSpecSchema = z
   .strictObject({
@@ -60,7 +69,7 @@ export const certificateKind = defineKind({
     domains: z.array(z.string()),
     notAfter: z.string().optional(),
     /** Answers that balancers give to the authority, by token. */
-    challenges: z.record(z.string().regex(/^[A-Za-z0-9_-]{1,256}$/), z.string().max(512)),
+    challenges: z.record(z.string().regex(challengeForms.token), z.string().regex(challengeForms.answer)),
     renewAt: z.string().optional(),
   }),
   initialStatus: () => ({

@@ -1,6 +1,6 @@
 /** From resources to what the host is asked for. Pure. */
 import type { BalancerRequest, ServerRequest } from "../../host/balancers/balancers.ts";
-import type { Certificate } from "../../kinds/certificate.ts";
+import { type Certificate, challengeForms } from "../../kinds/certificate.ts";
 import type { LoadBalancer } from "../../kinds/load-balancer.ts";
 
 export interface RequestSources {
@@ -27,7 +27,9 @@ export function balancerRequest({ balancer, sourceOf, pemOf, certificates }: Req
     else servers.push({ uid, address, port, source, draining });
   }
   const names = new Set(spec.listeners.flatMap((listener) => listener.certificates));
-  const challenges = certificates.flatMap(({ status }) => Object.entries(status.challenges));
+  const challenges = certificates
+    .flatMap(({ status }) => Object.entries(status.challenges))
+    .filter(([token, answer]) => challengeForms.token.test(token) && challengeForms.answer.test(answer));
   const answers = spec.listeners.some(({ protocol }) => protocol === "http");
   return {
     request: {

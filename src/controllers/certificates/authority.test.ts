@@ -1,10 +1,10 @@
-import { generateKeyPairSync } from "node:crypto";
+import { generateKeyPairSync, X509Certificate } from "node:crypto";
 import { createServer as createHttpServer, type RequestListener, type Server } from "node:http";
 import { createServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { afterEach, describe, expect, test } from "vitest";
 import { testCertificate } from "../../api/test-certificate.ts";
-import { orderCertificate } from "./authority.ts";
+import { onlyCertificates, orderCertificate } from "./authority.ts";
 
 const { cert, key } = testCertificate();
 const servers: Pick<Server, "close" | "closeAllConnections">[] = [];
@@ -47,7 +47,7 @@ async function authority(account: RequestListener, elsewhere?: string): Promise<
   return `${origin}/directory`;
 }
 
-function order(directory: string): Promise<unknown> {
+function order(directory: string, answer = async (_token: string) => {}): Promise<unknown> {
   const { privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
   return orderCertificate({
     directory,
@@ -55,7 +55,7 @@ function order(directory: string): Promise<unknown> {
     email: undefined,
     authorities: cert,
     accountKey: privateKey.export({ type: "pkcs8", format: "pem" }).toString(),
-    answer: async () => {},
+    answer,
     withdraw: async () => {},
   });
 }
@@ -76,6 +76,57 @@ describe("an authority that leads elsewhere", () => {
     await expect(order(directory)).rejects.toThrow(/gave no certificate for a\.test/);
     expect(asked).toEqual([]);
   });
+});
+
+/** One that goes on to the challenge, and asks with that token. */
+async function asking(token: string): Promise<string> {
+  let origin = "";
+  const server = createServer({ cert, key }, (request, response) => {
+    const url = `${origin}/challenge`;
+    const bodies: Record<string, object> = {
+      "/directory": { newNonce: origin, newAccount: `${origin}/account`, newOrder: `${origin}/order` },
+      "/order": { status: "pending", authorizations: [`${origin}/authorization`], finalize: url },
+      "/authorization": {
+        status: "pending",
+        identifier: { type: "dns", value: "a.test" },
+        challenges: [{ type: "http-01", status: "pending", url, token }],
+      },
+    };
+    const path = request.url ?? "";
+    response.statusCode = path === "/account" || path === "/order" ? 201 : 200;
+    response.setHeader("content-type", "application/json");
+    response.setHeader("replay-nonce", "bm9uY2U");
+    response.setHeader("location", `${origin}${path}`);
+    response.end(JSON.stringify(bodies[path] ?? { status: "valid" }));
+  });
+  origin = `https://127.0.0.1:${await portOf(server as unknown as Server)}`;
+  return `${origin}/directory`;
+}
+
+test.each(["a\nadd server targets/x 127.0.0.1:22", "a b", "a;b", ""])(
+  "a token that is none is answered by nobody: %j",
+  async (token) => {
+    const answered: string[] = [];
+    const answer = async (one: string) => void answered.push(one);
+    await expect(order(await asking(token), answer)).rejects.toThrow(/a token that is none/);
+    expect(answered).toEqual([]);
+  },
+);
+
+test("a token as it should be is answered", async () => {
+  const answered: string[] = [];
+  const answer = async (one: string) => {
+    answered.push(one);
+    throw new Error("enough");
+  };
+  await expect(order(await asking("abc-_1"), answer)).rejects.toThrow(/enough/);
+  expect(answered).toEqual(["abc-_1"]);
+});
+
+test("of a chain, only its certificates are taken", () => {
+  const clean = new X509Certificate(cert).toString();
+  expect(onlyCertificates(`x\n\n${cert}\nshow info\n\n${cert}`)).toBe(clean + clean);
+  expect(() => onlyCertificates("none")).toThrow(/0 certificates/);
 });
 
 test("the words of an authority are cut off", async () => {

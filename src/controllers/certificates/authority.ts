@@ -4,10 +4,12 @@
  * that makes it.
  */
 import { AsyncLocalStorage } from "node:async_hooks";
+import { X509Certificate } from "node:crypto";
 import { Agent } from "node:https";
 import { connect } from "node:tls";
 import * as acme from "acme-client";
 import { StrataError } from "../../core/errors.ts";
+import { challengeForms } from "../../kinds/certificate.ts";
 
 export interface CertificateOrder {
   directory: string;
@@ -86,11 +88,26 @@ async function placeOrder(order: CertificateOrder): Promise<{ chain: string; pri
     challengePriority: ["http-01"],
     // It would ask the domains from here, where they may lead elsewhere.
     skipChallengeVerification: true,
-    challengeCreateFn: (_authorization, challenge, keyAuthorization) =>
-      order.answer(challenge.token, keyAuthorization),
+    challengeCreateFn: async (_authorization, { token }, keyAuthorization) => {
+      if (!challengeForms.token.test(token) || !challengeForms.answer.test(keyAuthorization)) {
+        throw new Error("it asks with a token that is none (RFC 8555, 8.1)");
+      }
+      await order.answer(token, keyAuthorization);
+    },
     challengeRemoveFn: (_authorization, challenge) => order.withdraw(challenge.token),
   });
-  return { chain, privateKey };
+  return { chain: onlyCertificates(chain), privateKey };
+}
+
+const maxCertificates = 10;
+
+/** As this process writes them, and nothing that stood between them. @throws when there is none. */
+export function onlyCertificates(chain: string): string {
+  const found = chain.match(/-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----/g) ?? [];
+  if (found.length === 0 || found.length > maxCertificates) {
+    throw new Error(`it sent ${found.length} certificates instead of 1 to ${maxCertificates}`);
+  }
+  return found.map((pem) => new X509Certificate(pem).toString()).join("");
 }
 
 /** Makes the account, or finds it. */
