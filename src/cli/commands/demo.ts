@@ -212,7 +212,7 @@ async function live(
     recording.begin();
     const begun = startAt;
     rehearsed = groups.map((group) => ({ ...group, spec: inTheYear(group.spec, stretches, begun) }));
-    await setPolicies(client, stack, rehearsed, session);
+    await setSpecs(client, stack, rehearsed, session);
     await passTime(groups, stretches, recording, session);
   } finally {
     over.abort();
@@ -231,7 +231,7 @@ function identify(body: string): string | undefined {
   return /"instance":\s*"([^"]+)"/.exec(body)?.[1];
 }
 
-async function setPolicies(
+async function setSpecs(
   client: Client,
   { project }: LoadedStack,
   groups: readonly DemoGroup[],
@@ -239,7 +239,8 @@ async function setPolicies(
 ): Promise<void> {
   const limits = patience(session);
   for (const { name, spec } of groups) {
-    const patch = { spec: { policies: spec.policies } as unknown as JsonObject };
+    const { policies, behavior } = spec;
+    const patch = { spec: { policies, behavior } as unknown as JsonObject };
     await retrying(() => client.patch(groupKind, { project, name }, patch), limits);
   }
 }

@@ -39,7 +39,8 @@ export function planRehearsal(groups: readonly DemoGroup[], pace: Pace): Stretch
     );
   }
   const { first, months } = pace;
-  const whole = planShortYear({ ...pace, changes: [] });
+  const timeZone = zoneOf(groups);
+  const whole = planShortYear({ ...pace, timeZone, changes: [] });
   const [from, until] = [whole[0]?.from ?? 0, whole.at(-1)?.until ?? 0];
   const changes = changesOf(
     groups.map(({ spec }) => spec),
@@ -50,7 +51,13 @@ export function planRehearsal(groups: readonly DemoGroup[], pace: Pace): Stretch
     const time = `the ${months} months from ${first.year}-${String(first.month).padStart(2, "0")} on`;
     throw new StrataError("Invalid", `no calendar of the stack's groups changes anything in ${time}`);
   }
-  return planShortYear({ ...pace, changes });
+  return planShortYear({ ...pace, timeZone, changes });
+}
+
+/** Of the first calendar: there a month begins when people say so. */
+function zoneOf(groups: readonly DemoGroup[]): string {
+  const policies = groups.flatMap(({ spec }) => spec.policies);
+  return policies.find((policy) => policy.type === "calendar")?.calendar.timeZone ?? "UTC";
 }
 
 /** Without calendars, as it is before the year begins. */
@@ -58,8 +65,18 @@ export function beforeTheYear(spec: GroupSpec): GroupSpec {
   return { ...spec, policies: spec.policies.filter(({ type }) => type !== "calendar") };
 }
 
+/** Stabilisation and cool-downs pass as quickly as the year does. */
+const rehearsedSeconds = { inStabilizationSeconds: 3, inCooldownSeconds: 1, outCooldownSeconds: 1 } as const;
+
 export function inTheYear(spec: GroupSpec, stretches: readonly Stretch[], startAt: Instant): GroupSpec {
-  return groupKind.spec.parse({ ...spec, policies: rehearse(spec.policies, stretches, startAt) });
+  const behavior = { ...spec.behavior };
+  for (const [name, seconds] of Object.entries(rehearsedSeconds) as [
+    keyof typeof rehearsedSeconds,
+    number,
+  ][]) {
+    behavior[name] = Math.min(behavior[name], seconds);
+  }
+  return groupKind.spec.parse({ ...spec, behavior, policies: rehearse(spec.policies, stretches, startAt) });
 }
 
 /** Members that the calendar wants at least, at a moment of the short year. `spec`: of inTheYear. */

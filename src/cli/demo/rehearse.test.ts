@@ -36,6 +36,7 @@ test("a rehearsed year wants in minutes what the real one wants in months", () =
   const stretches = planShortYear({
     first: { year: 2026, month: 8 },
     months: 12,
+    timeZone: "Europe/Berlin",
     changes: changesOf([spec], from, until),
     busyMs: 60_000,
     quietMs: 5_000,

@@ -5,7 +5,7 @@
 import type { Instant } from "../../core/clock.ts";
 
 export interface Stretch {
-  /** The real one, UTC: a whole month. */
+  /** The real one: a whole month. */
   from: Instant;
   until: Instant;
   label: string;
@@ -18,6 +18,8 @@ export interface ShortYearOptions {
   /** First month, `YYYY-MM`, and how many. */
   first: { year: number; month: number };
   months: number;
+  /** In which months begin and end: the calendars'. Default UTC. */
+  timeZone?: string;
   /** When calendars change something. */
   changes: readonly Instant[];
   busyMs: number;
@@ -28,12 +30,13 @@ const monthNames = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep
 /** A change this soon after a month's beginning belongs to it; one this soon before its end as well. */
 const edgeMs = 3 * 86_400_000;
 
-export function planShortYear({ first, months, changes, busyMs, quietMs }: ShortYearOptions): Stretch[] {
+export function planShortYear(options: ShortYearOptions): Stretch[] {
+  const { first, months, timeZone = "UTC", changes, busyMs, quietMs } = options;
   const stretches: Stretch[] = [];
   let at = 0;
   for (let index = 0; index < months; index++) {
-    const from = startOfMonth(first.year, first.month + index);
-    const until = startOfMonth(first.year, first.month + index + 1);
+    const from = startOfMonth(first.year, first.month + index, timeZone);
+    const until = startOfMonth(first.year, first.month + index + 1, timeZone);
     const busy = changes.some((change) => change >= from - edgeMs && change < until + edgeMs);
     const lengthMs = busy ? busyMs : quietMs;
     const label = monthNames[(first.month - 1 + index) % 12] ?? "";
@@ -62,8 +65,8 @@ export function stretchAt(stretches: readonly Stretch[], shortMs: number): Stret
 }
 
 /** `month` counts from 1 and may be above 12. */
-function startOfMonth(year: number, month: number): Instant {
+function startOfMonth(year: number, month: number, timeZone: string): Instant {
   const months = year * 12 + month - 1;
   const start = Temporal.PlainDate.from({ year: Math.floor(months / 12), month: (months % 12) + 1, day: 1 });
-  return start.toZonedDateTime("UTC").epochMilliseconds;
+  return start.toZonedDateTime(timeZone).epochMilliseconds;
 }
