@@ -1,39 +1,44 @@
 /**
- * HAProxy as Strata configures and drives it, beside a configuration written by hand: throughput in turns, servers that
- * come and go under load, and how soon a new server gets its first request. Everything is on loopback; the origins are
- * HAProxies that answer by themselves. Needs root, haproxy and wrk.
+ * HAProxy as Strata drives it: servers that come and go under load, and how soon a new server gets its first request,
+ * beside a reload of a configuration written by hand. Everything is on loopback; the origins are HAProxies that answer
+ * by themselves. Needs root, haproxy and wrk. What it carries: bench/balancer-throughput.ts.
  *
- *   node bench/balancer.ts [--rounds 10] [--seconds 4] [--cycles 500] [--changes 20]
+ *   node bench/balancer.ts [--cycles 500] [--changes 20]
  */
-import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
-import { mkdir, mkdtemp, open, rm, writeFile } from "node:fs/promises";
-import { get } from "node:http";
-import { tmpdir } from "node:os";
+import type { ChildProcess } from "node:child_process";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { formatAccess } from "../src/agent/balancers/access-log.ts";
+import { Holder } from "../src/agent/balancers/holder.ts";
 import { LogFile } from "../src/agent/balancers/log-file.ts";
 import { LogIntake } from "../src/agent/balancers/log-intake.ts";
 import { systemClock } from "../src/core/clock.ts";
-import { systemRandom } from "../src/core/random.ts";
 import type { BalancerRequest, ServerRequest } from "../src/host/balancers/balancers.ts";
 import { createBalancers } from "../src/host/balancers/haproxy-balancers.ts";
 import { openCgroups } from "../src/host/kernel-cgroups.ts";
-import { run } from "../src/host/run.ts";
 import { loadBalancerSpecSchema } from "../src/kinds/load-balancer.ts";
-import { median, percentile, speedUp } from "./statistics.ts";
+import {
+  configFile,
+  endAll,
+  handWritten,
+  isAnswered,
+  originConfig,
+  row,
+  startHaproxy,
+  until,
+  wrk,
+} from "./balancer-programs.ts";
+import { median, percentile } from "./statistics.ts";
 
 const { values } = parseArgs({
   options: {
-    rounds: { type: "string", default: "10" },
-    seconds: { type: "string", default: "4" },
     cycles: { type: "string", default: "500" },
     changes: { type: "string", default: "20" },
   },
 });
-const seconds = Number(values.seconds);
-const ports = { strata: 18_080, hand: 18_081, originA: 18_082, originB: 18_083 };
+const ports = { strata: 27_180, hand: 27_181, originA: 27_182, originB: 27_183 };
 const namespace = "lbbench";
 const uid = "0000000000000000";
 const directory = await mkdtemp(join(tmpdir(), "strata-balancer-bench-"));
@@ -56,154 +61,87 @@ const request = (servers: ServerRequest[]): BalancerRequest => {
   return { uid, spec, certificates: new Map(), challenges: new Map(), servers };
 };
 
-/** As a person would write it for the same task, logging to a file. */
-function handWritten(servers: readonly number[]): string {
-  return `global
-  maxconn 2000
-  log stdout format raw local0 info
-defaults
-  mode http
-  log global
-  option httplog
-  option forwardfor
-  timeout connect 5s
-  timeout client 60s
-  timeout server 60s
-frontend front
-  bind *:${ports.hand}
-  http-request set-header X-Forwarded-Proto http
-  default_backend origins
-backend origins
-  balance leastconn
-${servers.map((port, index) => `  server s${index} 127.0.0.1:${port} check`).join("\n")}
-`;
+const handConfig = (origins: readonly number[]) =>
+  handWritten({ port: ports.hand, origins, log: "every request" });
+
+const threeFigures = (times: number[]) => [median(times), percentile(times, 0.95), Math.max(...times)];
+
+async function removeServer(name: string): Promise<void> {
+  await balancers.drainServer(uid, name);
+  await until(`server ${name} is removed`, () => balancers.removeServer(uid, name));
 }
 
-function originConfig(): string {
-  const answer = "http-request return status 200 content-type text/plain string hello";
-  const frontend = (port: number) => `frontend f${port}\n  bind 127.0.0.1:${port}\n  ${answer}\n`;
-  return `global
-  nbthread 1
-defaults
-  mode http
-  timeout client 60s
-${frontend(ports.originA)}${frontend(ports.originB)}`;
-}
-
-async function startHaproxy(name: string, text: string): Promise<ChildProcess> {
-  const file = join(directory, `${name}.cfg`);
-  await writeFile(file, text);
-  const log = await open(join(directory, `${name}.log`), "a");
-  const child = spawn("haproxy", ["-W", "-f", file], { stdio: ["ignore", log.fd, "ignore"] });
-  await log.close();
-  return child;
-}
-
-/** Requests a second. @throws when one failed. */
-async function wrk(port: number, forSeconds: number): Promise<number> {
-  const { stdout } = await run("wrk", ["-t1", "-c32", `-d${forSeconds}s`, `http://127.0.0.1:${port}/`], {
-    timeoutMs: (forSeconds + 30) * 1000,
-  });
-  const errors = /Non-2xx.*|Socket errors.*/.exec(stdout)?.[0];
-  if (errors) throw new Error(`port ${port}: ${errors}`);
-  return Number(/Requests\/sec:\s+([\d.]+)/.exec(stdout)?.[1]);
-}
-
-function isAnswered(port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    get({ port, host: "127.0.0.1", agent: false }, (response) => {
-      response.resume().on("end", () => resolve(response.statusCode === 200));
-    }).on("error", () => resolve(false));
-  });
-}
-
-async function untilAnswered(port: number): Promise<number> {
-  const began = systemClock.monotonicMs();
-  while (!(await isAnswered(port))) await systemClock.sleep(1);
-  return systemClock.monotonicMs() - began;
-}
-
-function row(what: string, figures: readonly (number | string)[]): void {
-  const shown = figures.map((figure) =>
-    (typeof figure === "number" ? figure.toFixed(1) : figure).padStart(10),
-  );
-  console.log(`${what.padEnd(52)}${shown.join("")}`);
-}
-
-async function throughput(): Promise<void> {
-  const [ours, hand]: [number[], number[]] = [[], []];
-  for (let round = 0; round < Number(values.rounds); round++) {
-    ours.push(await wrk(ports.strata, seconds));
-    hand.push(await wrk(ports.hand, seconds));
-  }
-  row("requests a second, Strata's configuration", [median(ours)]);
-  row("requests a second, by hand", [median(hand)]);
-  // speedUp takes times, smaller is faster.
-  const times = (rates: number[]) => rates.map((rate) => 1 / rate);
-  const { ratio, low, high } = speedUp(times(ours), times(hand), systemRandom);
-  row("ratio, Strata's over by hand (95 % interval)", [ratio.toFixed(3), low.toFixed(3), high.toFixed(3)]);
-}
-
-/** Each cycle adds a server, drains it, and takes it away when it is idle. */
+/** Each cycle adds a server, drains it, and takes it away when it is idle. @throws when a request failed. */
 async function cycles(): Promise<void> {
   const count = Number(values.cycles);
   const abort = new AbortController();
   const load = (async () => {
-    let rounds = 0;
     let total = 0;
-    while (!abort.signal.aborted) {
-      total += (await wrk(ports.strata, 2)) * 2;
-      rounds++;
-    }
-    return { rounds, total };
+    while (!abort.signal.aborted) total += (await wrk(ports.strata, 32, 2)).requests;
+    return total;
   })();
+  // Told at the end.
+  load.catch(() => {});
   const name = balancers.serverName(serverB);
   const times: number[] = [];
   const began = systemClock.monotonicMs();
-  for (let cycle = 0; cycle < count; cycle++) {
-    const at = systemClock.monotonicMs();
-    await balancers.addServer(request([serverA]), serverB);
-    times.push(systemClock.monotonicMs() - at);
-    await systemClock.sleep(10);
-    await balancers.drainServer(uid, name);
-    while (!(await balancers.removeServer(uid, name))) await systemClock.sleep(2);
+  try {
+    for (let cycle = 0; cycle < count; cycle++) {
+      const at = systemClock.monotonicMs();
+      await balancers.addServer(request([serverA]), serverB);
+      times.push(systemClock.monotonicMs() - at);
+      await systemClock.sleep(10);
+      await removeServer(name);
+    }
+  } finally {
+    abort.abort();
   }
   const elapsed = (systemClock.monotonicMs() - began) / 1000;
-  abort.abort();
-  const { total } = await load;
   row(`${count} cycles of adding and draining, errors`, ["0"]);
-  row("  requests meanwhile, seconds", [String(Math.round(total)), elapsed]);
-  row("  time to add a server, ms: median, 95 %, worst", [
-    median(times),
-    percentile(times, 0.95),
-    Math.max(...times),
-  ]);
+  row("  requests meanwhile, seconds", [String(await load), elapsed]);
+  row("  time to add a server, ms: median, 95 %, worst", threeFigures(times));
+}
+
+async function workersOf(master: number): Promise<string[]> {
+  return (await readFile(`/proc/${master}/task/${master}/children`, "utf8")).trim().split(" ");
+}
+
+/**
+ * Reloads as a person would. Returns once the former worker is gone: until then sockets of both may take a connection,
+ * and a signal for the next reload can get lost.
+ */
+async function reload(hand: ChildProcess, origins: readonly number[], whenSent?: () => Promise<void>) {
+  const { pid = 0 } = hand;
+  const before = await workersOf(pid);
+  await writeFile(configFile(directory, "hand"), handConfig(origins));
+  hand.kill("SIGUSR2");
+  await whenSent?.();
+  await until("the reload has ended", async () => {
+    const now = await workersOf(pid);
+    return now.length === 1 && now[0] !== "" && !before.includes(now[0] ?? "");
+  });
 }
 
 /** From the wish until a request is answered by a server where there was none. */
-async function firstByte(hand: ChildProcess): Promise<void> {
+async function firstAnswer(hand: ChildProcess): Promise<void> {
   const [ours, reloads]: [number[], number[]] = [[], []];
   const nameA = balancers.serverName(serverA);
   for (let change = 0; change < Number(values.changes); change++) {
-    await balancers.drainServer(uid, nameA);
-    while (!(await balancers.removeServer(uid, nameA))) await systemClock.sleep(2);
+    await removeServer(nameA);
     let began = systemClock.monotonicMs();
     await balancers.addServer(request([]), serverA);
-    await untilAnswered(ports.strata);
+    await until("a server that was added answers", () => isAnswered(ports.strata));
     ours.push(systemClock.monotonicMs() - began);
 
-    await writeFile(join(directory, "hand.cfg"), handWritten([]));
-    hand.kill("SIGUSR2");
-    while (await isAnswered(ports.hand)) await systemClock.sleep(1);
+    await reload(hand, []);
     began = systemClock.monotonicMs();
-    await writeFile(join(directory, "hand.cfg"), handWritten([ports.originA]));
-    hand.kill("SIGUSR2");
-    await untilAnswered(ports.hand);
-    reloads.push(systemClock.monotonicMs() - began);
+    await reload(hand, [ports.originA], async () => {
+      await until("a server answers after a reload", () => isAnswered(ports.hand));
+      reloads.push(systemClock.monotonicMs() - began);
+    });
   }
-  const figures = (times: number[]) => [median(times), percentile(times, 0.95), Math.max(...times)];
-  row("change to first answer, runtime API, ms: median, 95 %, worst", figures(ours));
-  row("change to first answer, reload by hand", figures(reloads));
+  row("change to first answer, runtime API, ms: median, 95 %, worst", threeFigures(ours));
+  row("change to first answer, reload by hand", threeFigures(reloads));
 }
 
 await mkdir(config.runDir, { recursive: true });
@@ -211,27 +149,30 @@ const file = new LogFile(balancers.logPath(uid), systemClock);
 const intake = new LogIntake(
   {
     onAccess: (record) => file.write(formatAccess(record, "origin")),
+    onLatency: () => {},
     onNotice: () => {},
   },
   systemClock,
 );
+const holder = new Holder(systemClock, () => {});
 const children: ChildProcess[] = [];
 try {
-  await intake.listen(balancers.sockets(uid).log);
-  children.push(await startHaproxy("origin", originConfig()));
-  const hand = await startHaproxy("hand", handWritten([ports.originA]));
+  const sockets = balancers.sockets(uid);
+  await Promise.all([intake.listen(sockets.log), holder.listen(sockets.holder)]);
+  children.push(await startHaproxy(directory, "origin", originConfig([ports.originA, ports.originB])));
+  const hand = await startHaproxy(directory, "hand", handConfig([ports.originA]), "-W");
   children.push(hand);
   await balancers.ensure(request([serverA]), never);
-  await Promise.all([untilAnswered(ports.strata), untilAnswered(ports.hand)]);
-  await throughput();
+  for (const port of Object.values(ports)) await until(`port ${port} answers`, () => isAnswered(port));
+  row("load average", loadavg().slice(0, 1));
   await cycles();
-  await firstByte(hand);
+  await firstAnswer(hand);
+  row("load average", loadavg().slice(0, 1));
 } finally {
   await balancers.remove(uid);
   await cgroups.remove(namespace);
-  const ended = children.map((child) => once(child, "exit"));
-  for (const child of children) child.kill("SIGTERM");
-  await Promise.all(ended);
+  await endAll(children);
+  holder.close();
   intake.close();
   balancers.close();
   await rm(directory, { recursive: true, force: true });

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { formatAccess, parseAccessLine, percentile } from "./access-log.ts";
+import { formatAccess, parseAccessLine, parseLatencyLine, percentile } from "./access-log.ts";
 import { trafficValues } from "./traffic.ts";
 
 describe("lines of HAProxy", () => {
@@ -33,6 +33,26 @@ describe("lines of HAProxy", () => {
     });
     expect(parseAccessLine("Server targets/one is DOWN")).toBeUndefined();
     expect(parseAccessLine("R x")).toBeUndefined();
+  });
+
+  test.each([
+    'R 1 2 a b 200 1 2 "GET / HTTP/1.1"',
+    'R 1 2 a b 200 1 2 3 4 "GET / HTTP/1.1"',
+    'R 1 2 a b 200 1 x 3 "GET / HTTP/1.1"',
+    'R 1 2 a b 200 1 2 3 "GET / HT',
+    'R 1 2 a b 200 1 2 3 "',
+    "C 1 2 ::1 one.a 7 30 0",
+    "C 1 2 ::1 one.a 7 30 0 -- more",
+  ])("cut or of another form: %s", (line) => {
+    expect(parseAccessLine(line)).toBeUndefined();
+  });
+
+  test("without an access log: server and time", () => {
+    expect(parseLatencyLine("L one.bcff 311")).toEqual({ server: "one.bcff", totalMs: 311 });
+    expect(parseLatencyLine("L <NOSRV> -1")).toEqual({ server: "<NOSRV>", totalMs: -1 });
+    for (const line of ["L", "L ", "L one", "L one ", "L one x", "R 1 2", "Server targets/one is DOWN"]) {
+      expect(parseLatencyLine(line)).toBeUndefined();
+    }
   });
 });
 

@@ -7,20 +7,26 @@ import { createServer, type Server, type Socket } from "node:net";
 import { dirname } from "node:path";
 import { StringDecoder } from "node:string_decoder";
 import type { Clock } from "../../core/clock.ts";
-import { type AccessRecord, parseAccessLine } from "./access-log.ts";
+import { type AccessRecord, type Latency, parseAccessLine, parseLatencyLine } from "./access-log.ts";
 
 const maxLineBytes = 8 * 1024;
 /**
  * What is read in the long run. Beyond it nothing is taken for a while and HAProxy drops what does not fit into its ring:
- * the processors belong to the requests.
+ * the processors belong to the requests. HAProxy itself thins its lines out, so this holds where many listeners are
+ * busy at once, or its configuration is from before.
  */
-const linesPerSecond = 2_000;
+export const linesPerSecond = 2_000;
 
 /** How far ahead of that rate a burst may be. */
-const burstMs = 500;
+export const burstMs = 500;
+
+/** Nothing is taken for so long after something was: one awakening for many lines costs far less than one for each. */
+const gatherMs = 20;
 
 export interface LogListener {
   onAccess(record: AccessRecord): void;
+  /** Of a balancer without an access log. */
+  onLatency(latency: Latency): void;
   /** HAProxy says something else: of its servers' health, mostly. */
   onNotice(line: string): void;
 }
@@ -62,9 +68,8 @@ export class LogIntake {
     const now = this.#clock.monotonicMs();
     this.#paidUntil = Math.max(this.#paidUntil, now) + (lines * 1000) / linesPerSecond;
     const aheadMs = this.#paidUntil - now;
-    if (aheadMs < burstMs) return;
     socket.pause();
-    this.#clock.after(aheadMs, () => socket.resume());
+    this.#clock.after(aheadMs < burstMs ? gatherMs : aheadMs, () => socket.resume());
   }
 
   #read(socket: Socket): void {
@@ -78,11 +83,16 @@ export class LogIntake {
       const lines = (rest + decoder.write(data)).split("\n");
       rest = (lines.pop() ?? "").slice(0, maxLineBytes);
       this.#rest(socket, lines.length);
-      for (const line of lines) {
-        const record = parseAccessLine(line);
-        if (record) this.#listener.onAccess(record);
-        else if (line !== "") this.#listener.onNotice(line);
-      }
+      for (const line of lines) this.#take(line);
     });
+  }
+
+  #take(line: string): void {
+    if (line === "") return;
+    const latency = parseLatencyLine(line);
+    const record = latency ? undefined : parseAccessLine(line);
+    if (latency) this.#listener.onLatency(latency);
+    else if (record) this.#listener.onAccess(record);
+    else this.#listener.onNotice(line);
   }
 }

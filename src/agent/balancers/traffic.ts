@@ -5,7 +5,7 @@
 import type { Clock } from "../../core/clock.ts";
 import type { BalancerStatistics, Balancers } from "../../host/balancers/balancers.ts";
 import type { LoadBalancer } from "../../kinds/load-balancer.ts";
-import { type AccessRecord, formatAccess, percentile } from "./access-log.ts";
+import { type AccessRecord, formatAccess, type Latency, percentile } from "./access-log.ts";
 import { Holder } from "./holder.ts";
 import { LogFile } from "./log-file.ts";
 import { LogIntake } from "./log-intake.ts";
@@ -52,6 +52,7 @@ export class Traffic {
     this.#intake = new LogIntake(
       {
         onAccess: (record) => this.#access(record),
+        onLatency: (latency) => this.#measure(latency),
         // Of a server's health, mostly.
         onNotice: onChange,
       },
@@ -103,14 +104,19 @@ export class Traffic {
   }
 
   #access(record: AccessRecord): void {
-    this.answered();
+    this.#measure(record);
     const resource = this.#options.resource();
-    const uid = record.server.split(".", 1)[0] ?? "";
-    this.#keep("", record.totalMs);
-    this.#keep(uid, record.totalMs);
     if (!resource?.spec.accessLog) return;
+    const uid = uidOf(record.server);
     const name = resource.status.targets.find((target) => target.uid === uid)?.name;
     this.#file.write(formatAccess(record, name ?? plainName(record.server)));
+  }
+
+  #measure({ server, totalMs }: Latency): void {
+    this.answered();
+    if (totalMs < 0) return;
+    this.#keep("", totalMs);
+    this.#keep(uidOf(server), totalMs);
   }
 
   #keep(uid: string, ms: number): void {
@@ -118,6 +124,10 @@ export class Traffic {
     if (!kept) this.#latencies.set(uid, [ms]);
     else if (kept.length < maxLatencies) kept.push(ms);
   }
+}
+
+function uidOf(server: string): string {
+  return server.split(".", 1)[0] ?? "";
 }
 
 /** Of servers that are not instances, or gone. */

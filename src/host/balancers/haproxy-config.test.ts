@@ -47,6 +47,7 @@ const specs: Record<string, object> = {
     maxPerInstance: 10,
     queueSeconds: 120,
   },
+  "without an access log": { accessLog: false },
   "tls by source": {
     listeners: [
       { port: 993, protocol: "tls", certificates: ["mail"] },
@@ -79,6 +80,7 @@ describe("configuration", () => {
     expect(other({ listeners: [{ port: 81 }] })).toBe(true);
     expect(other({ healthCheck: { intervalMs: 500 } })).toBe(true);
     expect(other({ maxPerInstance: 3 })).toBe(true);
+    expect(other({ accessLog: false })).toBe(true);
   });
 
   test("no client stays with who only holds requests", () => {

@@ -29,6 +29,12 @@ export interface ConfigOptions {
 export const backendName = "targets";
 export const holderName = "holder";
 const ringBytes = 1024 * 1024;
+/**
+ * Of more requests a second than `above` at one listener (connections, of TCP), one in `oneIn` is logged: lines cost
+ * HAProxy processor time, and their reader more. Chosen before a line is made, and by chance, so that figures of the
+ * sample are those of the whole. Below that everything is, so that a rise from little is seen at once.
+ */
+const sampling = { accessLog: { above: 2_000, oneIn: 20 }, latencies: { above: 1_000, oneIn: 50 } };
 /** Fine enough for a slow start to begin with a small share. */
 const weight = 100;
 const cookieName = "strata-instance";
@@ -147,9 +153,7 @@ function defaultsSection(spec: LoadBalancerSpec): string[] {
     "defaults",
     `  mode ${isHttp(spec) ? "http" : "tcp"}`,
     "  log global",
-    ...(isHttp(spec)
-      ? ['  log-format "R %Ts %ms %ci %s %ST %B %Ta %Tw %{+Q}r"']
-      : ['  log-format "C %Ts %ms %ci %s %B %Tt %Tw %ts"']),
+    `  log-format "${logFormat(spec)}"`,
     "  option dontlognull",
     // A connection that is kept open is closed by a reload only after its next answer: no request meets a closed one.
     ...(isHttp(spec) ? ["  option idle-close-on-response"] : []),
@@ -164,6 +168,20 @@ function defaultsSection(spec: LoadBalancerSpec): string[] {
     "  retries 3",
     "  option redispatch 1",
   ];
+}
+
+/** Read by agent/balancers/access-log.ts. Without an access log only what latencies are measured from. */
+function logFormat(spec: LoadBalancerSpec): string {
+  if (!spec.accessLog) return isHttp(spec) ? "L %s %Ta" : "L %s %Tt";
+  return isHttp(spec) ? "R %Ts %ms %ci %s %ST %B %Ta %Tw %{+Q}r" : "C %Ts %ms %ci %s %B %Tt %Tw %ts";
+}
+
+function samplingRule(spec: LoadBalancerSpec): string {
+  const { above, oneIn } = spec.accessLog ? sampling.accessLog : sampling.latencies;
+  const [rules, rate] = isHttp(spec)
+    ? ["http-request", "fe_req_rate"]
+    : ["tcp-request content", "fe_sess_rate"];
+  return `  ${rules} set-log-level silent if { ${rate} gt ${above} } { rand(${oneIn}) gt 0 }`;
 }
 
 type Listener = LoadBalancerSpec["listeners"][number];
@@ -185,8 +203,9 @@ function frontend(spec: LoadBalancerSpec, listener: Listener, options: ConfigOpt
     ...(options.ipv6 ? [bind("::", "v6only")] : []),
     `  maxconn ${spec.maxConnections}`,
     ...allowRules(listener),
+    samplingRule(spec),
     ...(protocol === "http" ? challengeRules(options.paths) : []),
-    ...(isHttp(spec) ? forwardedRules(encrypted) : []),
+    ...(isHttp(spec) ? forwardedRules(port, encrypted) : []),
     ...(redirectTo === undefined ? [] : redirectRules(redirectTo)),
     `  default_backend ${backendName}`,
   ];
@@ -201,20 +220,18 @@ function allowRules({ allowFrom }: Listener): string[] {
   ];
 }
 
-/** Also where everything else is redirected: the authority asks without TLS. */
+/** Also where everything else is redirected: the authority asks without TLS. Any other path costs one comparison. */
 function challengeRules({ challenges }: BalancerPaths): string[] {
-  const asked = "{ path_beg /.well-known/acme-challenge/ }";
-  return [
-    `  http-request set-var(txn.challenge) path,field(4,/),map(${challenges}) if ${asked}`,
-    '  http-request return status 200 content-type text/plain lf-string "%[var(txn.challenge)]" if { var(txn.challenge) -m found }',
-  ];
+  const answer = `path,field(4,/),map(${challenges})`;
+  const asked = `{ path_beg /.well-known/acme-challenge/ } { ${answer} -m found }`;
+  return [`  http-request return status 200 content-type text/plain lf-string "%[${answer}]" if ${asked}`];
 }
 
-function forwardedRules(encrypted: boolean): string[] {
+function forwardedRules(port: number, encrypted: boolean): string[] {
   return [
     "  option forwardfor",
     `  http-request set-header X-Forwarded-Proto ${encrypted ? "https" : "http"}`,
-    "  http-request set-header X-Forwarded-Port %[dst_port]",
+    `  http-request set-header X-Forwarded-Port ${port}`,
   ];
 }
 
