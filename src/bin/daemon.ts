@@ -10,7 +10,8 @@ const wasCold = useCompileCache();
 const { runDaemon } = await import("./daemon-main.ts");
 // What is imported later, when it is needed, goes into the cache now.
 await import("../client/channel.ts");
-if (process.env.STRATA_FAKE !== "1") await import("./real-host-parts.ts");
+if (process.env.STRATA_FAKE === "1") await import("./fake-host-parts.ts");
+else await import("./real-host-parts.ts");
 const times = Number(process.env[begunAnew] ?? 0);
 // Twice at most: this very module gets into the cache only when the cache is on before it.
 if (wasCold() && process.execve && times < 2) {
