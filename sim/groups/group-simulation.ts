@@ -39,6 +39,8 @@ export interface GroupSimulationOptions {
   groups?: number;
   /** Members that all groups want on a usual day, about. */
   instances?: number;
+  /** How probable it is that a crash of a guest takes the controllers with it. Default 0.005. */
+  killRate?: number;
 }
 
 export interface GroupSimulationResult {
@@ -86,7 +88,7 @@ class GroupSimulation {
   day = 0;
 
   constructor(options: GroupSimulationOptions) {
-    this.#options = { hosts: 20, groups: 50, instances: 1_000, ...options };
+    this.#options = { hosts: 20, groups: 50, instances: 1_000, killRate: 0.005, ...options };
     const { seed } = options;
     const clock = this.#clock;
     const store = this.#store;
@@ -158,7 +160,7 @@ class GroupSimulation {
     for (let crash = 0; crash < crashes; crash++) {
       await this.#clock.advance(this.#chance.between(1_000, 300_000));
       this.#hosts.crash();
-      if (this.#chance.happens(0.005)) this.#life?.kill();
+      if (this.#chance.happens(this.#options.killRate)) this.#life?.kill();
     }
     await this.#clock.advanceTo(begin + hourMs);
     await this.#invariants.check();
