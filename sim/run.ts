@@ -28,6 +28,7 @@ for (let seed = from; seed < from + Number(values.seeds); seed++) {
     const { counts } = values.groups
       ? await simulateGroups({ seed, days: Number(values.days), ...(values.small ? small : {}) })
       : await simulate({ seed, turmoilMs: Number(values.minutes) * 60_000 });
+    if (values.groups) console.log(`seed ${seed}: ${JSON.stringify(counts)}`);
     for (const [name, count] of Object.entries(counts)) totals[name] = (totals[name] ?? 0) + count;
   } catch (error) {
     failures++;
