@@ -31,7 +31,8 @@ beforeAll(async () => {
 }, 1_200_000);
 
 afterAll(async () => {
-  for (const { metadata } of (await daemon?.client.list(volumeKind, { project }))?.items ?? []) {
+  for (const { metadata, spec } of (await daemon?.client.list(volumeKind, { project }))?.items ?? []) {
+    if (spec.role === "root") continue;
     await daemon.strata(["volume", "detach", metadata.name, "-p", project]);
     await daemon.strata(["volume", "delete", metadata.name, "-p", project, "--yes"]);
   }
@@ -145,6 +146,21 @@ it("grows under a writer, every row of which is there afterwards", async () => {
   const shrunk = await daemon.strata(["volume", "grow", "rows", "512MiB", "-p", project]);
   expect(shrunk.status).not.toBe(0);
   expect(shrunk.stderr).toContain("do not shrink");
+});
+
+it("of an instance's root stays where it is, and says so", async () => {
+  const root = (await daemon.client.list(volumeKind, { project })).items.find(
+    ({ spec }) => spec.role === "root",
+  );
+  const { status, stderr } = await daemon.strata([
+    "volume",
+    "detach",
+    root?.metadata.name ?? "",
+    "-p",
+    project,
+  ]);
+  expect(stderr).toMatch(/is the root volume of instance "(vm|box)" and cannot be detached/);
+  expect(status).toBe(4);
 });
 
 it("is not deleted while it is used or protected, and outlives its instance", async () => {

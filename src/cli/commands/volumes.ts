@@ -159,7 +159,13 @@ async function detach(call: Call): Promise<Output> {
   const { project, signal } = session;
   const client = await session.client();
   const volume = await resolve(client, volumeKind, project, args[0] ?? "", signal);
-  const { name } = volume.metadata;
+  const { name, owner } = volume.metadata;
+  if (volume.spec.role === "root") {
+    throw new StrataError(
+      "Conflict",
+      `volume "${name}" is the root volume of instance "${owner?.name ?? ""}" and cannot be detached; delete the instance`,
+    );
+  }
   const patched = await client.patch(volumeKind, { project, name }, { spec: { instance: null } }, { signal });
   session.onInterrupt("interrupted; it goes on in the background: see `strata volume list`");
   const settled = await awaitState(client, session, volumeKind, patched, ["available"]);
