@@ -1,6 +1,6 @@
 /**
  * `node sim/run.ts --seeds N [--from S] [--minutes M]`: many histories, and the seed of each that goes wrong.
- * `node sim/run.ts --groups --seeds N [--days D] [--small]`: of fifty groups on twenty hosts; `--small`: of eight on three, whose
+ * `node sim/run.ts --groups --seeds N [--days D] [--small]`: of fifty groups on twenty hosts; `--small`: of twenty on two, whose
  * controllers are killed ten times as often, so that many seeds cost little.
  */
 import { parseArgs } from "node:util";
@@ -18,7 +18,7 @@ const { values } = parseArgs({
     small: { type: "boolean", default: false },
   },
 });
-const small = { hosts: 3, groups: 8, instances: 60, killRate: 0.05 };
+const small = { hosts: 2, groups: 20, instances: 100, killRate: 0.05 };
 const from = Number(values.from);
 const begun = systemClock.monotonicMs();
 let failures = 0;

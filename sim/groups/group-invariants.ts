@@ -22,6 +22,8 @@ const changesPerHour = 40;
 export class GroupInvariants {
   /** Memory of each host, in MiB. */
   readonly capacity = new Map<string, number>();
+  /** Of each group, by name; the hosts have room for all of them. */
+  readonly minimums = new Map<string, number>();
   readonly counts = {
     changes: 0,
     mostChangesInAnHour: 0,
@@ -158,6 +160,8 @@ export class GroupInvariants {
     const directions = this.#directions.get(spec.group.name) ?? [];
     directions.push(Math.sign(spec.to - spec.from));
     this.#directions.set(spec.group.name, directions);
+    const min = this.minimums.get(spec.group.name) ?? 0;
+    if (spec.to < min) this.#problems.push(`${spec.group.name} was given ${spec.to}, its minimum is ${min}`);
   }
 
   async #follow(prefix: string, saw: (key: string, resource: unknown) => void): Promise<void> {

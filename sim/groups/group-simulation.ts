@@ -155,6 +155,8 @@ class GroupSimulation {
       value: demand.at(begin),
     }));
     this.#metrics.record(samples);
+    // Who starts anew then finds wishes that differ from what groups have.
+    if (this.#chance.happens(this.#options.killRate)) this.#life?.kill();
     await settle();
     const crashes = this.#chance.below(6);
     for (let crash = 0; crash < crashes; crash++) {
@@ -222,6 +224,7 @@ class GroupSimulation {
         behavior: { inStabilizationSeconds: 60, inCooldownSeconds: 0 },
         drainSeconds: 10,
       };
+      this.#invariants.minimums.set(name, spec.min);
       const group = await resources.create(me, groupKind, { project, name, spec });
       this.#demands.set(name, { group, demand: new Demand(this.#chance, size * perMember) });
     }
