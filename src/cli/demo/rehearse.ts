@@ -63,7 +63,7 @@ function rehearseCalendar(
   return events.length === 0 ? undefined : calendarSchema.parse({ timeZone: "UTC", events });
 }
 
-/** As a dated event writes it. */
+/** As a dated event writes it: never sooner than the instant, or it would fall into the month before. */
 function seconds(instant: Instant): string {
-  return toTimestamp(Math.round(instant / 1000) * 1000).slice(0, 19);
+  return toTimestamp(Math.ceil(instant / 1000) * 1000).slice(0, 19);
 }
