@@ -7,6 +7,7 @@ import { connect } from "node:net";
 import { systemClock } from "../../src/core/clock.ts";
 import { run } from "../../src/host/run.ts";
 import { Background } from "./background.ts";
+import { keepFirewall } from "./host-firewall.ts";
 
 export interface PollingOptions {
   directory: string;
@@ -27,7 +28,7 @@ export class PollingLoop {
   readonly #abort = new AbortController();
   #engine: Background | undefined;
   #balancer: Background | undefined;
-  #firewall = "";
+  #restoreFirewall = async () => {};
   #containers: number[] = [];
   #loop: Promise<void> | undefined;
   #lastTotal = 0;
@@ -39,7 +40,7 @@ export class PollingLoop {
   async start(): Promise<void> {
     const { directory, tar } = this.#options;
     mkdirSync(directory, { recursive: true });
-    this.#firewall = (await run("iptables-save", [])).stdout;
+    this.#restoreFirewall = await keepFirewall();
     const path = (name: string) => `${directory}/${name}`;
     this.#engine = new Background(
       "/usr/sbin/dockerd",
@@ -78,7 +79,7 @@ export class PollingLoop {
     await this.#docker("network", "rm", "polling").catch(() => {});
     await this.#engine?.stop();
     await run("ip", ["link", "del", "docker0"]).catch(() => {});
-    await run("iptables-restore", [], { input: this.#firewall }).catch(() => {});
+    await this.#restoreFirewall();
   }
 
   async #poll(): Promise<void> {
