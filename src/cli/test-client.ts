@@ -2,10 +2,9 @@
  * The API in memory, for tests of the command line: stores, lists, watches, and lets a test play the controllers. It
  * knows none of the services' rules but the existence of names.
  */
+
 import type {
-  CurrentMetrics,
   ListOptions,
-  MetricSeries,
   MetricSeriesQuery,
   NewResource,
   ResourcePage,
@@ -18,6 +17,7 @@ import { type Json, type JsonObject, jsonEquals, mergePatch } from "../core/json
 import { seededRandom } from "../core/random.ts";
 import { type Ref, refOfKey, resourceKey, resourcePrefix } from "../kinds/keys.ts";
 import type { Kind, Resource } from "../kinds/kind.ts";
+import type { CurrentMetrics, MetricSeries } from "../kinds/metric-answers.ts";
 
 type Change = { revision: number; key: string; resource: Resource | undefined; uid: string };
 /** What a controller or agent would do to a resource that was just written; undefined removes it. */

@@ -7,7 +7,8 @@ import type { Json, JsonObject } from "../core/json.ts";
 import type { ExportFormat } from "../kinds/image.ts";
 import type { Ref } from "../kinds/keys.ts";
 import type { Kind, Resource } from "../kinds/kind.ts";
-import type { MeasuredKind, MetricUnit } from "../kinds/metric-names.ts";
+import type { CurrentMetrics, MetricSeries } from "../kinds/metric-answers.ts";
+import type { MeasuredKind } from "../kinds/metric-names.ts";
 
 export interface ListOptions {
   /** Only this project; left out, all that the caller may see. */
@@ -66,31 +67,6 @@ export interface MetricSeriesQuery {
   until?: string;
   /** Left out: about 240 steps. */
   stepSeconds?: number;
-}
-
-export interface MetricSeries {
-  kind: MeasuredKind;
-  project?: string;
-  name: string;
-  uid: string;
-  metric: string;
-  unit: MetricUnit;
-  /** RFC 3339. */
-  from: string;
-  until: string;
-  stepSeconds: number;
-  /** In the order of time; steps without a sample are left out. */
-  points: { at: string; mean: number; min: number; max: number }[];
-}
-
-/** The newest values of one resource; none is older than 50 s. */
-export interface CurrentMetrics {
-  project?: string;
-  name: string;
-  uid: string;
-  /** RFC 3339. */
-  at: string;
-  values: Record<string, number>;
 }
 
 /** What a session is about. */

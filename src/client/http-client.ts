@@ -3,6 +3,7 @@
  * are repeated while the API cannot be reached, so that callers survive a restart of the daemon; a create carries an
  * Idempotency-Key for that. Watches resume where they stopped and miss nothing.
  */
+
 import { type Clock, systemClock } from "../core/clock.ts";
 import { hasCode, StrataError } from "../core/errors.ts";
 import { encodeBase32 } from "../core/ids.ts";
@@ -15,17 +16,16 @@ import { instanceKind } from "../kinds/instance.ts";
 import type { Ref } from "../kinds/keys.ts";
 import type { Kind, Resource } from "../kinds/kind.ts";
 import { loadBalancerKind } from "../kinds/load-balancer.ts";
+import type { CurrentMetrics, MetricSeries } from "../kinds/metric-answers.ts";
 import type { MeasuredKind } from "../kinds/metric-names.ts";
 import { type Token, tokenKind } from "../kinds/token.ts";
 import type {
   CallOptions,
   Channel,
   Client,
-  CurrentMetrics,
   InstanceSession,
   ListOptions,
   MetricReport,
-  MetricSeries,
   MetricSeriesQuery,
   NewResource,
   ResourcePage,

@@ -8,12 +8,12 @@ import { isJsonObject, type JsonObject } from "../core/json.ts";
 import { groupKind } from "../kinds/group.ts";
 import { type Ref, refOfKey, resourceKey } from "../kinds/keys.ts";
 import type { Kind } from "../kinds/kind.ts";
+import type { CurrentMetrics, MetricSeries } from "../kinds/metric-answers.ts";
 import {
   customMetricRule,
   findMetric,
   isMeasuredKind,
   type MeasuredKind,
-  type MetricUnit,
   measuredKinds,
   metricNames,
   nearMetric,
@@ -38,30 +38,6 @@ const maxAheadMs = 60_000;
 export const currentMs = 50_000;
 const defaultRangeMs = 3_600_000;
 const defaultPoints = 240;
-
-export interface MetricSeries {
-  kind: string;
-  project?: string;
-  name: string;
-  uid: string;
-  metric: string;
-  unit: MetricUnit;
-  /** RFC 3339. */
-  from: string;
-  until: string;
-  stepSeconds: number;
-  points: { at: string; mean: number; min: number; max: number }[];
-}
-
-/** The newest values of one resource. */
-export interface CurrentMetrics {
-  project?: string;
-  name: string;
-  uid: string;
-  /** RFC 3339, of the newest. */
-  at: string;
-  values: Record<string, number>;
-}
 
 export interface MetricQuery {
   kind: string;

@@ -1,9 +1,10 @@
 import { beforeEach, describe, expect, test } from "vitest";
-import type { CurrentMetrics, MetricSeriesQuery } from "../../client/client.ts";
+import type { MetricSeriesQuery } from "../../client/client.ts";
 import { toTimestamp } from "../../core/clock.ts";
 import { groupKind } from "../../kinds/group.ts";
 import { instanceKind } from "../../kinds/instance.ts";
 import type { Kind } from "../../kinds/kind.ts";
+import type { CurrentMetrics } from "../../kinds/metric-answers.ts";
 import { TestTerminal } from "../test-terminal.ts";
 
 let terminal: TestTerminal;

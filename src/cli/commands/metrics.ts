@@ -1,10 +1,11 @@
 /** What is measured: `top` for now, `metrics` over time. */
-import type { CurrentMetrics, MetricSeries } from "../../client/client.ts";
+
 import { fromTimestamp, toTimestamp } from "../../core/clock.ts";
 import { StrataError } from "../../core/errors.ts";
 import type { Json } from "../../core/json.ts";
 import { didYouMean } from "../../core/spelling.ts";
 import type { Kind } from "../../kinds/kind.ts";
+import type { CurrentMetrics, MetricSeries } from "../../kinds/metric-answers.ts";
 import { findMetric, type MeasuredKind, metricNames } from "../../kinds/metric-names.ts";
 import { findKind } from "../../kinds/registry.ts";
 import type { Call, CommandSpec, Session } from "../command.ts";

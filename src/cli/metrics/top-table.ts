@@ -1,5 +1,5 @@
 /** What `strata top` shows of each kind. Pure. */
-import type { CurrentMetrics } from "../../client/client.ts";
+import type { CurrentMetrics } from "../../kinds/metric-answers.ts";
 import { findMetric, type MeasuredKind } from "../../kinds/metric-names.ts";
 import type { Cell, Tone } from "../output.ts";
 import { valueText } from "./values.ts";
