@@ -11,6 +11,7 @@ import type { ObservedMember, Phase } from "./world.ts";
  * | ready     | it answers                                                                          |
  * | starting  | not yet, or not again, and there is time left for it                                |
  * | unhealthy | it was healthy once, and has not been for `healAfterSeconds`                        |
+ * |           | or its host gives no sign of life for so long                                        |
  * | failed    | it cannot go on, or never became healthy within `update.timeoutSeconds`             |
  */
 export type Health = "ready" | "starting" | "unhealthy" | "failed";
@@ -27,6 +28,8 @@ export interface Member {
   readyAt: Instant | undefined;
   /** Healthy for `update.settleSeconds`. */
   settled: boolean;
+  /** Its host is silent, so it may well be running. */
+  lost: boolean;
   /** No host has room for it. */
   unplaced: boolean;
   createdAt: Instant;
@@ -41,12 +44,18 @@ export function classify(observed: ObservedMember, group: Group, now: Instant): 
   const { instance } = observed;
   const { member, conditions, host, reason } = instance.status;
   const ready = conditions.find((condition) => condition.type === "Ready");
-  const isReady = instance.status.state === "running" && ready?.status === "true";
+  const lostAt =
+    observed.lostAt === undefined ? undefined : observed.lostAt + group.spec.healAfterSeconds * 1000;
+  const lost = lostAt !== undefined && lostAt <= now;
+  const isReady = !lost && instance.status.state === "running" && ready?.status === "true";
   const readyAt = timeOf(member?.readyAt) ?? (isReady ? now : undefined);
-  const health = healthOf(observed, group, { isReady, readyAt, since: timeOf(ready?.since) }, now);
+  const health = lost
+    ? { health: "unhealthy" as const, why: `its host ${host} gives no sign of life` }
+    : healthOf(observed, group, { isReady, readyAt, since: timeOf(ready?.since) }, now);
   const settleAt = (timeOf(ready?.since) ?? now) + group.spec.update.settleSeconds * 1000;
   const settled = isReady && settleAt <= now;
-  const changesAt = isReady && !settled ? settleAt : health.changesAt;
+  const changes = [lost ? undefined : lostAt, isReady && !settled ? settleAt : health.changesAt];
+  const changesAt = changes.filter((at) => at !== undefined).sort((a, b) => a - b)[0];
   return {
     instance,
     revision: member?.revision ?? revisionOf(templateOf(instance.spec)),
@@ -56,6 +65,7 @@ export function classify(observed: ObservedMember, group: Group, now: Instant): 
     why: isReady ? "" : health.why || ready?.message || instance.status.message || instance.status.state,
     readyAt,
     settled,
+    lost,
     unplaced: host === undefined && reason === "NoHost",
     createdAt: timeOf(instance.metadata.createdAt) ?? now,
     changesAt,

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { GroupWorldForTests } from "./testing.ts";
+import { GroupWorldForTests, leaseMs } from "./testing.ts";
 
 let world: GroupWorldForTests;
 
@@ -51,4 +51,19 @@ test("a member that fails is replaced, and one that is deleted by hand", async (
   await world.ready("web");
   expect(await world.members("web")).toHaveLength(2);
   expect((await world.group("web")).status.state).toBe("steady");
+});
+
+test("members on a lost host get successors, which go again when the host is back", async () => {
+  await world.createGroup("web", { min: 2, max: 2, healAfterSeconds: 60 });
+  await world.ready("web");
+  const names = async () => (await world.members("web")).map(({ metadata }) => metadata.name);
+  const before = await names();
+  await world.silence(leaseMs);
+  expect(await names()).toEqual(before);
+  await world.silence(60_000);
+  expect(await world.members("web")).toHaveLength(4);
+  expect((await world.group("web")).status).toMatchObject({ ready: 0, state: "short" });
+  await world.pass(1_000);
+  expect(await names()).toEqual(before);
+  expect((await world.group("web")).status).toMatchObject({ ready: 2, state: "steady" });
 });

@@ -47,7 +47,11 @@ export function createGroupReconciler(
       const members = state.membersOf(group);
       return {
         group,
-        members: members.map((instance) => ({ instance, begunAt: state.begunAt(instance) })),
+        members: members.map((instance) => ({
+          instance,
+          begunAt: state.begunAt(instance),
+          lostAt: state.lostAt(instance),
+        })),
         balancers: state.balancersOf(key),
         setbacks: state.setbacksOf(group, members),
         decided: state.decidedOf(group),

@@ -61,7 +61,8 @@ function grow(scene: Scene, missing: number): ServingPlan {
 }
 
 /**
- * What has failed goes at once. What was healthy once goes when its successor works, or earlier where the surge leaves no room
+ * What is lost with its host is marked only once as many as desired work without it: no room is made by that, and the host
+ * may be back first. What has failed goes at once. What was healthy once goes when its successor works, or earlier where the surge leaves no room
  * for both, or the hosts do.
  */
 function heal({ group, members }: Scene, broken: readonly Member[], sound: readonly Member[]): GroupAction[] {
@@ -71,7 +72,8 @@ function heal({ group, members }: Scene, broken: readonly Member[], sound: reado
   const surplus = Math.max(0, sound.length - want);
   let stays = replaced || lacksRoom ? 0 : Math.max(0, group.spec.update.maxSurge - surplus);
   return broken.flatMap((member): GroupAction[] => {
-    if (member.health === "unhealthy" && stays > 0) {
+    if (member.lost && !replaced) return [];
+    if (member.health === "unhealthy" && !member.lost && stays > 0) {
       stays--;
       return [];
     }
@@ -80,7 +82,7 @@ function heal({ group, members }: Scene, broken: readonly Member[], sound: reado
 }
 
 export function discard(group: Scene["group"], member: Member): GroupAction {
-  const failed = member.readyAt === undefined;
+  const failed = member.readyAt === undefined && !member.lost;
   return {
     type: "remove",
     group,

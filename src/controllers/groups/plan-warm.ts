@@ -14,7 +14,9 @@ export function planWarm(scene: Scene, serving: ServingPlan): GroupAction[] {
   const current = sound.filter(({ revision }) => revision === version.revision);
   const proven =
     group.status.desired === 0 || members.some((one) => one.revision === version.revision && isReady(one));
-  const actions: GroupAction[] = broken.map((member) => discard(group, member));
+  const replaced = sound.filter(isReady).length >= want;
+  const gone = broken.filter(({ lost }) => !lost || replaced);
+  const actions: GroupAction[] = gone.map((member) => discard(group, member));
   const remove = (member: (typeof pool)[number], reason: string) =>
     actions.push({ type: "remove", group, member: member.instance, reason, failed: false });
   // One version replaces the other only once it works, so that a broken one does not empty the pool.

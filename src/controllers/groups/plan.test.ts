@@ -190,6 +190,37 @@ describe("healing", () => {
     expect(plan(testWorld(steady, members)).actions).toEqual(wanted);
   });
 
+  test.each<[string, MemberForm[], string[]]>([
+    ["silent for a moment: nothing", named("abc", { lostAt: now - 29_000 }), []],
+    [
+      "for too long: a successor elsewhere",
+      [...named("ab"), { name: "c", lostAt: now - 30_000 }],
+      [`create 1 serving ${current}`],
+    ],
+    [
+      "no other host has room: what may be running stays",
+      [...named("ab"), unplaced("d"), { name: "c", lostAt: now - 30_000 }],
+      [],
+    ],
+    ["the successor works", [...named("abd"), { name: "c", lostAt: now - 30_000 }], ["remove c"]],
+    ["all members at once", named("abc", { lostAt: now - 30_000 }), [`create 3 serving ${current}`]],
+    ["its host is back: the successor goes", [...named("abc"), unplaced("d")], ["remove d"]],
+    [
+      "it had only begun: no failure of the template",
+      [...named("abd"), { name: "c", ready: false, begunAt: now - 400_000, lostAt: now - 30_000 }],
+      ["remove c"],
+    ],
+  ])("of who is lost with its host: %s", (_name, members, wanted) => {
+    const { actions, raw } = plan(testWorld(steady, members));
+    expect(actions).toEqual(wanted);
+    expect(raw.some((action) => action.type === "remove" && action.failed)).toBe(false);
+  });
+
+  test("looks again when a silent host has been silent for too long", () => {
+    const world = testWorld(steady, [...named("ab"), { name: "c", lostAt: now - 10_000 }]);
+    expect(plan(world).recheckAfterMs).toBe(20_000);
+  });
+
   test("after members failed, the next one waits, longer each time", () => {
     const waits = (count: number) => {
       const setbacks = { count, lastAt: now - 1_000, why: "c: it does not work" };

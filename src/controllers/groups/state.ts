@@ -6,10 +6,11 @@ import { resourceKey } from "../../kinds/keys.ts";
 import type { LoadBalancer } from "../../kinds/load-balancer.ts";
 import { CacheIndex } from "../../reconcile/cache.ts";
 import type { ControllerCaches } from "../context.ts";
+import { LostHosts } from "./lost-hosts.ts";
 import { noSetbacks } from "./setbacks.ts";
 import type { Setbacks } from "./world.ts";
 
-type GroupCaches = Pick<ControllerCaches, "groups" | "instances" | "loadBalancers">;
+type GroupCaches = Pick<ControllerCaches, "groups" | "hosts" | "instances" | "loadBalancers">;
 
 /**
  * What the groups' controllers keep beside the caches: members by group and balancers by group, so that a change costs what
@@ -25,6 +26,7 @@ export class GroupState {
   readonly #balancers: CacheIndex<LoadBalancer>;
   /** By uid of the group, then by key of the instance; undefined while it is being created. */
   readonly #fresh = new Map<string, Map<string, Instance | undefined>>();
+  readonly #lostHosts: LostHosts;
   readonly #begun = new Map<string, Instant>();
   readonly #setbacks = new Map<string, Setbacks>();
   readonly #decided = new Map<string, number>();
@@ -34,6 +36,10 @@ export class GroupState {
     this.#caches = caches;
     this.#clock = clock;
     this.#members = new CacheIndex(caches.instances, ownerOf);
+    const membersOn = new CacheIndex(caches.instances, hostOfMember);
+    this.#lostHosts = new LostHosts(caches.hosts, clock, (host) => {
+      for (const key of membersOn.keysOf(host)) this.#hintGroupOf(caches.instances.get(key));
+    });
     this.#balancers = new CacheIndex(caches.loadBalancers, groupKeyOf);
     caches.instances.onChange((key, next, previous) => this.#memberChanged(key, next, previous));
     caches.loadBalancers.onChange((_key, next, previous) => {
@@ -76,6 +82,11 @@ export class GroupState {
     const now = this.#clock.now();
     this.#begun.set(uid, now);
     return now;
+  }
+
+  /** Since when its host gives no sign of life, as far as this process saw. */
+  lostAt({ status }: Instance): Instant | undefined {
+    return this.#lostHosts.since(status.host);
   }
 
   /** Forgotten once a member is healthy that was not when the last one failed. */
@@ -136,13 +147,23 @@ export class GroupState {
   }
 
   #memberChanged(key: string, next: Instance | undefined, previous: Instance | undefined): void {
-    const { owner, project = "" } = (next ?? previous)?.metadata ?? {};
+    const { owner } = (next ?? previous)?.metadata ?? {};
     if (owner?.kind !== groupKind.name) return;
     if (next) this.#forget(owner.uid, key);
     else if (previous) this.#begun.delete(previous.metadata.uid);
     if (next && previous && !memberChanged(next, previous)) return;
-    this.hints.hint(resourceKey(groupKind, { project, name: owner.name }));
+    this.#hintGroupOf(next ?? previous);
   }
+
+  #hintGroupOf(member: Instance | undefined): void {
+    const { owner, project = "" } = member?.metadata ?? {};
+    if (owner?.kind === groupKind.name)
+      this.hints.hint(resourceKey(groupKind, { project, name: owner.name }));
+  }
+}
+
+function hostOfMember(instance: Instance): string | undefined {
+  return ownerOf(instance) === undefined ? undefined : instance.status.host;
 }
 
 export function ownerOf({ metadata: { owner } }: Instance): string | undefined {

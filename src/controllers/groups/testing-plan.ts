@@ -50,6 +50,8 @@ export interface MemberForm {
   since?: Instant;
   createdAt?: Instant;
   begunAt?: Instant | undefined;
+  /** Since when its host is silent. */
+  lostAt?: Instant;
   status?: Partial<InstanceStatus>;
   deleted?: boolean;
 }
@@ -88,7 +90,7 @@ export function testMember(group: Group, form: MemberForm): ObservedMember {
       ...form.status,
     },
   };
-  return { instance, begunAt: "begunAt" in form ? form.begunAt : createdAt };
+  return { instance, begunAt: "begunAt" in form ? form.begunAt : createdAt, lostAt: form.lostAt };
 }
 
 export function testWorld(

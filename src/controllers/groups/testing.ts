@@ -19,7 +19,7 @@ import type { Store } from "../../store/store.ts";
 import { startControllers } from "../controllers.ts";
 
 const project = "default";
-const leaseMs = 600_000;
+export const leaseMs = 600_000;
 const drivers = {
   fake: { available: true, message: "", version: "", types: ["container"], abilities: [], facts: {} },
 };
@@ -86,6 +86,12 @@ export class GroupWorldForTests {
       await this.clock.advanceTo(Math.min(end, this.clock.now() + leaseMs / 2));
       await this.#agent();
     } while (this.clock.now() < end);
+  }
+
+  /** The host's agent gives no sign of life until it passes time again. */
+  async silence(ms: number): Promise<void> {
+    await this.clock.advanceTo(this.clock.now() + ms);
+    await settle();
   }
 
   async #renew(): Promise<void> {

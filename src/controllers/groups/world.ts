@@ -30,6 +30,8 @@ export interface ObservedMember {
   instance: Instance;
   /** When its host began with it, as far as this process saw; undefined while it waits for a host or an image. */
   begunAt: Instant | undefined;
+  /** Since when its host gives no sign of life; it may well be running there. */
+  lostAt: Instant | undefined;
 }
 
 export type GroupAction =
