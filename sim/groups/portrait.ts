@@ -1,45 +1,47 @@
 /** What a host and its groups look like when something does not hold, for whoever has to find out why. */
+import type { Instant } from "../../src/core/clock.ts";
 import { eventKind } from "../../src/kinds/event.ts";
 import { type Group, groupKind } from "../../src/kinds/group.ts";
 import type { Instance } from "../../src/kinds/instance.ts";
 import { resourcePrefix } from "../../src/kinds/keys.ts";
 import type { Kind } from "../../src/kinds/kind.ts";
-import { scalingDecisionKind } from "../../src/kinds/scaling-decision.ts";
+import { type ScalingDecision, scalingDecisionKind } from "../../src/kinds/scaling-decision.ts";
 import { fromStored } from "../../src/kinds/stored.ts";
 import type { Store } from "../../src/store/store.ts";
 
 const shownLast = 8;
+/** Of the decisions about all groups of the host, those of so long before the last one are shown. */
+const shownMs = 3_600_000;
 
-/** Of the host that the first group named in `problem` is on; empty when none is named. */
+/** Of the hosts that the groups named in `problem` are on; empty when none is named. */
 export async function portraitOf(
   store: Store,
   instances: readonly Instance[],
   problem: string,
 ): Promise<string> {
   const groups = await listed<Group>(store, groupKind as unknown as Kind);
-  const name = problem.match(/group-\d+/)?.[0];
-  const subject = groups.find(({ metadata }) => metadata.name === name);
-  if (!subject) return "";
-  const { image } = subject.spec.template;
-  const neighbours = groups.filter(({ spec }) => spec.template.image === image);
-  const uids = new Set<string>(neighbours.map(({ metadata }) => metadata.uid));
-  const decisions = await listed<{ spec: { group: { name: string } }; metadata: { createdAt: string } }>(
-    store,
-    scalingDecisionKind as unknown as Kind,
+  const named = new Set(problem.match(/group-\d+/g));
+  const images = new Set(
+    groups.filter(({ metadata }) => named.has(metadata.name)).map(({ spec }) => spec.template.image),
   );
+  if (images.size === 0) return "";
+  const neighbours = groups.filter(({ spec }) => images.has(spec.template.image));
+  const uids = new Set<string>(neighbours.map(({ metadata }) => metadata.uid));
+  const names = new Set(neighbours.map(({ metadata }) => metadata.name));
+  const decisions = await listed<ScalingDecision>(store, scalingDecisionKind as unknown as Kind);
+  const since = Math.max(...decisions.map(decidedAt)) - shownMs;
   const events = await listed<{ spec?: unknown }>(store, eventKind as unknown as Kind);
   return [
     ...neighbours.map((group) => lineOf(group)),
     ...instances
-      .filter(({ spec, metadata }) => spec.image === image || uids.has(metadata.owner?.uid ?? ""))
+      .filter(({ spec, metadata }) => images.has(spec.image) || uids.has(metadata.owner?.uid ?? ""))
       .map((instance) => memberLine(instance)),
     ...decisions
-      .filter(({ spec }) => spec.group.name === name)
-      .slice(-shownLast)
-      .map(({ spec, metadata }) => `${metadata.createdAt} ${JSON.stringify(spec)}`),
+      .filter((one) => decidedAt(one) >= since && names.has(one.spec.group.name))
+      .map((one) => decisionLine(one)),
     ...events
       .map((event) => JSON.stringify(event))
-      .filter((text) => text.includes(`"${name}"`))
+      .filter((text) => [...named].some((name) => text.includes(`"${name}"`)))
       .slice(-shownLast),
   ].join("\n  ");
 }
@@ -66,6 +68,16 @@ function memberLine({ metadata, status }: Instance): string {
     ready,
     member,
   });
+}
+
+function decidedAt({ metadata }: ScalingDecision): Instant {
+  return Date.parse(metadata.createdAt);
+}
+
+function decisionLine({ metadata, spec }: ScalingDecision): string {
+  const { group, from, to, wants, limits } = spec;
+  const wishes = wants.map(({ policy, members }) => `${policy} ${members ?? "-"}`).join(", ");
+  return `${metadata.createdAt} ${group.name} ${from} → ${to} (${wishes}) ${limits.join("; ")}`;
 }
 
 async function listed<R>(store: Store, kind: Kind): Promise<R[]> {

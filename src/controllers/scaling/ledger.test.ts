@@ -131,6 +131,37 @@ test("nobody may have now what would be beyond the host, with all that is there 
   );
 });
 
+test("members that are leaving give a group that does not lend no more than it was given", () => {
+  const caches = newCaches();
+  const ledger = new Ledger(caches);
+  const shared = { host: "a", min: 1, warm: 0, member: { cpus: 1, memoryMib: 1_000 } };
+  const keeper = {
+    ...shared,
+    key: "/groups/p/g",
+    uid: "g",
+    wanted: 12,
+    desired: 4,
+    priority: 0,
+    lends: false,
+  };
+  const high = { ...shared, key: "/groups/p/h", uid: "h", wanted: 12, desired: 6, priority: 2, lends: true };
+  ledger.set(keeper);
+  ledger.set(high);
+  const put = (name: string, group: string, revision: number, host?: string) =>
+    caches.instances.put(`/instances/p/${name}`, instanceOf(name, host, group, revision));
+  const judged = () => [ledger.judge(keeper).granted, ledger.judge(high).granted];
+  for (let index = 0; index < 10; index++) put(`m${index}`, index < 4 ? "g" : "h", index + 2, "a");
+  expect(judged()).toEqual([4, 6]);
+  // Two of its members have successors, which have no host yet; then the first of them has one.
+  for (const name of ["s0", "s1"]) put(name, "g", 20);
+  expect(judged()).toEqual([4, 6]);
+  put("s0", "g", 21, "a");
+  expect(judged()).toEqual([4, 6]);
+  // Those before them are gone, and the second waits for a host.
+  for (const name of ["m0", "m1"]) caches.instances.delete(`/instances/p/${name}`);
+  expect(judged()).toEqual([4, 6]);
+});
+
 test("a group that does not lend keeps members that have a host, not those that wait for one", () => {
   const caches = newCaches();
   const ledger = new Ledger(caches);

@@ -12,7 +12,7 @@ import { arbitrate, type Capacity, type Claim, type Grant, roomFor } from "../..
 import type { ControllerCaches } from "../context.ts";
 import { ownerOf } from "../groups/state.ts";
 
-export interface GroupClaim extends Omit<Claim, "current"> {
+export interface GroupClaim extends Omit<Claim, "current" | "given"> {
   uid: string;
   /** That has the image; undefined: none has it yet, and nothing is promised anywhere. */
   host: string | undefined;
@@ -119,7 +119,10 @@ export class Ledger {
   share(host: string, claim?: GroupClaim): Map<string, Grant> {
     const claims = new Map(this.claimsOn(host));
     if (claim) claims.set(claim.key, claim);
-    const now = [...claims.values()].map((one) => ({ ...one, current: this.#membersOf(one.uid).placed }));
+    const now = [...claims.values()].map((one) => {
+      const { placed } = this.#membersOf(one.uid);
+      return { ...one, current: placed, given: one.desired };
+    });
     return arbitrate(now, this.#capacity(host));
   }
 

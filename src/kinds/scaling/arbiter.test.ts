@@ -83,6 +83,25 @@ describe("arbitrate", () => {
     });
   });
 
+  test("one that does not lend keeps what it was given, whatever comes and goes meanwhile", () => {
+    const high = claim("high", { wanted: 9, priority: 5, current: 2 });
+    const keeps = { wanted: 9, given: 4, lends: false };
+    // Two have just been replaced, and those before them are still leaving; or one was lost and waits for a host.
+    for (const current of [6, 4, 3, 0]) {
+      expect(granted(arbitrate([high, claim("low", { ...keeps, current })], hosts(6)))).toEqual({
+        high: 2,
+        low: 4,
+      });
+    }
+  });
+
+  test("what one that does not lend was given and does not have yet comes after the minimums of others", () => {
+    const keeps = claim("keeps", { wanted: 9, given: 5, current: 3, priority: 5, lends: false });
+    const low = claim("low", { min: 3, wanted: 4, current: 2 });
+    expect(granted(arbitrate([keeps, low], hosts(6)))).toEqual({ keeps: 3, low: 3 });
+    expect(granted(arbitrate([keeps, low], hosts(8)))).toEqual({ keeps: 5, low: 3 });
+  });
+
   test("minimums that exceed the hosts: what is held stays, then higher priority first", () => {
     const grants = arbitrate(
       [
@@ -126,6 +145,7 @@ const someClaims = fc
       min: fc.integer({ min: 0, max: 4 }),
       more: fc.integer({ min: 0, max: 8 }),
       current: fc.integer({ min: 0, max: 10 }),
+      given: fc.option(fc.integer({ min: 0, max: 10 }), { nil: undefined }),
       priority: fc.integer({ min: 0, max: 2 }),
       lends: fc.boolean(),
       member: fc.record({
@@ -136,7 +156,13 @@ const someClaims = fc
     { minLength: 1, maxLength: 6 },
   )
   .map((list) =>
-    list.map(({ more, ...fields }, index) => claim(`g${index}`, { ...fields, wanted: fields.min + more })),
+    list.map(({ more, given, ...fields }, index) =>
+      claim(`g${index}`, {
+        ...fields,
+        wanted: fields.min + more,
+        ...(given === undefined ? {} : { given }),
+      }),
+    ),
   );
 const someCapacity = fc.record({
   cpus: fc.integer({ min: 0, max: 60 }),
@@ -168,12 +194,31 @@ describe("whatever is claimed", () => {
         let current = claims;
         const follow = () => {
           const grants = arbitrate(current, capacity);
-          current = current.map((one) => ({ ...one, current: grants.get(one.key)?.granted ?? 0 }));
+          current = current.map((one) => {
+            const count = grants.get(one.key)?.granted ?? 0;
+            return { ...one, current: count, given: count };
+          });
           return granted(grants);
         };
         const first = follow();
         expect(follow()).toEqual(first);
         expect(follow()).toEqual(first);
+      }),
+    );
+  });
+
+  test("members that come and go change nothing while all minimums are met", () => {
+    const comings = fc.array(fc.integer({ min: 0, max: 12 }), { minLength: 6, maxLength: 6 });
+    fc.assert(
+      fc.property(someClaims, someCapacity, comings, (claims, capacity, counts) => {
+        const first = granted(arbitrate(claims, capacity));
+        fc.pre(claims.every(({ key, min }) => (first[key] ?? 0) >= min));
+        const after = claims.map((one, index) => ({
+          ...one,
+          given: first[one.key] ?? 0,
+          current: counts[index] ?? 0,
+        }));
+        expect(granted(arbitrate(after, capacity))).toEqual(first);
       }),
     );
   });

@@ -1,13 +1,16 @@
 /**
  * Shares the hosts' capacity among groups. In this order:
  *
- * 1. What nobody may take away: each group's members up to its minimum, then all members of a group that does not lend.
+ * 1. What nobody may take away: each group's members up to its minimum, then all members of a group that does not lend, up to
+ *    what it was given before.
  * 2. What is missing to the minimums, higher priority first.
- * 3. What policies want beyond, higher priority first; groups of one priority get their next member in turn, the one with the
+ * 3. What a group that does not lend was given before and has no member for yet, or at the moment.
+ * 4. What policies want beyond, higher priority first; groups of one priority get their next member in turn, the one with the
  *    smallest share of the hosts first (dominant resource fairness, Ghodsi et al., NSDI 2011).
  *
- * The answer depends on `current` in step 1 alone, never on how capacity was shared before: so nothing goes back and forth, and
- * what was lent returns as soon as the need of the taker ends.
+ * Members come and go all the time: one is replaced, others leave. Where minimums are met, what exists at the moment (`current`)
+ * changes no answer; what was given before (`given`) does so only for groups that do not lend. So nothing goes back and forth,
+ * and what was lent returns as soon as the need of the taker ends.
  *
  * Invariants: never beyond capacity in CPUs or memory (but for members of step 1 when hosts were lost: see `granted`); never
  * more than the larger of wanted and min. Capacity is that of all hosts together; whether a member fits on one of them is
@@ -28,6 +31,8 @@ export interface Claim {
   wanted: number;
   /** Members it has promised capacity for now, on a host; draining ones count. */
   current: number;
+  /** What it was to have by the last answer: a group that does not lend keeps that, and no more. Left out: `current`. */
+  given?: number;
   priority: number;
   lends: boolean;
   /** Of one member; both at least 0, one of them more. */
@@ -62,7 +67,8 @@ interface Share {
   claim: Claim;
   /** The larger of wanted and min. */
   target: number;
-  floor: number;
+  /** What it was given and does not lend. */
+  kept: number;
   granted: number;
 }
 
@@ -70,21 +76,23 @@ interface Share {
 export function arbitrate(claims: readonly Claim[], capacity: Capacity): Map<string, Grant> {
   const shares = claims.map(shareOf).sort(byPriority);
   const free = { ...capacity };
+  const fill = (share: Share, upTo: number) => take(share, upTo - share.granted, free);
   // Where hosts were lost, minimums outlast what others keep beyond theirs.
-  for (const share of shares) take(share, Math.min(share.claim.current, share.claim.min), free);
-  for (const share of shares) take(share, Math.min(share.claim.current, share.floor) - share.granted, free);
-  for (const share of shares) take(share, share.floor - share.granted, free);
+  for (const share of shares) fill(share, Math.min(share.claim.current, share.claim.min));
+  for (const share of shares) fill(share, Math.min(share.claim.current, share.kept));
+  for (const share of shares) fill(share, share.claim.min);
+  for (const share of shares) fill(share, share.kept);
   for (const rank of ranks(shares)) {
-    for (const share of fits(rank, free) ? rank : []) take(share, share.target - share.granted, free);
-    fill(rank, capacity, free);
+    for (const share of fits(rank, free) ? rank : []) fill(share, share.target);
+    fillInTurn(rank, capacity, free);
   }
   return explain(shares, free);
 }
 
 function shareOf(claim: Claim): Share {
   const target = Math.max(claim.wanted, claim.min);
-  const kept = claim.lends ? 0 : Math.min(claim.current, target);
-  return { claim, target, floor: Math.max(claim.min, kept), granted: 0 };
+  const { current, given = current, lends } = claim;
+  return { claim, target, kept: lends ? 0 : Math.min(given, target), granted: 0 };
 }
 
 function byPriority(a: Share, b: Share): number {
@@ -124,7 +132,7 @@ function fits(rank: readonly Share[], free: Capacity): boolean {
 }
 
 /** One member at a time to the group with the smallest share, until all have what they want or nothing fits. */
-function fill(rank: readonly Share[], capacity: Capacity, free: Capacity): void {
+function fillInTurn(rank: readonly Share[], capacity: Capacity, free: Capacity): void {
   let open = rank
     .filter((share) => share.granted < share.target)
     .map((share) => ({ share, part: share.granted * partOf(share.claim.member, capacity) }));
