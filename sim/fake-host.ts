@@ -2,7 +2,7 @@
  * A machine for simulated agents: images, disks and networks without a kernel. It outlives its agents, like a machine
  * outlives the processes on it, and keeps accounts of what is on it.
  */
-import { createHash } from "node:crypto";
+import { createHash, hash } from "node:crypto";
 import type { NetworkChecks, Outcome } from "../src/agent/health/network-checks.ts";
 import type { Clock } from "../src/core/clock.ts";
 import { StrataError } from "../src/core/errors.ts";
@@ -17,6 +17,7 @@ import type {
   NetworkRequest,
   Networks,
 } from "../src/host/networks/networks.ts";
+import type { RootEntry } from "../src/kinds/drift.ts";
 import type { ImageSource } from "../src/kinds/image.ts";
 
 export interface FakeNetwork {
@@ -38,6 +39,15 @@ export function fakeNetwork(change: Partial<NetworkRequest> = {}): FakeNetwork {
   };
   return { request: { ...request, ...change }, policy: emptyPolicy, hostAddress: "" };
 }
+
+/** What each simulated image has in it. */
+const fakeTree: ReadonlyMap<string, RootEntry> = new Map(
+  (["", "etc", "etc/motd"] as const).map((path) => {
+    const file = path === "etc/motd" ? { sizeBytes: 2, sha256: hash("sha256", "hi") } : {};
+    const type = path === "etc/motd" ? "file" : "directory";
+    return [path, { path, type, mode: type === "file" ? 0o644 : 0o755, uid: 0, gid: 0, ...file }];
+  }),
+);
 
 const emptyPolicy: NetworkPolicy = { cards: [], groups: [], publishedPorts: [], addresses: [] };
 
@@ -96,6 +106,7 @@ export class FakeHost {
     },
     containerTree: async () => ({ path: "/", idBase: 0, idCount: 65_536 }),
     vmDisk: async () => ({ path: "/", format: "qcow2", sizeMib: 1 }),
+    entries: async () => fakeTree,
     export: async (digest, format, use) =>
       use(
         (async function* () {

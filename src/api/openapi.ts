@@ -417,6 +417,20 @@ function sessionPaths(): JsonObject {
     [`${base}/exec`]: session("exec", "Run a command in the instance."),
     [`${base}/console`]: session("console", "Attach to its console."),
     [`${base}/log`]: session("log", "Read what its console printed."),
+    [`${base}/drift`]: {
+      get: {
+        ...operation({
+          id: "driftInstance",
+          summary: "Compare its root with the image that it was made from.",
+          tag: "Instance",
+          parameters: parameters("project", "name"),
+          answers: { 101: null },
+        }),
+        description:
+          "A WebSocket. Binary messages: the octet 1 and a part of a JSON text {imageDigest, at, reading, differences}. Text " +
+          "messages: JSON with `type` done {sizeBytes, sha256} after the last data, or error {problem}.",
+      },
+    },
     "/v1/projects/{project}/images/{name}/export": {
       get: {
         ...operation({

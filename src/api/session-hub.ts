@@ -23,7 +23,7 @@ export type SessionRequest = {
   id: string;
   parameters: JsonObject;
 } /** For `access-log`, `instance` is the load balancer. */ & (
-  | { verb: "exec" | "console" | "log" | "access-log"; instance: SessionSubject }
+  | { verb: "exec" | "console" | "log" | "drift" | "access-log"; instance: SessionSubject }
   | { verb: "export"; image: SessionSubject }
 );
 

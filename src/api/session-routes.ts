@@ -17,11 +17,11 @@ import type { NewSessionRequest, SessionHub, SessionRequest } from "./session-hu
 import { splice } from "./splice.ts";
 
 /**
- * exec, console and log of instances, the access log of load balancers, export of images: WebSockets that are spliced to
+ * exec, console, log and drift of instances, the access log of load balancers, export of images: WebSockets that are spliced to
  * one that the agent dials. All that can be refused is refused before the upgrade, as an ordinary answer.
  *
  * Frames: binary is one octet (0 stdin, 1 stdout, 2 stderr) and data; text is a JSON control message: `resize`
- * {columns, rows}, `stdin-end`, `exit` {status}, `error` {problem}; for exports `progress` {step, fraction?} and `done`
+ * {columns, rows}, `stdin-end`, `exit` {status}, `error` {problem}; for exports and drift `progress` {step, fraction?} and `done`
  * {sizeBytes, sha256}. Nothing of them is looked at here.
  */
 
@@ -32,7 +32,7 @@ declare module "fastify" {
   }
 }
 
-const verbs = ["exec", "console", "log", "access-log"] as const;
+const verbs = ["exec", "console", "log", "drift", "access-log"] as const;
 type Verb = (typeof verbs)[number];
 
 /** From the agent's answer to the client's finished upgrade. */

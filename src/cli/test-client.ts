@@ -15,6 +15,7 @@ import { StrataError } from "../core/errors.ts";
 import { newUid } from "../core/ids.ts";
 import { type Json, type JsonObject, jsonEquals, mergePatch } from "../core/json.ts";
 import { seededRandom } from "../core/random.ts";
+import type { DriftReport } from "../kinds/drift.ts";
 import { type Ref, refOfKey, resourceKey, resourcePrefix } from "../kinds/keys.ts";
 import type { Kind, Resource } from "../kinds/kind.ts";
 import type { CurrentMetrics, MetricSeries } from "../kinds/metric-answers.ts";
@@ -34,6 +35,8 @@ export class TestClient {
   series: (query: MetricSeriesQuery) => MetricSeries = () => {
     throw new StrataError("NotFound", "nothing is measured here");
   };
+  /** Of instances, by name. */
+  readonly drifts = new Map<string, DriftReport>();
   readonly #random = seededRandom(1);
   readonly #changes: Change[] = [];
   readonly #wakers = new Set<() => void>();
@@ -107,6 +110,10 @@ export class TestClient {
     });
   }
 
+  drift({ name }: Ref): Promise<DriftReport> {
+    return this.#call(`drift ${name}`, () => this.#driftOf(name));
+  }
+
   currentMetrics(kind: string, scope: { project?: string }): Promise<CurrentMetrics[]> {
     return this.#call(`current metrics of ${kind}`, () =>
       (this.current.get(kind) ?? []).filter(
@@ -162,6 +169,12 @@ export class TestClient {
     if (failure) throw failure;
     await Promise.resolve();
     return action();
+  }
+
+  #driftOf(name: string): DriftReport {
+    const report = this.drifts.get(name);
+    if (!report) throw new StrataError("Conflict", `instance "${name}" has no root to look at`);
+    return report;
   }
 
   #require(kind: Kind, ref: Ref): Resource {

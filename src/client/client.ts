@@ -4,6 +4,7 @@
  * reached, or the signal's reason.
  */
 import type { Json, JsonObject } from "../core/json.ts";
+import type { DriftReport } from "../kinds/drift.ts";
 import type { ExportFormat } from "../kinds/image.ts";
 import type { Ref } from "../kinds/keys.ts";
 import type { Kind, Resource } from "../kinds/kind.ts";
@@ -79,7 +80,7 @@ export interface SessionSubject {
 /** A stream to an instance. */
 export type InstanceSession = {
   id: string;
-  verb: "exec" | "console" | "log" | "access-log";
+  verb: "exec" | "console" | "log" | "drift" | "access-log";
   /** For `access-log`: the load balancer. */
   instance: SessionSubject;
   parameters: JsonObject;
@@ -193,12 +194,14 @@ export interface Client {
     parameters: JsonObject,
     signal: AbortSignal,
   ): Promise<Channel>;
-  /** For agents: requests for streams to instances of this host, until aborted. */
+  /** What differs between an instance's root and its image. @throws as the driver's `drift` does; Conflict; Unsupported. */
+  drift(instance: Ref, options?: { signal?: AbortSignal }): Promise<DriftReport>;
   /**
    * An image's content in a format. On the channel: data on 1, control messages `progress` {step, fraction?} and, when
    * all was sent, `done` {sizeBytes, sha256}; whatever ends without `done` is incomplete.
    */
   exportImage(image: Ref, format: ExportFormat, signal: AbortSignal): Promise<Channel>;
+  /** For agents: requests for streams to instances of this host, until aborted. */
   sessionRequests(host: string, signal: AbortSignal): AsyncIterable<SessionRequest>;
   /** For agents: the other end of a session. */
   acceptSession(id: string, signal: AbortSignal): Promise<Channel>;

@@ -10,6 +10,7 @@ import { encodeBase32 } from "../core/ids.ts";
 import { isJsonObject, type Json, type JsonObject } from "../core/json.ts";
 import { type Random, randomFraction, systemRandom } from "../core/random.ts";
 import { certificateKind } from "../kinds/certificate.ts";
+import { driftReportSchema } from "../kinds/drift.ts";
 import { groupKind } from "../kinds/group.ts";
 import type { ExportFormat } from "../kinds/image.ts";
 import { instanceKind } from "../kinds/instance.ts";
@@ -35,6 +36,7 @@ import type {
 import { readEvents } from "./event-source.ts";
 import { metricSeriesPath, metricsPath } from "./metric-paths.ts";
 import { fromProblem } from "./problem.ts";
+import { receiveAll } from "./receive-all.ts";
 import { type Call, type Endpoint, Transport } from "./transport.ts";
 
 export type HttpClientOptions = Endpoint & {
@@ -300,6 +302,11 @@ class HttpClientImpl implements HttpClient {
     const query = `parameters=${encodeURIComponent(JSON.stringify(parameters))}`;
     const plural = (verb === "access-log" ? loadBalancerKind : instanceKind).plural;
     return this.#dial(`/v1/projects/${project}/${plural}/${name}/${verb}?${query}`, signal);
+  }
+
+  async drift(instance: Ref, { signal = new AbortController().signal }: { signal?: AbortSignal } = {}) {
+    const channel = await this.openSession("drift", instance, {}, signal);
+    return driftReportSchema.parse(JSON.parse((await receiveAll(channel, signal)).toString("utf8")));
   }
 
   async exportImage(image: Ref, format: ExportFormat, signal: AbortSignal): Promise<Channel> {

@@ -2,6 +2,7 @@
 import { expect } from "vitest";
 import { systemClock } from "../core/clock.ts";
 import type { Uid } from "../core/ids.ts";
+import type { RootEntry } from "../kinds/drift.ts";
 import type { GuestDriver, GuestNic, GuestSpec, GuestVolume, ObservedGuest } from "./driver.ts";
 
 export const noSignal = new AbortController().signal;
@@ -45,6 +46,10 @@ export interface DriverHarness {
   readVolume?(uid: Uid, volume: GuestVolume): Promise<string | undefined>;
   /** For the ability `resize`. What software in the running guest finds; a VM's memory less what its kernel reserves. */
   observeSize?(uid: Uid): Promise<{ cpus: number; memoryMib: number }>;
+  /** For the ability `drift`. What the root was made from. */
+  originalOf?(root: GuestSpec["root"]): Promise<ReadonlyMap<string, RootEntry>>;
+  /** Software in the running guest writes a file into its root, durably. */
+  writeRoot?(uid: Uid, path: string, text: string): Promise<void>;
   /** Nothing is real, so what a real host would refuse is not. */
   simulated?: boolean;
   /** Does what makeGuest made go away with `destroy`? Removes it otherwise. */

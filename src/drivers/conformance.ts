@@ -11,6 +11,7 @@ import { systemRandom } from "../core/random.ts";
 import { fingerprintSchema } from "../kinds/host.ts";
 import { type Bench, type DriverHarness, makeBench, noSignal, until } from "./conformance-bench.ts";
 import { describeCardCrashes, describeCards, describeResize } from "./conformance-changes.ts";
+import { describeDrift } from "./conformance-drift.ts";
 import { describeConsole, describeExec, describeTerminal } from "./conformance-sessions.ts";
 import { describeVolumes } from "./conformance-volumes.ts";
 import type { GuestDriver } from "./driver.ts";
@@ -50,6 +51,7 @@ export function driverConformance(name: string, makeDriver: () => Promise<Driver
       describeCards(get);
       describeResize(get);
       describeVolumes(get);
+      describeDrift(get);
     });
 
     describe("the caller is killed", () => {
@@ -74,6 +76,7 @@ function describeLife(get: () => Bench): void {
     expect(fingerprint.abilities.includes("console")).toBe(driver.console !== undefined);
     expect(fingerprint.abilities.includes("cards")).toBe(driver.cards !== undefined);
     expect(fingerprint.abilities.includes("resize")).toBe(driver.resize !== undefined);
+    expect(fingerprint.abilities.includes("drift")).toBe(driver.drift !== undefined);
     if (fingerprint.abilities.includes("exec-tty")) expect(fingerprint.abilities).toContain("exec");
   });
 

@@ -11,6 +11,7 @@ import type { Duplex, Readable, Writable } from "node:stream";
 import type { z } from "zod";
 import type { Uid } from "../core/ids.ts";
 import type { JsonObject } from "../core/json.ts";
+import type { DriftReading, RootEntry, RootListing } from "../kinds/drift.ts";
 import type { Fingerprint } from "../kinds/host.ts";
 
 /** The root file system, ready to use. */
@@ -22,6 +23,8 @@ export type GuestRoot =
       /** Guest id 0 is host id idBase; idCount ids follow. */
       idBase: number;
       idCount: number;
+      /** Where it is an overlay: the directory that has what the guest wrote, and the image's tree below it. */
+      layers?: { upper: string; lower: string };
     }
   | {
       type: "disk";
@@ -224,6 +227,31 @@ export interface Volumes<Handle> {
   ): Promise<{ result: Result; guest: "frozen" | "paused" | "idle" }>;
 }
 
+/** What a guest's root is compared with. */
+export interface DriftRequest {
+  /** As `create` was given it. */
+  root: GuestRoot;
+  /** All paths of the image's tree, by path. */
+  original: ReadonlyMap<string, RootEntry>;
+}
+
+/**
+ * Reads what a guest's root has become since it was made from its image. Changes nothing, and follows nothing that the
+ * guest wrote: what lies outside its root is never read.
+ */
+export interface Drift<Handle> {
+  /**
+   * Each directory in which anything may differ from the original, and the root itself; whether the guest runs or not.
+   * @throws NotFound; Unsupported for a root that cannot be read, with the reason; Unavailable.
+   */
+  read(handle: Handle, request: DriftRequest, signal: AbortSignal): Promise<DriftReadout>;
+}
+
+export interface DriftReadout {
+  listings: readonly RootListing[];
+  reading: DriftReading;
+}
+
 export interface GuestDriver<Config = JsonObject, Handle extends JsonObject = JsonObject> {
   readonly name: string;
   readonly config: z.ZodType<Config>;
@@ -261,4 +289,5 @@ export interface GuestDriver<Config = JsonObject, Handle extends JsonObject = Js
   readonly resize?: Resize<Handle>;
   readonly cards?: Cards<Handle>;
   readonly volumes?: Volumes<Handle>;
+  readonly drift?: Drift<Handle>;
 }

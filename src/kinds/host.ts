@@ -12,7 +12,18 @@ export const fingerprintSchema = z.strictObject({
   types: z.array(z.enum(["vm", "container"])),
   /** Optional abilities the driver has; a verb that is missing here is answered Unsupported. */
   abilities: z.array(
-    z.enum(["exec", "exec-tty", "console", "cards", "snapshots", "resize", "volumes", "migration", "clone"]),
+    z.enum([
+      "exec",
+      "exec-tty",
+      "console",
+      "cards",
+      "snapshots",
+      "resize",
+      "volumes",
+      "drift",
+      "migration",
+      "clone",
+    ]),
   ),
   /** Facts for people and doctor, such as `accelerator: tcg`. */
   facts: z.record(z.string(), z.string()),

@@ -1,9 +1,9 @@
-import { createHash } from "node:crypto";
 import type { ImageSession } from "../../client/client.ts";
 import { StrataError } from "../../core/errors.ts";
 import type { AgentContext } from "../agent-context.ts";
 import { exportParameters, readParameters } from "./parameters.ts";
-import { pump, type SessionEnds, stdoutChannel } from "./splice.ts";
+import { sendWhole } from "./send-whole.ts";
+import type { SessionEnds } from "./splice.ts";
 
 /**
  * Sends an image in a format: progress while it is written, its bytes, then `done` with their number and checksum, so
@@ -23,20 +23,11 @@ export async function serveExport(
     throw new StrataError("NotFound", `image "${name}" is not on host ${hostName}`);
   }
   inbox.open(undefined);
-  const sum = createHash("sha256");
-  let sizeBytes = 0;
-  const counted = async function* (bytes: AsyncIterable<Uint8Array>) {
-    for await (const chunk of bytes) {
-      signal.throwIfAborted();
-      sum.update(chunk);
-      sizeBytes += chunk.length;
-      yield chunk;
-    }
-  };
-  await images.export(digest, format, (bytes) => pump(counted(bytes), channel, stdoutChannel), {
-    signal,
-    onProgress: ({ step, fraction }) =>
-      channel.sendControl({ type: "progress", step, ...(fraction !== undefined && { fraction }) }),
-  });
-  channel.sendControl({ type: "done", sizeBytes, sha256: sum.digest("hex") });
+  await sendWhole(channel, signal, (use) =>
+    images.export(digest, format, use, {
+      signal,
+      onProgress: ({ step, fraction }) =>
+        channel.sendControl({ type: "progress", step, ...(fraction !== undefined && { fraction }) }),
+    }),
+  );
 }

@@ -4,6 +4,7 @@ import { type AgentBench, agentBench } from "../../../sim/agent-bench.ts";
 import type { Channel, Client, InstanceSession, SessionRequest } from "../../client/client.ts";
 import type { JsonObject } from "../../core/json.ts";
 import { settle } from "../../core/virtual-clock.ts";
+import { driftReportSchema } from "../../kinds/drift.ts";
 import { imageKind } from "../../kinds/image.ts";
 import type { Instance } from "../../kinds/instance.ts";
 
@@ -163,6 +164,21 @@ test("a console is taken once, and free again when its client leaves", async () 
   await settle();
   bench.host.world.print(web.metadata.uid, "again\n");
   await until("the third sees what comes", () => third.output.includes("again"));
+});
+
+test("what differs from the image comes whole, with its checksum", async () => {
+  bench.host.world.write(web.metadata.uid, "etc/motd", "ho");
+  bench.host.world.write(web.metadata.uid, "etc/hostname", "web");
+  const channel = sessions.ask("drift", web, {});
+  await until("the session is over", () => channel.closed);
+  const report = driftReportSchema.parse(JSON.parse(channel.output));
+  expect(report).toMatchObject({ imageDigest: web.status.imageDigest, reading: "running" });
+  expect(report.differences).toEqual([
+    expect.objectContaining({ path: "/etc/hostname", change: "added", usual: "identity of the machine" }),
+    { path: "/etc/motd", change: "changed", type: "file", aspects: ["content"] },
+  ]);
+  const sizeBytes = channel.output.length;
+  expect(channel.controls).toEqual([{ type: "done", sizeBytes, sha256: hash("sha256", channel.output) }]);
 });
 
 test("an image's content comes with its size and checksum", async () => {

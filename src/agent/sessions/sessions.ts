@@ -3,16 +3,18 @@
  * its own; whatever goes wrong is told through it, and ends with it. Guests are untouched by sessions that break.
  *
  * On the channel: data as in Channel (0 stdin, 1 stdout, 2 stderr); control messages `resize` {columns, rows} and
- * `stdin-end` come in, `exit` {status} and `error` {problem} go out; exports: see serve-export.
+ * `stdin-end` come in, `exit` {status} and `error` {problem} go out; exports and drift: see send-whole.
  */
 import type { Channel, InstanceSession, SessionRequest } from "../../client/client.ts";
 import { describeError, StrataError, toStrataError } from "../../core/errors.ts";
 import type { JsonObject } from "../../core/json.ts";
 import type { GuestDriver } from "../../drivers/driver.ts";
+import type { Instance } from "../../kinds/instance.ts";
 import { backoffMs } from "../../reconcile/backoff.ts";
 import type { AgentContext } from "../agent-context.ts";
 import { readAccessLog } from "./access-log.ts";
 import { consoleParameters, execParameters, logParameters, readParameters } from "./parameters.ts";
+import { serveDrift } from "./serve-drift.ts";
 import { serveExport } from "./serve-export.ts";
 import { Inbox, pump, type SessionEnds, stderrChannel, stdoutChannel } from "./splice.ts";
 
@@ -116,6 +118,13 @@ const instanceVerbs: Record<InstanceSession["verb"], Serve> = {
     await pump(driver.console.log(handle, options, signal), channel, stdoutChannel);
   },
 
+  async drift(context, request, ends, signal) {
+    readParameters(consoleParameters, "drift", request.parameters);
+    const { instance, driver, handle } = await guestOf(context, request);
+    if (!driver.drift) throw unsupported(driver, "compare a guest with its image");
+    await serveDrift(context, { instance, driver, handle, drift: driver.drift }, ends, signal);
+  },
+
   async "access-log"({ balancers, views, hostName, clock }, request, { channel, inbox }, signal) {
     const { project, name, uid } = request.instance;
     const balancer = views.loadBalancers.find({ project, name });
@@ -132,7 +141,7 @@ const instanceVerbs: Record<InstanceSession["verb"], Serve> = {
 async function guestOf(
   context: AgentContext,
   { instance: { project, name, uid } }: InstanceSession,
-): Promise<{ driver: GuestDriver; handle: JsonObject }> {
+): Promise<{ instance: Instance; driver: GuestDriver; handle: JsonObject }> {
   const instance = context.views.instances.find({ project, name });
   if (instance?.metadata.uid !== uid || instance.status.host !== context.hostName) {
     throw new StrataError("NotFound", `instance "${name}" is not on host ${context.hostName}`);
@@ -144,7 +153,7 @@ async function guestOf(
   const driver = context.drivers.require(instance.status.driver);
   const guest = await driver.inspect(instance.metadata.uid);
   if (!guest) throw new StrataError("Unavailable", `the guest of instance "${name}" is not there right now`);
-  return { driver, handle: guest.handle };
+  return { instance, driver, handle: guest.handle };
 }
 
 function sizeOf(message: JsonObject): [columns: number, rows: number] {

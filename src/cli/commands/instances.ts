@@ -12,6 +12,7 @@ import { resolve } from "../resolve.ts";
 import { asJson, instanceForm } from "../show.ts";
 import { awaitInstances } from "../stack/await-stack.ts";
 import { follow, patience } from "../watching.ts";
+import { driftCommand } from "./drift.ts";
 import { parseLabel, templateOf, templateOptions } from "./template-options.ts";
 
 const instanceArgument = {
@@ -83,6 +84,7 @@ export const instanceCommands: readonly CommandSpec[] = [
     examples: ["strata resize lms --cpus 4 --memory 2GiB"],
     run: resize,
   },
+  driftCommand,
   {
     path: "delete",
     group: "Instances",

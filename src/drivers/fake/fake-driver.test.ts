@@ -69,6 +69,11 @@ async function makeHarness(liveResize: FakeDriverOptions["liveResize"] & object)
       const dying = createFakeDriver(world).cards?.attach(handle, nic, noSignal);
       await Promise.race([dying, systemClock.sleep(1)]);
     },
+    originalOf: async () =>
+      new Map(
+        ["", "etc"].map((path) => [path, { path, type: "directory", mode: 0o755, uid: 0, gid: 0 }] as const),
+      ),
+    writeRoot: async (uid, path, text) => world.write(uid, path, text),
     makeVolume: async () => {
       const id = newUid(random);
       return { type: "mount", id, path: `/volumes/${id}`, target: `/srv/${id}` };

@@ -5,8 +5,18 @@
 import { StrataError } from "../../core/errors.ts";
 import type { Uid } from "../../core/ids.ts";
 import type { JsonObject } from "../../core/json.ts";
+import type { RootEntry, RootListing } from "../../kinds/drift.ts";
 import type { Fingerprint } from "../../kinds/host.ts";
-import type { Cards, Exec, GuestDriver, GuestSpec, ObservedGuest, Resize, Volumes } from "../driver.ts";
+import type {
+  Cards,
+  Drift,
+  Exec,
+  GuestDriver,
+  GuestSpec,
+  ObservedGuest,
+  Resize,
+  Volumes,
+} from "../driver.ts";
 import { HintQueue } from "../hint-queue.ts";
 import { fakeConsole, runFakeCommand } from "./fake-commands.ts";
 import { type FakeConfig, fakeConfigSchema } from "./fake-config.ts";
@@ -36,6 +46,7 @@ class FakeDriver implements GuestDriver<JsonObject> {
   readonly cards: Cards<JsonObject>;
   readonly resize: Resize<JsonObject>;
   readonly volumes: Volumes<JsonObject>;
+  readonly drift: Drift<JsonObject>;
   readonly #world: FakeWorld;
   readonly #types: Fingerprint["types"];
 
@@ -75,6 +86,16 @@ class FakeDriver implements GuestDriver<JsonObject> {
         return world.call("detach-volume", uid, signal, () => world.detachVolume(uid, volume.id));
       },
     };
+    this.drift = {
+      read: (handle, { original }, signal) => {
+        const uid = this.#uidOf(handle);
+        return world.call("drift", uid, signal, () => {
+          const { written, state } = world.require(uid);
+          const reading = state === "running" ? "running" : "idle";
+          return { listings: listingsOf(original, written), reading };
+        });
+      },
+    };
     const live = options.liveResize ?? { cpus: true, memory: "both" };
     this.resize = {
       live,
@@ -97,7 +118,7 @@ class FakeDriver implements GuestDriver<JsonObject> {
       message: "",
       version: "fake",
       types: this.#types,
-      abilities: ["exec", "exec-tty", "console", "cards", "resize", "volumes"],
+      abilities: ["exec", "exec-tty", "console", "cards", "resize", "volumes", "drift"],
       facts: { guests: "simulated" },
     };
   }
@@ -174,6 +195,21 @@ class FakeDriver implements GuestDriver<JsonObject> {
   #uidOf(handle: JsonObject): Uid {
     return handle.uid as Uid;
   }
+}
+
+/** The directories in which something was written or removed. */
+function listingsOf(
+  original: ReadonlyMap<string, RootEntry>,
+  written: ReadonlyMap<string, RootEntry | undefined>,
+): RootListing[] {
+  const directoryOf = (path: string) => path.slice(0, Math.max(0, path.lastIndexOf("/")));
+  const nameOf = (path: string) => path.slice(path.lastIndexOf("/") + 1);
+  return [...new Set([...written.keys()].map(directoryOf))].map((path) => {
+    const here = (key: string) => key !== "" && directoryOf(key) === path;
+    const entries = [...written].flatMap(([key, entry]) => (here(key) && entry ? [entry] : []));
+    const kept = [...original.keys()].filter((key) => here(key) && !written.has(key));
+    return { path, names: [...kept, ...entries.map((entry) => entry.path)].map(nameOf), entries };
+  });
 }
 
 function canChange(live: Resize<JsonObject>["live"], from: GuestSize, to: GuestSize): boolean {

@@ -3,9 +3,12 @@
  * guests again, as after a restart of the daemon. Everything is deterministic: ids count up, time is the given
  * clock's, and faults happen when the script or the `faults` function says so.
  */
+import { hash } from "node:crypto";
+import { isDeepStrictEqual } from "node:util";
 import type { Clock } from "../../core/clock.ts";
 import { type ErrorCode, StrataError } from "../../core/errors.ts";
 import type { Uid } from "../../core/ids.ts";
+import type { RootEntry } from "../../kinds/drift.ts";
 import type { ExitReason, GuestNic, GuestSpec, GuestVolume } from "../driver.ts";
 import type { FakeConfig } from "./fake-config.ts";
 
@@ -20,7 +23,8 @@ export type FakeVerb =
   | "detach"
   | "attach-volume"
   | "detach-volume"
-  | "resize";
+  | "resize"
+  | "drift";
 
 /** What goes wrong with one call. */
 export type FakeEffect =
@@ -60,6 +64,8 @@ export interface FakeGuest {
   /** What its console printed, the last 64 KiB. */
   console: string;
   consoleTaken: boolean;
+  /** What was written into its root since it was made, by path; undefined: was removed. */
+  written: Map<string, RootEntry | undefined>;
 }
 
 export interface FakeWorldOptions {
@@ -147,9 +153,11 @@ export class FakeWorld {
   put(uid: Uid, spec: GuestSpec<FakeConfig>): void {
     const guest = this.guests.get(uid);
     if (guest === undefined) {
-      this.guests.set(uid, { spec, state: "created", console: "", consoleTaken: false });
-    } else if (guest.state !== "running") guest.spec = spec;
-    else return;
+      this.guests.set(uid, { spec, state: "created", console: "", consoleTaken: false, written: new Map() });
+    } else if (guest.state !== "running") {
+      if (!isDeepStrictEqual(guest.spec.root, spec.root)) guest.written.clear();
+      guest.spec = spec;
+    } else return;
     this.hint(uid);
   }
 
@@ -197,6 +205,13 @@ export class FakeWorld {
     const { lifetimeMs } = guest.spec.config;
     if (lifetimeMs !== undefined) this.#endLater(uid, lifetimeMs, guest.spec.config.endsBy);
     this.hint(uid);
+  }
+
+  /** As if somebody in the guest wrote a file, or removed it. */
+  write(uid: Uid, path: string, text: string | undefined): void {
+    const file = { path, type: "file", mode: 0o644, uid: 0, gid: 0 } as const;
+    const content = text === undefined ? undefined : { sizeBytes: text.length, sha256: hash("sha256", text) };
+    this.require(uid).written.set(path, content && { ...file, ...content });
   }
 
   /** Ends a guest; one that does not run is left as it is. */

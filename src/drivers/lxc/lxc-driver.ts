@@ -26,6 +26,7 @@ import type { Fingerprint } from "../../kinds/host.ts";
 import type {
   Cards,
   Console,
+  Drift,
   Exec,
   GuestDriver,
   GuestSpec,
@@ -40,6 +41,7 @@ import { shutdownSignal } from "./init-signal.ts";
 import { lxcCards, removePorts } from "./lxc-cards.ts";
 import { checkGuest, lxcConfig } from "./lxc-config.ts";
 import { lxcConsole } from "./lxc-console.ts";
+import { lxcDrift } from "./lxc-drift.ts";
 import { lxcExec } from "./lxc-exec.ts";
 import { fingerprintLxc } from "./lxc-fingerprint.ts";
 import { ensureReachable, type LxcHost, openLxcHost } from "./lxc-host.ts";
@@ -82,6 +84,7 @@ class LxcDriver implements GuestDriver {
   readonly cards: Cards<JsonObject>;
   readonly resize: Resize<JsonObject>;
   readonly volumes: Volumes<JsonObject>;
+  readonly drift: Drift<JsonObject>;
   readonly #options: LxcDriverOptions;
   readonly #cgroups: Cgroups;
   readonly #lxcPath: string;
@@ -113,6 +116,7 @@ class LxcDriver implements GuestDriver {
     this.cards = lxcCards(changes);
     this.resize = lxcResize(changes);
     this.volumes = lxcVolumes(changes);
+    this.drift = lxcDrift(async (handle) => (await this.inspect(uidOf(handle)))?.state);
   }
 
   fingerprint(signal: AbortSignal): Promise<Fingerprint> {

@@ -223,7 +223,8 @@ class LocalDisks implements Disks {
       const work = await ensureLayer(join(volume, "work"), lower, idBase);
       await mountOverlay({ lower, upper, work, target: rootfs }, signal);
     }
-    return { type: "tree", path: rootfs, idBase, idCount };
+    const layers = { upper: join(volume, "upper"), lower };
+    return { type: "tree", path: rootfs, idBase, idCount, layers };
   }
 
   #pathOf(uid: string): string {

@@ -38,6 +38,7 @@ import {
 } from "./import-artefact.ts";
 import { inventoryOf } from "./inventory/tree-inventory.ts";
 import { type JobDirectory, openJob, sweepJobs } from "./job-directory.ts";
+import { readManifest } from "./manifest.ts";
 import { type Mirrors, resolveCatalogue } from "./resolve-catalogue.ts";
 import { type ArchiveLimits, defaultLimits } from "./root-archive.ts";
 import { findStreamItems } from "./simplestreams.ts";
@@ -196,6 +197,12 @@ class LocalImageStore implements ImageStore {
         root: `UUID=${rootUuid(digest)}`,
       },
     };
+  }
+
+  async entries(digest: string) {
+    const { entryCount, treeDigest = digest, limitation } = await this.#require(digest);
+    if (entryCount === 0) throw new StrataError("Unsupported", `of this image, ${limitation}`);
+    return readManifest(entryOf(this.#imageDir, digest).manifest, treeDigest);
   }
 
   async export(

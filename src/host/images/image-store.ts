@@ -15,6 +15,7 @@
  * tmp/, which the next start removes.
  */
 import type { Readable } from "node:stream";
+import type { RootEntry } from "../../kinds/drift.ts";
 import type { Boot, ExportFormat, ImageSource } from "../../kinds/image.ts";
 import type { Progress } from "../../kinds/kind.ts";
 
@@ -80,6 +81,11 @@ export interface ImageStore {
    * @throws Unsupported when the image cannot start as a VM.
    */
   vmDisk(digest: string, signal: AbortSignal): Promise<VmDisk>;
+  /**
+   * All paths of the root tree as the manifest has them, by path; checked against the digest.
+   * @throws Unsupported when the image has no tree.
+   */
+  entries(digest: string): Promise<ReadonlyMap<string, RootEntry>>;
   /**
    * Writes the image out: calls `use` with the bytes, which come only as fast as they are read, and resolves when it
    * has. The same image in the same format gives the same bytes on the same host, but for vmdk, vdi, vhdx and ova, whose

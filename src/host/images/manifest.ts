@@ -4,9 +4,11 @@
  * are one entry wherever they came from, and a tree can be checked against its digest alone.
  */
 import { hash } from "node:crypto";
+import { readFile } from "node:fs/promises";
 import { Worker } from "node:worker_threads";
 import { StrataError } from "../../core/errors.ts";
 import { canonicalJson, type Json } from "../../core/json.ts";
+import type { RootEntry } from "../../kinds/drift.ts";
 import type { ScanRequest, TreeEntry, TreeScan } from "./tree-scan.ts";
 
 export interface Manifest {
@@ -38,6 +40,19 @@ export function capabilitiesOf(manifestText: string): Map<string, string> {
     if (capability !== undefined) found.set(path, capability);
   }
   return found;
+}
+
+/** A stored manifest's entries by path. @throws Unavailable when it is not the one of the digest. */
+export async function readManifest(path: string, digest: string): Promise<ReadonlyMap<string, RootEntry>> {
+  const text = await readFile(path, "utf8").catch(() => "");
+  if (`sha256:${hash("sha256", text)}` !== digest) {
+    throw new StrataError(
+      "Unavailable",
+      `the list of files of the image ${digest.slice(0, 19)} is damaged on this host; delete the image and make it again`,
+    );
+  }
+  const entries = JSON.parse(text) as RootEntry[];
+  return new Map(entries.map((entry) => [entry.path, entry]));
 }
 
 /** Scans on a thread of its own, so that the event loop goes on. @throws the signal's reason when aborted. */
