@@ -1,10 +1,12 @@
 /** What the benches of balancers run: configurations as a person would write them, origins, wrk, and single requests. */
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, type StdioOptions, spawn } from "node:child_process";
 import { once } from "node:events";
+import { constants } from "node:fs";
 import { open, writeFile } from "node:fs/promises";
 import { get } from "node:http";
 import { join } from "node:path";
 import { systemClock } from "../src/core/clock.ts";
+import { logDescriptor } from "../src/host/balancers/haproxy-config.ts";
 import { run } from "../src/host/run.ts";
 
 export interface HandWritten {
@@ -62,18 +64,23 @@ export function configFile(directory: string, name: string): string {
   return join(directory, `${name}.cfg`);
 }
 
-/** Standard output, so its log, goes to a file beside the configuration. */
+/** Standard output, so a log written by hand, goes to a file beside the configuration; Strata's goes to `logPipe`. */
 export async function startHaproxy(
   directory: string,
   name: string,
   text: string,
-  mode: "-db" | "-W" = "-db",
+  { mode = "-db", logPipe }: { mode?: "-db" | "-W"; logPipe?: string } = {},
 ): Promise<ChildProcess> {
   const file = configFile(directory, name);
   await writeFile(file, text);
   const log = await open(`${file}.log`, "a");
-  const child = spawn("haproxy", [mode, "-f", file], { stdio: ["ignore", log.fd, "ignore"] });
+  const pipe =
+    logPipe === undefined ? undefined : await open(logPipe, constants.O_RDWR | constants.O_NONBLOCK);
+  const stdio: StdioOptions = ["ignore", log.fd, "ignore"];
+  if (pipe) stdio[logDescriptor] = pipe.fd;
+  const child = spawn("haproxy", [mode, "-f", file], { stdio: Array.from(stdio, (one) => one ?? "ignore") });
   await log.close();
+  await pipe?.close();
   return child;
 }
 

@@ -74,7 +74,7 @@ async function strata(name: string, port: number, accessLog: boolean): Promise<C
   const traffic = new Traffic({
     uid: name,
     balancers: {
-      sockets: () => paths,
+      channels: () => paths,
       logPath: () => join(directory, `${port}.log`),
       statistics: async () => parseStatistics(await api.ask(`show stat ${backendName} 6 -1`)),
     },
@@ -89,7 +89,7 @@ async function strata(name: string, port: number, accessLog: boolean): Promise<C
     group: "haproxy",
     ipv6: true,
   });
-  const child = await startHaproxy(directory, String(port), text);
+  const child = await startHaproxy(directory, String(port), text, { logPipe: paths.log });
   void follow(traffic).finally(() => {
     traffic.close();
     api.close();

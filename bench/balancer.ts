@@ -157,10 +157,10 @@ const intake = new LogIntake(
 const holder = new Holder(systemClock, () => {});
 const children: ChildProcess[] = [];
 try {
-  const sockets = balancers.sockets(uid);
-  await Promise.all([intake.listen(sockets.log), holder.listen(sockets.holder)]);
+  const channels = balancers.channels(uid);
+  await Promise.all([intake.listen(channels.log), holder.listen(channels.holder)]);
   children.push(await startHaproxy(directory, "origin", originConfig([ports.originA, ports.originB])));
-  const hand = await startHaproxy(directory, "hand", handConfig([ports.originA]), "-W");
+  const hand = await startHaproxy(directory, "hand", handConfig([ports.originA]), { mode: "-W" });
   children.push(hand);
   await balancers.ensure(request([serverA]), never);
   for (const port of Object.values(ports)) await until(`port ${port} answers`, () => isAnswered(port));

@@ -2,7 +2,8 @@
  * What a load balancer goes through while clients ask without a pause: instances come and go, certificates are ordered
  * and renewed, HAProxy is reloaded, the daemon is killed. No request fails of it.
  */
-import { readFile } from "node:fs/promises";
+import { access, readdir, readFile, rm } from "node:fs/promises";
+import { Agent } from "node:http";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { certificateKind } from "../src/kinds/certificate.ts";
@@ -57,11 +58,14 @@ async function underLoad(work: () => Promise<void>): Promise<void> {
   expect(load.requests).toBeGreaterThan(100);
 }
 
+/** Of the running balancer's files. */
+async function directory(): Promise<string> {
+  return join(scene.daemon.settings.runDir, "balancers", (await scene.balancer("front")).metadata.uid);
+}
+
 /** Of HAProxy's master. */
 async function masterPid(): Promise<number> {
-  const { uid } = (await scene.balancer("front")).metadata;
-  const path = join(scene.daemon.settings.runDir, "balancers", uid, "pid");
-  return Number((await readFile(path, "utf8")).trim());
+  return Number((await readFile(join(await directory(), "pid"), "utf8")).trim());
 }
 
 describe("no request fails while", () => {
@@ -95,7 +99,78 @@ describe("no request fails while", () => {
     expect(await masterPid()).toBe(pid);
     expect(await answerers(port, 9)).toEqual(["one", "three", "two"]);
   }, 60_000);
+
+  it("an HAProxy that lacks the log's pipe, as one of an earlier version does, is succeeded by another", async () => {
+    const pid = await masterPid();
+    await underLoad(async () => {
+      await rm(join(await directory(), "log.pipe"));
+      await scene.daemon.kill();
+      await scene.daemon.start();
+      await scene.change("front", { maxConnections: 1_000 });
+      await scene.untilServers("front", { one: "up", two: "up", three: "up" });
+    });
+    expect(await masterPid()).not.toBe(pid);
+    await until("the old one ends", async () => !(await exists(pid)), 20_000);
+  }, 60_000);
 });
+
+function exists(pid: number): Promise<boolean> {
+  return access(`/proc/${pid}`).then(
+    () => true,
+    () => false,
+  );
+}
+
+it("while the daemon is away a request costs HAProxy no more, and afterwards each has its line in the log again", async () => {
+  const master = await masterPid();
+  const costs = { up: await cost(master, 2_000), away: 0 };
+  await scene.daemon.kill();
+  // More lines than the pipe takes: HAProxy drops them and goes on.
+  costs.away = await cost(master, 2_000);
+  await scene.daemon.start();
+  console.info("processor time of HAProxy for each request, µs:", costs);
+  expect(costs.away).toBeLessThan(1.25 * costs.up);
+  await scene.untilServers("front", { one: "up", two: "up", three: "up" });
+  const log = async () => (await scene.daemon.ok(["load-balancer", "logs", "front"])).stdout;
+  const linesOf = (text: string, path: string) => text.split(path).length - 1;
+  // The pipe is empty once something new has come through.
+  await until(
+    "the log goes on",
+    async () => {
+      await ask(port, { path: "/again" });
+      return linesOf(await log(), "/again") > 0;
+    },
+    20_000,
+  );
+  for (let i = 0; i < 200; i++) await ask(port, { path: `/each-${i}.` });
+  await until("each has its line", async () => linesOf(await log(), "/each-") >= 200, 20_000);
+  expect(new Set((await log()).match(/\/each-\d+\./g)).size).toBe(200);
+}, 90_000);
+
+/** Processor time of HAProxy for each of so many requests, µs. */
+async function cost(master: number, requests: number): Promise<number> {
+  const start = await processorNs(master);
+  const loops = Array.from({ length: connections }, async () => {
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+    for (let i = 0; i < requests / connections; i++) {
+      expect((await ask(port, { agent })).status).toBe(200);
+    }
+    agent.destroy();
+  });
+  await Promise.all(loops);
+  return ((await processorNs(master)) - start) / 1000 / requests;
+}
+
+/** That the newest worker has had so far, all of its threads. */
+async function processorNs(master: number): Promise<number> {
+  const children = await readFile(`/proc/${master}/task/${master}/children`, "utf8");
+  const worker = children.trim().split(" ").at(-1) ?? "";
+  let sum = 0;
+  for (const thread of await readdir(`/proc/${worker}/task`)) {
+    sum += Number((await readFile(`/proc/${worker}/task/${thread}/schedstat`, "utf8")).split(" ", 1)[0]);
+  }
+  return sum;
+}
 
 it("HAProxy that was killed is back at once, with its servers", async () => {
   const pid = await masterPid();

@@ -110,7 +110,7 @@ export class FakeBalancers implements Balancers {
     this.#listeners.delete(listener);
   }
 
-  sockets(uid: string): { holder: string; log: string } {
+  channels(uid: string): { holder: string; log: string } {
     this.#directory ??= mkdtempSync(join(tmpdir(), "strata-fake-"));
     return { holder: join(this.#directory, `${uid}.holder`), log: join(this.#directory, `${uid}.log`) };
   }

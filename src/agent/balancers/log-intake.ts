@@ -1,17 +1,19 @@
 /**
- * Takes a balancer's log from HAProxy: a stream over a Unix socket, fed from a ring in HAProxy's memory that drops the
- * oldest when nobody reads. So a daemon that is away costs old lines and never a request.
+ * Takes a balancer's log from the pipe that HAProxy writes it to without ever waiting. So a daemon that is away or busy costs
+ * lines and never a request.
  */
-import { chmod, mkdir, rm } from "node:fs/promises";
-import { createServer, type Server, type Socket } from "node:net";
-import { dirname } from "node:path";
+import { constants, open as openFile } from "node:fs";
+import { Socket } from "node:net";
 import { StringDecoder } from "node:string_decoder";
+import { promisify } from "node:util";
 import type { Clock } from "../../core/clock.ts";
+import { ensureLogPipe } from "../../host/balancers/log-pipe.ts";
 import { type AccessRecord, type Latency, parseAccessLine, parseLatencyLine } from "./access-log.ts";
 
+const open = promisify(openFile);
 const maxLineBytes = 8 * 1024;
 /**
- * What is read in the long run. Beyond it nothing is taken for a while and HAProxy drops what does not fit into its ring:
+ * What is read in the long run. Beyond it nothing is taken for a while and HAProxy drops what does not fit into the pipe:
  * the processors belong to the requests. HAProxy itself thins its lines out, so this holds where many listeners are
  * busy at once, or its configuration is from before.
  */
@@ -34,8 +36,7 @@ export interface LogListener {
 export class LogIntake {
   readonly #listener: LogListener;
   readonly #clock: Clock;
-  readonly #sockets = new Set<Socket>();
-  #server: Server | undefined;
+  #socket: Socket | undefined;
   /** When what was taken so far may have been taken, at that rate. */
   #paidUntil = 0;
 
@@ -44,24 +45,17 @@ export class LogIntake {
     this.#clock = clock;
   }
 
-  /** Replaces a socket that an earlier process left. */
+  /** Makes the pipe if need be; what an earlier process left in it comes first. */
   async listen(path: string): Promise<void> {
-    if (this.#server) return;
-    const server = createServer((socket) => this.#read(socket));
-    this.#server = server;
-    await mkdir(dirname(path), { recursive: true, mode: 0o700 });
-    await rm(path, { force: true });
-    await new Promise<void>((resolve, reject) => {
-      server.on("error", reject);
-      server.listen(path, resolve);
-    });
-    server.unref();
-    await chmod(path, 0o666);
+    if (this.#socket) return;
+    await ensureLogPipe(path);
+    // For writing as well: a pipe without a writer would be at its end before HAProxy has opened it.
+    const fd = await open(path, constants.O_RDWR | constants.O_NONBLOCK);
+    this.#read(new Socket({ fd, readable: true, writable: false }));
   }
 
   close(): void {
-    this.#server?.close();
-    for (const socket of this.#sockets) socket.destroy();
+    this.#socket?.destroy();
   }
 
   #rest(socket: Socket, lines: number): void {
@@ -73,12 +67,11 @@ export class LogIntake {
   }
 
   #read(socket: Socket): void {
-    this.#sockets.add(socket);
+    this.#socket = socket;
     const decoder = new StringDecoder("utf8");
     let rest = "";
     socket.unref();
     socket.on("error", () => {});
-    socket.on("close", () => this.#sockets.delete(socket));
     socket.on("data", (data) => {
       const lines = (rest + decoder.write(data)).split("\n");
       rest = (lines.pop() ?? "").slice(0, maxLineBytes);

@@ -19,7 +19,7 @@ async function watch(rates: readonly { untilMs: number; rate: number }[]): Promi
     const nothing = { errors: 0, sessions: 0, queue: 0 };
     return [{ uid: undefined, requests, ...nothing } as unknown as BalancerStatistics];
   };
-  const balancers = { sockets: () => ({ holder: "", log: "" }), logPath: () => "/dev/null", statistics };
+  const balancers = { channels: () => ({ holder: "", log: "" }), logPath: () => "/dev/null", statistics };
   const one = new Traffic({
     uid: "b",
     balancers: balancers as never,
@@ -61,14 +61,14 @@ test("without traffic it is asked once a second only", async () => {
   expect(reports.every(([, rate]) => rate === 0)).toBe(true);
 });
 
-test("other users of the host do not get to its sockets", async () => {
+test("other users of the host do not get to its sockets and its pipe", async () => {
   await using root = await mkdtempDisposable(join(tmpdir(), "strata-traffic-"));
   const directory = join(root.path, "b");
   const jail = join(directory, "jail");
-  const sockets = () => ({ holder: join(jail, "holder.sock"), log: join(jail, "log.sock") });
+  const channels = () => ({ holder: join(jail, "holder.sock"), log: join(directory, "log.pipe") });
   const one = new Traffic({
     uid: "b",
-    balancers: { sockets, logPath: () => "/dev/null" } as never,
+    balancers: { channels, logPath: () => "/dev/null" } as never,
     clock: new VirtualClock(0),
     resource: () => undefined,
     onChange: () => {},

@@ -12,7 +12,7 @@ import { LogIntake } from "./log-intake.ts";
 
 export interface TrafficOptions {
   uid: string;
-  balancers: Pick<Balancers, "sockets" | "logPath" | "statistics">;
+  balancers: Pick<Balancers, "channels" | "logPath" | "statistics">;
   clock: Clock;
   /** As the API has it now. */
   resource(): LoadBalancer | undefined;
@@ -63,7 +63,7 @@ export class Traffic {
   /** HAProxy finds both from then on. */
   async listen(): Promise<void> {
     const { uid, balancers } = this.#options;
-    const { holder, log } = balancers.sockets(uid);
+    const { holder, log } = balancers.channels(uid);
     await Promise.all([this.holder.listen(holder), this.#intake.listen(log)]);
   }
 

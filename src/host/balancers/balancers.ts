@@ -89,8 +89,8 @@ export interface Balancers {
   list(): Promise<string[]>;
   /** One ended by itself. A hint. */
   events(signal: AbortSignal): AsyncIterable<string>;
-  /** Unix sockets at which the balancer looks for whoever holds its requests, and for whoever takes its log. */
-  sockets(uid: string): { holder: string; log: string };
+  /** Unix socket at which the balancer looks for whoever holds its requests, and the named pipe that its log goes to. */
+  channels(uid: string): { holder: string; log: string };
   /** Where the agent keeps the balancer's access log; `remove` takes it away. */
   logPath(uid: string): string;
   /** A certificate with its key, PEM, for what has none yet: signed by itself, for no name. */

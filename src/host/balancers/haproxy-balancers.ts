@@ -3,7 +3,17 @@
  * clients is chrooted and nobody. Each pair is in a control group of its own, which tells whose processes are ours after
  * a restart of the daemon, and when they end.
  */
-import { chmod, mkdir, mkdtempDisposable, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import {
+  chmod,
+  mkdir,
+  mkdtempDisposable,
+  readdir,
+  readFile,
+  readlink,
+  rename,
+  rm,
+  writeFile,
+} from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import type { Clock } from "../../core/clock.ts";
@@ -28,11 +38,13 @@ import {
   balancerPaths,
   type ConfigOptions,
   certificateFile,
+  logDescriptor,
   renderConfig,
   serverName,
   serverParameters,
   structureDigest,
 } from "./haproxy-config.ts";
+import { ensureLogPipe } from "./log-pipe.ts";
 import { RuntimeApi } from "./runtime-api.ts";
 import {
   parseConnections,
@@ -49,11 +61,12 @@ export interface HaproxyOptions {
   clock: Clock;
 }
 
-/** Enters the control groups, then becomes the program; as for the DNS processes of networks. */
+/** Enters the control groups, then becomes the program with the log's pipe; as for the DNS processes of networks. */
 const enterGroups = `
 n=$1; shift
 while [ "$n" -gt 0 ]; do echo 0 >"$1" || exit 71; shift; n=$((n - 1)); done
-exec "$@"`;
+log=$1; shift
+exec "$@" ${logDescriptor}<>"$log"`;
 
 const startTimeoutMs = 20_000;
 const lookEveryMs = 5;
@@ -154,23 +167,28 @@ class HaproxyBalancers implements Balancers {
     await checkConfig(next, signal);
     await rename(next, paths.config);
     await this.#cgroups.ensure(this.#group(uid), { memoryMib: memoryMib(spec), processes });
-    if (master === undefined) await this.#start(uid, paths, signal);
-    else process.kill(master, "SIGUSR2");
+    if (master === undefined) {
+      await this.#cgroups.kill(this.#group(uid)); // what is left of an earlier one
+      await this.#start(uid, paths, [], signal);
+    } else if (await hasLog(master, paths)) process.kill(master, "SIGUSR2");
+    else await this.#start(uid, paths, ["-x", paths.admin, "-sf", String(master)], signal);
     this.#api(uid).close();
     await this.#awaitStructure(uid, digest, signal);
     this.#watch(uid);
   }
 
-  /** Ends what is left of an earlier one first. */
-  async #start(uid: string, paths: BalancerPaths, signal: AbortSignal): Promise<void> {
-    const group = this.#group(uid);
-    await this.#cgroups.kill(group);
-    const procs = this.#cgroups.procsFiles(group);
+  async #start(
+    uid: string,
+    paths: BalancerPaths,
+    more: readonly string[],
+    signal: AbortSignal,
+  ): Promise<void> {
+    const procs = this.#cgroups.procsFiles(this.#group(uid));
     await runWithUs(
       "sh",
       [
-        ...["-c", enterGroups, "sh", String(procs.length), ...procs],
-        ...["haproxy", "-W", "-D", "-p", paths.pid, "-f", paths.config],
+        ...["-c", enterGroups, "sh", String(procs.length), ...procs, paths.log],
+        ...["haproxy", "-W", "-D", "-p", paths.pid, "-f", paths.config, ...more],
       ],
       { signal, timeoutMs: startTimeoutMs },
     );
@@ -196,8 +214,9 @@ class HaproxyBalancers implements Balancers {
 
   async #writeFiles(paths: BalancerPaths, { certificates, challenges }: BalancerRequest): Promise<void> {
     await mkdir(paths.directory, { recursive: true, mode: 0o700 });
-    // Whoever listens for it was here first. No program of the host's other users may reach the sockets in it.
+    // Whoever listens for it was here first. No program of the host's other users may reach what is in it.
     await chmod(paths.directory, 0o700);
+    await ensureLogPipe(paths.log);
     await mkdir(paths.certificates, { recursive: true, mode: 0o700 });
     await mkdir(paths.jail, { recursive: true, mode: 0o755 });
     await chmod(paths.jail, 0o755);
@@ -309,7 +328,7 @@ class HaproxyBalancers implements Balancers {
     return this.#ended.keys(signal);
   }
 
-  sockets(uid: string): { holder: string; log: string } {
+  channels(uid: string): { holder: string; log: string } {
     const { holder, log } = this.#paths(uid);
     return { holder, log };
   }
@@ -384,6 +403,14 @@ function mapText(entries: ReadonlyMap<string, string>): string {
 async function replaceFile(path: string, text: string): Promise<void> {
   await writeFile(`${path}.next`, text, { mode: 0o600 });
   await rename(`${path}.next`, path);
+}
+
+/**
+ * False of one that an earlier version started, or whose pipe was taken away: a reload would log to whatever else has that
+ * number. Another one takes its sockets over instead, and it ends once its connections have.
+ */
+async function hasLog(master: number, { log }: BalancerPaths): Promise<boolean> {
+  return (await readlink(`/proc/${master}/fd/${logDescriptor}`).catch(() => "")) === log;
 }
 
 /** A reload with an error would go unnoticed. @throws Invalid with HAProxy's words. */

@@ -12,9 +12,10 @@ export interface BalancerPaths {
   admin: string;
   certificates: string;
   challenges: string;
-  /** Root of the worker's file system: nothing but the two sockets is in it. */
+  /** Root of the worker's file system: nothing but the holder's socket is in it. */
   jail: string;
   holder: string;
+  /** A named pipe, which HAProxy has open from its start. */
   log: string;
 }
 
@@ -28,7 +29,8 @@ export interface ConfigOptions {
 
 export const backendName = "targets";
 export const holderName = "holder";
-const ringBytes = 1024 * 1024;
+/** At which HAProxy's master and workers have the log's pipe open. Its standard output ends when it leaves the foreground. */
+export const logDescriptor = 9;
 /**
  * Of more requests a second than `above` at one listener (connections, of TCP), one in `oneIn` is logged: lines cost
  * HAProxy processor time, and their reader more. Chosen before a line is made, and by chance, so that figures of the
@@ -51,7 +53,7 @@ export function balancerPaths(root: string, uid: string): BalancerPaths {
     certificates: join(directory, "certificates"),
     challenges: join(directory, "challenges.map"),
     holder: join(jail, "holder.sock"),
-    log: join(jail, "log.sock"),
+    log: join(directory, "log.pipe"),
   };
 }
 
@@ -133,14 +135,7 @@ function globalSection(spec: LoadBalancerSpec, options: ConfigOptions, digest: s
     `  description ${digest}`,
     `  hard-stop-after ${Math.max(spec.timeouts.tunnelSeconds, spec.timeouts.serverSeconds)}s`,
     "  ssl-default-bind-options ssl-min-ver TLSv1.2 no-tls-tickets",
-    "  log ring@access format raw local0 info",
-    "ring access",
-    "  format raw",
-    "  maxlen 2048",
-    `  size ${ringBytes}`,
-    "  timeout connect 1s",
-    "  timeout server 24d",
-    "  server agent unix@/log.sock",
+    `  log fd@${logDescriptor} len 2048 format raw local0 info`,
   ];
 }
 
