@@ -8,7 +8,9 @@ interface Timer {
 
 /** A clock that moves only when told to: timers due fire in order of their time, then of their creation. */
 export class VirtualClock implements Clock {
+  /** Of the monotonic clock; `now` is less by how much it was set back. */
   #now: Instant;
+  #backMs = 0;
   #order = 0;
   #timers: Timer[] = [];
 
@@ -17,7 +19,7 @@ export class VirtualClock implements Clock {
   }
 
   now(): Instant {
-    return this.#now;
+    return this.#now - this.#backMs;
   }
 
   monotonicMs(): number {
@@ -49,23 +51,30 @@ export class VirtualClock implements Clock {
 
   /** Time of the next timer, if any. */
   nextAt(): Instant | undefined {
-    return this.#next()?.at;
+    const next = this.#next();
+    return next && next.at - this.#backMs;
   }
 
   /** Moves to `instant`, firing what falls due and letting promises settle after each timer. */
   async advanceTo(instant: Instant): Promise<void> {
-    for (let next = this.#next(); next && next.at <= instant; next = this.#next()) {
+    const end = instant + this.#backMs;
+    for (let next = this.#next(); next && next.at <= end; next = this.#next()) {
       this.#now = next.at;
       this.#timers = this.#timers.filter((timer) => timer !== next);
       next.fire();
       await settle();
     }
-    this.#now = Math.max(this.#now, instant);
+    this.#now = Math.max(this.#now, end);
     await settle();
   }
 
+  /** As when somebody sets the time back: timers go off as late as they would have. */
+  setBack(deltaMs: number): void {
+    this.#backMs += deltaMs;
+  }
+
   async advance(deltaMs: number): Promise<void> {
-    await this.advanceTo(this.#now + deltaMs);
+    await this.advanceTo(this.now() + deltaMs);
   }
 
   #next(): Timer | undefined {

@@ -30,6 +30,7 @@ export function metricStoreConformance(name: string, make: () => Bench, { surviv
     describe("newest samples", () => newestCases(() => bench));
     describe("ranges", () => rangeCases(() => bench));
     describe("retention", () => retentionCases(() => bench));
+    describe("a clock that is set back", () => setBackCases(() => bench));
     if (survives) describe("over a reopening", () => reopenCases(() => bench));
   });
 }
@@ -209,6 +210,64 @@ function retentionCases(current: () => Bench): void {
   });
 }
 
+function setBackCases(current: () => Bench): void {
+  const all = (from: number) => ({ ...cpu, from, until: from + 2 * hour, stepMs: minute });
+
+  /** One sample a minute for an hour, from a full hour on: 0, 1, 2, … */
+  async function anHour(bench: Bench): Promise<number> {
+    const from = Math.ceil(bench.clock.now() / hour) * hour;
+    await bench.clock.advanceTo(from);
+    await recordEvery(
+      bench,
+      minute,
+      Array.from({ length: 60 }, (_, i) => i),
+    );
+    return from;
+  }
+
+  test("what lies ahead is not current, and what comes now replaces it", async () => {
+    const bench = current();
+    const { store, clock } = bench;
+    const from = await anHour(bench);
+    clock.setBack(30 * minute);
+    expect(store.latest(cpu, 0)).toBeUndefined();
+    expect([...store.current(0)]).toEqual([]);
+    store.record([sample(clock.now(), 1_000)]);
+    expect(store.latest(cpu, clock.now())).toEqual(sample(clock.now(), 1_000));
+    expect(store.range(all(from)).map(({ max }) => max)).toEqual([
+      ...Array.from({ length: 30 }, (_, i) => i),
+      1_000,
+    ]);
+    await clock.advance(minute);
+    await recordEvery(bench, minute, [1_001, 1_002]);
+    expect(store.range(all(from)).map(({ max }) => max)).toEqual([
+      ...Array.from({ length: 30 }, (_, i) => i),
+      1_000,
+      1_001,
+      1_002,
+    ]);
+  });
+
+  test("other series keep what they have until they are recorded again", async () => {
+    const bench = current();
+    const { store, clock } = bench;
+    const from = await anHour(bench);
+    clock.setBack(30 * minute);
+    store.record([sample(clock.now(), 1, { metric: "memory" })]);
+    expect(store.range(all(from))).toHaveLength(60);
+  });
+
+  test("by less than hosts' clocks may differ, it only waits", async () => {
+    const bench = current();
+    const { store, clock } = bench;
+    const now = clock.now();
+    store.record([sample(now, 1)]);
+    clock.setBack(metricLimits.aheadMs);
+    store.record([sample(clock.now(), 2)]);
+    expect(store.latest(cpu, 0)).toEqual(sample(now, 1));
+  });
+}
+
 function reopenCases(current: () => Bench): void {
   test("closing loses nothing, and what is older than before is still dropped", async () => {
     const bench = current();
@@ -232,4 +291,23 @@ function reopenCases(current: () => Bench): void {
       { at: bench.clock.now(), mean: 180, min: 180, max: 180 },
     ]);
   });
+
+  test.each([1, 30, 200])(
+    "set back, then reopened after %d samples: what came since is there, alone",
+    async (count) => {
+      const bench = current();
+      const from = Math.ceil(bench.clock.now() / hour) * hour;
+      await bench.clock.advanceTo(from);
+      const firsts = Array.from({ length: 360 }, (_, i) => i);
+      await recordEvery(bench, 10_000, firsts);
+      bench.clock.setBack(30 * minute);
+      const since = Array.from({ length: count }, (_, i) => 1_000 + i);
+      await recordEvery(bench, 10_000, since);
+      assert(bench.reopen, "this bench can reopen its store");
+      const store = bench.reopen();
+      const points = store.range({ ...cpu, from, until: from + 2 * hour, stepMs: 10_000 });
+      expect(points.map(({ max }) => max)).toEqual([...firsts.slice(0, 180), ...since]);
+      expect(store.latest(cpu, 0)?.value).toBe(since.at(-1));
+    },
+  );
 }

@@ -62,6 +62,8 @@ export const metricLimits = {
   samplesPerReport: 5_000,
   pointsPerQuery: 20_000,
   series: 200_000,
+  /** How far ahead of the store's clock a sample may be and still be current. */
+  aheadMs: 60_000,
   /** Of a resource that is gone, or stopped for that long. */
   idleSeriesMs: 90 * 86_400_000,
 } as const;
@@ -69,13 +71,15 @@ export const metricLimits = {
 export interface MetricStore {
   /**
    * Takes them over in memory at once and on disk within seconds: a crash loses the last seconds. Samples older than the
-   * newest of their series are dropped. Values are kept with seven significant digits.
+   * newest of their series are dropped, unless that lies ahead of the store's clock by more than `metricLimits.aheadMs`: then
+   * the clock went back, and whatever the series has of later steps is forgotten in favour of what comes now. Values are kept
+   * with seven significant digits.
    * @throws Invalid, and takes none, for a value that is not finite or beyond 3.4e38.
    */
   record(samples: readonly Sample[]): void;
-  /** The newest sample, if it is not older than `notBefore`. From memory. */
+  /** The newest sample, if it is not older than `notBefore` and not ahead by more than `metricLimits.aheadMs`. From memory. */
   latest(name: SeriesName, notBefore: Instant): Sample | undefined;
-  /** All newest samples not older than that: for an exposition. */
+  /** All newest samples not older than that, and not ahead either: for an exposition. */
   current(notBefore: Instant): Iterable<Sample>;
   /**
    * In the order of time, from the finest steps that reach back far enough.

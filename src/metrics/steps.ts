@@ -54,6 +54,11 @@ export function levelFor(from: Instant, now: Instant): number {
   return level === -1 ? metricRetention.length - 1 : level;
 }
 
+/** True when the newest sample of a series has its time from a clock that has been set back since. */
+export function isAhead(newestAt: Instant, now: Instant): boolean {
+  return newestAt > now + metricLimits.aheadMs;
+}
+
 /** Adds to records that are in order and have no later step than this one. */
 export function addToSteps(records: StepRecord[], stepMs: number, part: StepRecord): void {
   const at = Math.floor(part.at / stepMs) * stepMs;

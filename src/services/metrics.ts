@@ -32,8 +32,6 @@ export const pushLimits = {
   metricsPerGroup: 100,
 } as const;
 
-/** Clocks of reporting hosts may be ahead by so much. */
-const maxAheadMs = 60_000;
 /** What is older is not the present any more: five rounds of the slow pace. */
 export const currentMs = 50_000;
 const defaultRangeMs = 3_600_000;
@@ -188,12 +186,12 @@ export class Metrics {
     const at = typeof value === "string" ? fromTimestamp(value) : undefined;
     const allowed = "a time such as 2030-01-31T12:00:00Z";
     if (at === undefined) throw invalid(action, [{ path: "at", message: "must be a time", allowed }]);
-    if (at <= this.#world.clock.now() + maxAheadMs) return at;
+    if (at <= this.#world.clock.now() + metricLimits.aheadMs) return at;
     throw invalid(action, [
       {
         path: "at",
         message: `is ${String(value).slice(0, 40)}, in the future; are the clocks right?`,
-        allowed: `at most ${maxAheadMs / 1_000} s ahead`,
+        allowed: `at most ${metricLimits.aheadMs / 1_000} s ahead`,
       },
     ]);
   }

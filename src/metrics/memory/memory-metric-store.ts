@@ -10,7 +10,15 @@ import {
 } from "../metric-store.ts";
 import { RecordListeners } from "../record-listeners.ts";
 import { SeriesIndex } from "../series-index.ts";
-import { addToSteps, checkRange, checkSamples, levelFor, type StepRecord, toPoints } from "../steps.ts";
+import {
+  addToSteps,
+  checkRange,
+  checkSamples,
+  isAhead,
+  levelFor,
+  type StepRecord,
+  toPoints,
+} from "../steps.ts";
 
 interface Series {
   newest: Sample;
@@ -41,7 +49,10 @@ class MemoryMetricStore implements MetricStore {
   #take(sample: Sample): void {
     const { at, value } = sample;
     let series = this.#series.get(sample);
-    if (series && at < series.newest.at) return;
+    if (series && at < series.newest.at) {
+      if (!isAhead(series.newest.at, this.#clock.now())) return;
+      for (const records of series.levels) records.splice(records.findLastIndex((one) => one.at <= at) + 1);
+    }
     if (!series) {
       series = { newest: sample, levels: metricRetention.map(() => []) };
       this.#series.set(sample, series);
@@ -54,11 +65,16 @@ class MemoryMetricStore implements MetricStore {
 
   latest(name: SeriesName, notBefore: Instant): Sample | undefined {
     const newest = this.#series.get(name)?.newest;
-    return newest && newest.at >= notBefore ? { ...newest } : undefined;
+    return newest && this.#isCurrent(newest.at, notBefore) ? { ...newest } : undefined;
   }
 
   *current(notBefore: Instant): Iterable<Sample> {
-    for (const { newest } of this.#series.values()) if (newest.at >= notBefore) yield { ...newest };
+    for (const { newest } of this.#series.values())
+      if (this.#isCurrent(newest.at, notBefore)) yield { ...newest };
+  }
+
+  #isCurrent(at: Instant, notBefore: Instant): boolean {
+    return at >= notBefore && !isAhead(at, this.#clock.now());
   }
 
   range(query: RangeQuery): Point[] {

@@ -43,6 +43,8 @@ const texts = {
   chunks:
     "SELECT start, data FROM chunks WHERE level = ? AND series = ? AND start >= ? AND start < ? ORDER BY start",
   putChunk: "INSERT OR REPLACE INTO chunks (level, series, start, data) VALUES (?, ?, ?, ?)",
+  /** level, series, start (exclusive) */
+  cutLaterChunks: "DELETE FROM chunks WHERE level = ? AND series = ? AND start > ?",
   /** level, series, until (exclusive) */
   cutChunks: "DELETE FROM chunks WHERE level = ? AND series = ? AND start < ?",
 } as const;

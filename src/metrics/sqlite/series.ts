@@ -15,6 +15,8 @@ export class Series {
   stored: boolean;
   newestAt: Instant;
   newestValue = Number.NaN;
+  /** Its chunks have steps after this one that are not to be any more. */
+  cutAfter: Instant | undefined;
   #seconds: number[] = [];
   #means: number[] = [];
   /** For seconds with several samples, by their second. */
@@ -42,6 +44,16 @@ export class Series {
       if (this.#seconds.length > maxTail) this.#dropOldest();
     }
     return true;
+  }
+
+  /** Forgets the steps after `at`, which came from a clock that was set back: `add` takes what comes from then on. */
+  rewind(at: Instant): void {
+    const second = Math.floor(at / 1_000);
+    const kept = this.#seconds.findLastIndex((one) => one <= second) + 1;
+    for (const dropped of this.#seconds.splice(kept)) this.#crowded?.delete(dropped);
+    this.#means.splice(kept);
+    this.newestAt = Number.NEGATIVE_INFINITY;
+    this.cutAfter = Math.min(this.cutAfter ?? at, at);
   }
 
   /** A sample of the journal. Those up to the newest are in the chunks already; only the newest value is not known. */
@@ -73,6 +85,7 @@ export class Series {
     this.#seconds = [];
     this.#means = [];
     this.#crowded = undefined;
+    this.cutAfter = undefined;
   }
 
   #crowd(second: number, value: number): void {

@@ -20,7 +20,15 @@ import {
 } from "../metric-store.ts";
 import { RecordListeners } from "../record-listeners.ts";
 import { SeriesIndex } from "../series-index.ts";
-import { addToSteps, checkRange, checkSamples, levelFor, type StepRecord, toPoints } from "../steps.ts";
+import {
+  addToSteps,
+  checkRange,
+  checkSamples,
+  isAhead,
+  levelFor,
+  type StepRecord,
+  toPoints,
+} from "../steps.ts";
 import { chunkStart, decodeChunk, encodeChunk, type Level, levels } from "./chunk.ts";
 import { decodeJournal, JournalBatch } from "./journal.ts";
 import { isDamage, MetricFile, type Statements } from "./metric-file.ts";
@@ -82,8 +90,10 @@ class SqliteMetricStore implements MetricStore {
 
   record(samples: readonly Sample[]): void {
     checkSamples(samples);
+    const now = this.#clock.now();
     for (const sample of samples) {
       const series = this.#index.get(sample) ?? this.#admit(sample);
+      if (series && sample.at < series.newestAt && isAhead(series.newestAt, now)) series.rewind(sample.at);
       if (series?.add(sample.at, sample.value)) this.#batch.add(series.id, sample.at, sample.value);
     }
     if (this.#batch.length > 0 && !this.#closed) {
@@ -94,13 +104,15 @@ class SqliteMetricStore implements MetricStore {
 
   latest(name: SeriesName, notBefore: Instant): Sample | undefined {
     const series = this.#index.get(name);
-    return series && isKnown(series) && series.newestAt >= notBefore ? series.newest() : undefined;
+    return series && this.#isCurrent(series, notBefore) ? series.newest() : undefined;
   }
 
   *current(notBefore: Instant): Iterable<Sample> {
-    for (const series of this.#ring) {
-      if (isKnown(series) && series.newestAt >= notBefore) yield series.newest();
-    }
+    for (const series of this.#ring) if (this.#isCurrent(series, notBefore)) yield series.newest();
+  }
+
+  #isCurrent(series: Series, notBefore: Instant): boolean {
+    return isKnown(series) && series.newestAt >= notBefore && !isAhead(series.newestAt, this.#clock.now());
   }
 
   range(query: RangeQuery): Point[] {
@@ -183,6 +195,8 @@ class SqliteMetricStore implements MetricStore {
       for (const row of chunks.iterate(level.level, Number(id), first, query.until)) {
         records.push(...decodeChunk(level, Number(row.start), row.data as Uint8Array));
       }
+      const { cutAfter = Number.POSITIVE_INFINITY } = this.#index.get(query) ?? {};
+      records.splice(records.findLastIndex((record) => record.at <= cutAfter) + 1);
     });
     return records;
   }
@@ -251,6 +265,7 @@ class SqliteMetricStore implements MetricStore {
 
   #recover(): void {
     const { lastSeries, journal, seriesById, lastJournal } = this.#file.statements;
+    const previousAt = new Map<number, Instant>();
     const last = lastSeries.get();
     this.#lastId = Number(last?.id ?? 0);
     this.#count = Number(last?.count ?? 0);
@@ -264,6 +279,9 @@ class SqliteMetricStore implements MetricStore {
           series = new Series(id, { subject, uid, metric }, true, newest);
           this.#hold(series);
         }
+        // What is older was taken only because the clock had gone back. All that came since is in the journal.
+        if (at < (previousAt.get(id) ?? at)) series.rewind(at);
+        previousAt.set(id, at);
         series.restore(at, Number(value.toPrecision(7)));
       }
     }
@@ -308,6 +326,7 @@ function isKnown(series: Series): boolean {
 }
 
 function moveTail(statements: Statements, series: Series): void {
+  if (series.cutAfter !== undefined) cutAfter(statements, series.id, series.cutAfter);
   for (const level of levels) {
     let start = Number.NaN;
     let records: StepRecord[] = [];
@@ -328,4 +347,16 @@ function moveTail(statements: Statements, series: Series): void {
     put();
   }
   statements.setNewest.run(series.newestAt, series.id);
+}
+
+/** Takes the steps after that away. */
+function cutAfter(statements: Statements, id: number, at: Instant): void {
+  for (const level of levels) {
+    const start = chunkStart(level, at);
+    statements.cutLaterChunks.run(level.level, id, start);
+    const data = statements.chunk.get(level.level, id, start)?.data;
+    if (!data) continue;
+    const records = decodeChunk(level, start, data as Uint8Array).filter((record) => record.at <= at);
+    statements.putChunk.run(level.level, id, start, encodeChunk(level, start, records));
+  }
 }
