@@ -8,6 +8,7 @@ import type { Disks } from "../host/disks/disks.ts";
 import type { ImageStore } from "../host/images/image-store.ts";
 import type { Measurements } from "../host/measurements/measurements.ts";
 import type { Networks } from "../host/networks/networks.ts";
+import type { Pools } from "../host/pools/pools.ts";
 import type { RunnerHooks } from "../reconcile/runner.ts";
 import type { DriverTable } from "./driver-table.ts";
 import type { EventRecorder } from "./event-recorder.ts";
@@ -29,6 +30,8 @@ export interface AgentOptions {
   drivers: readonly GuestDriver[];
   images: ImageStore;
   disks: Disks;
+  /** Absent: the host has no storage pools. */
+  pools?: Pools;
   networks: Networks;
   /** Default: nothing is measured. */
   measurements?: Measurements;

@@ -30,6 +30,7 @@ import { NetworkAttachments } from "./networks/network-attachments.ts";
 import { NetworkPolicies } from "./networks/network-policies.ts";
 import { createNetworkReconciler } from "./networks/networks.ts";
 import { createOrphanReconciler } from "./orphans/orphans.ts";
+import { createPoolReconciler } from "./pools/pools.ts";
 import { createAddressReconciler, createPortReconciler } from "./publishing/publishing.ts";
 import { runSessions } from "./sessions/sessions.ts";
 import { tcpConnect } from "./tcp-connect.ts";
@@ -120,6 +121,7 @@ function startRooms(context: AgentContext, options: AgentOptions): Promise<void>
     runReconciler(createVolumeReconciler(context), shared, signal),
     runReconciler(createAttachmentReconciler(context), shared, signal),
     runReconciler(createSnapshotReconciler(context), shared, signal),
+    ...(context.pools ? [runReconciler(createPoolReconciler(context, context.pools), shared, signal)] : []),
     ...(context.balancers
       ? [runReconciler(createBalancerReconciler(context, context.balancers), shared, signal)]
       : []),

@@ -17,6 +17,7 @@ import { type PublishedPort, publishedPortKind } from "../kinds/published-port.t
 import { type RouteTable, routeTableKind } from "../kinds/route-table.ts";
 import { type SecurityGroup, securityGroupKind } from "../kinds/security-group.ts";
 import { type Snapshot, snapshotKind } from "../kinds/snapshot.ts";
+import { type StoragePool, storagePoolKind } from "../kinds/storage-pool.ts";
 import { type Subnet, subnetKind } from "../kinds/subnet.ts";
 import { type Volume, volumeKind } from "../kinds/volume.ts";
 import { CacheIndex } from "../reconcile/cache.ts";
@@ -31,6 +32,7 @@ export interface AgentViews {
   images: ViewFor<Image>;
   volumes: ViewFor<Volume>;
   snapshots: ViewFor<Snapshot>;
+  storagePools: ViewFor<StoragePool>;
   keyPairs: ViewFor<KeyPair>;
   networks: ViewFor<Network>;
   subnets: ViewFor<Subnet>;
@@ -121,6 +123,7 @@ export function createViews(options: ViewOptions): AgentViews {
     addresses,
     publishedPorts,
     snapshots: mine(snapshotKind),
+    storagePools: whole(storagePoolKind),
     images: mine(imageKind),
     keyPairs: whole(keyPairKind),
     networks: whole(networkKind),

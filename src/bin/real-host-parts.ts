@@ -15,6 +15,7 @@ import { createImageStore } from "../host/images/create-image-store.ts";
 import { openCgroups } from "../host/kernel-cgroups.ts";
 import { createKernelMeasurements } from "../host/measurements/kernel-measurements.ts";
 import { createNetworks } from "../host/networks/kernel-networks.ts";
+import { createPools } from "../host/pools/local-pools.ts";
 import { probeKvm } from "../host/probes/kvm.ts";
 import { fetchProbeKernel, findProbeKernel } from "../host/probes/probe-kernel.ts";
 import type { Fingerprint } from "../kinds/host.ts";
@@ -53,6 +54,7 @@ export async function realHostParts(settings: Settings, logger: Logger): Promise
     ],
     images,
     disks,
+    pools: createPools({ own: [settings.stateDir, settings.imageDir] }),
     networks,
     measurements: createKernelMeasurements({ cgroups, stateDir: settings.stateDir }),
     balancers,

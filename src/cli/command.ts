@@ -32,6 +32,7 @@ export type CompletedKind =
   | "network-interfaces"
   | "volumes"
   | "snapshots"
+  | "storage-pools"
   | "addresses"
   | "load-balancers"
   | "certificates";

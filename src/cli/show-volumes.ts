@@ -5,7 +5,7 @@ import type { Volume } from "../kinds/volume.ts";
 import { stateCell, type TableForm } from "./show.ts";
 
 export const volumeForm: TableForm<Volume> = {
-  columns: ["NAME", "STATE", "SIZE", "FILE SYSTEM", "INSTANCE", "WHERE", "MESSAGE"],
+  columns: ["NAME", "STATE", "SIZE", "FILE SYSTEM", "POOL", "INSTANCE", "WHERE", "MESSAGE"],
   row: (volume) => {
     const { metadata, spec, status } = volume;
     const root = spec.role === "root";
@@ -14,6 +14,7 @@ export const volumeForm: TableForm<Volume> = {
       stateCell(volume, status.state),
       formatMib(spec.sizeMib),
       root ? "of its image" : (spec.fileSystem ?? "none"),
+      status.pool ?? "",
       (root ? metadata.owner?.name : spec.instance) ?? "",
       status.device ?? (root ? "/" : ""),
       status.message,

@@ -18,6 +18,7 @@ import { routeTableKind } from "./route-table.ts";
 import { scalingDecisionKind } from "./scaling-decision.ts";
 import { securityGroupKind } from "./security-group.ts";
 import { snapshotKind } from "./snapshot.ts";
+import { storagePoolKind } from "./storage-pool.ts";
 import { subnetKind } from "./subnet.ts";
 import { tokenKind } from "./token.ts";
 import { volumeKind } from "./volume.ts";
@@ -35,6 +36,7 @@ export const kinds = [
   subnetKind,
   securityGroupKind,
   imageKind,
+  storagePoolKind,
   volumeKind,
   snapshotKind,
   instanceKind,

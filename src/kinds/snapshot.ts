@@ -19,6 +19,8 @@ export const snapshotKind = defineKind({
     /** The volume's. */
     host: z.string().optional(),
     volumeUid: z.string().optional(),
+    /** The storage pool that it is in, its volume's; absent: the host's own directory. */
+    pool: z.string().optional(),
     /** Of the volume at that moment. */
     sizeMib: z.int().optional(),
     fileSystem: z.enum(["ext4", "xfs"]).optional(),

@@ -23,6 +23,13 @@ export const volumeSpecSchema = z.strictObject({
    * Made on first use, directly on the disk. Without one it is an empty disk, for virtual machines only.
    */
   fileSystem: z.enum(["ext4", "xfs"]).optional(),
+  /** The storage pool that its bytes are in. Default: its source's; else each host's own directory. */
+  pool: nameSchema.optional(),
+  /**
+   * `thin` (default): takes space as it is written. `full`: takes all of it from the start, so that a write never waits for space;
+   * not on btrfs, which writes nothing in place.
+   */
+  allocation: z.enum(["thin", "full"]).optional(),
   /** What is on it at first: a snapshot's content, of the same file system, in a volume that is as large or larger. */
   source: z.strictObject({ snapshot: nameSchema }).optional(),
   /** The instance that it is attached to. */
@@ -49,6 +56,8 @@ export const volumeStatusSchema = z.strictObject({
   message: z.string().max(1024),
   /** Where its bytes are; from when it is first attached. */
   host: z.string().optional(),
+  /** The storage pool that it is in; absent: the host's own directory. */
+  pool: z.string().optional(),
   /** The instance that has it, or has yet to let go of it. */
   instance: z.string().optional(),
   /** Where software in that instance finds it: a directory in containers, a device in virtual machines. */
@@ -88,7 +97,7 @@ function validateUpdate(next: VolumeSpec, previous: VolumeSpec, status: VolumeSt
         allowed: "volumes that were created as such",
       }));
   }
-  const errors = immutable(next, previous, ["role", "type", "fileSystem", "source"]);
+  const errors = immutable(next, previous, ["role", "type", "fileSystem", "source", "pool", "allocation"]);
   if (next.sizeMib < previous.sizeMib) {
     errors.push({
       path: "spec.sizeMib",

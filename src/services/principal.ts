@@ -11,7 +11,7 @@ import type { Role } from "../kinds/token.ts";
  * | admin of a project     | reads, writes, tokens of it        | do not exist   | reads its own project            |
  * | member of a project    | reads, writes                      | do not exist   | reads its own project            |
  * | viewer of a project    | reads                              | do not exist   | reads its own project            |
- * | others, no project     | reads                              | reads          | reads projects and hosts         |
+ * | others, no project     | reads                              | reads          | reads all but tokens             |
  *
  * Kinds marked internal are written by cluster admins only: that is Strata itself, over the Unix socket.
  */
@@ -54,7 +54,8 @@ export function authorize(
     kind.name === "Token"
       ? principal.role === "admin"
       : access === "read" &&
-        (kind.name === "Project" || (kind.name === "Host" && principal.project === undefined));
+        (kind.name === "Project" ||
+          ((kind.name === "Host" || kind.name === "StoragePool") && principal.project === undefined));
   if (!allowed) throw forbidden(principal, `${access} ${kind.plural}`);
 }
 

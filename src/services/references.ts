@@ -77,10 +77,13 @@ export class References {
   async #missing(kind: Kind, name: string, path: string): Promise<FieldError> {
     const names = await someNames(this.#world, kind, this.#project, namesInMessage);
     const plural = kind.plural.replace(/-/g, " ");
+    const cluster = kind.scope === "cluster";
+    const among = cluster ? plural : `${plural} of project "${this.#project}"`;
+    const none = cluster ? `none: there are no ${plural} yet` : `none: the project has no ${plural} yet`;
     return {
       path,
-      message: `names "${name}", which is not among the ${plural} of project "${this.#project}"${didYouMean(name, names)}`,
-      allowed: names.length > 0 ? names.join(", ") : `none: the project has no ${plural} yet`,
+      message: `names "${name}", which is not among the ${among}${didYouMean(name, names)}`,
+      allowed: names.length > 0 ? names.join(", ") : none,
     };
   }
 }

@@ -26,6 +26,7 @@ import { publishedPortKind } from "../kinds/published-port.ts";
 import { routeTableKind } from "../kinds/route-table.ts";
 import { defaultSecurityGroup, securityGroupKind } from "../kinds/security-group.ts";
 import { snapshotKind } from "../kinds/snapshot.ts";
+import { storagePoolKind } from "../kinds/storage-pool.ts";
 import { subnetKind } from "../kinds/subnet.ts";
 import { tokenKind } from "../kinds/token.ts";
 import { volumeKind } from "../kinds/volume.ts";
@@ -56,6 +57,7 @@ import { Resources } from "./resources.ts";
 import { routeTableHooks } from "./route-tables.ts";
 import { defaultGroupSpec, securityGroupHooks } from "./security-groups.ts";
 import { snapshotHooks } from "./snapshots.ts";
+import { storagePoolHooks } from "./storage-pools.ts";
 import { subnetHooks } from "./subnets.ts";
 import { Tokens, tokenHooks } from "./tokens.ts";
 import { upgradeNetworks } from "./upgrade.ts";
@@ -165,6 +167,7 @@ function hooksOf(options: ServicesOptions): ReadonlyMap<string, KindHooks> {
     [loadBalancerKind, loadBalancerHooks(options.reservedPorts ?? (() => [])) as KindHooks],
     [imageKind, imageHooks(options.uploads) as KindHooks],
     [instanceKind, instanceHooks(addresses, capacity) as KindHooks],
+    [storagePoolKind, storagePoolHooks as KindHooks],
     [volumeKind, volumeHooks as KindHooks],
     [snapshotKind, snapshotHooks as KindHooks],
     [groupKind, groupHooks(capacity) as KindHooks],

@@ -1,5 +1,6 @@
 import { StrataError } from "../core/errors.ts";
 import type { Snapshot } from "../kinds/snapshot.ts";
+import { storagePoolKind } from "../kinds/storage-pool.ts";
 import { volumeKind } from "../kinds/volume.ts";
 import type { KindHooks } from "./hooks.ts";
 import { invalid } from "./parse.ts";
@@ -25,6 +26,9 @@ export const snapshotHooks: KindHooks<Snapshot["spec"], Snapshot["status"]> = {
       );
     }
     const { fileSystem, sizeMib } = volume.spec;
+    const { pool } = volume.status;
+    if (pool !== undefined) await references.find(storagePoolKind, pool, "spec.volume");
+    references.check(action);
     return {
       status: {
         ...snapshot.status,
@@ -32,7 +36,9 @@ export const snapshotHooks: KindHooks<Snapshot["spec"], Snapshot["status"]> = {
         volumeUid: volume.metadata.uid,
         sizeMib,
         ...(fileSystem === undefined ? {} : { fileSystem }),
+        ...(pool === undefined ? {} : { pool }),
       },
+      writes: references.writes(),
     };
   },
   closing: closeReferences,

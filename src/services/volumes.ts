@@ -3,12 +3,14 @@ import { hostKind } from "../kinds/host.ts";
 import { type Instance, instanceKind } from "../kinds/instance.ts";
 import { projectKind } from "../kinds/project.ts";
 import { snapshotKind } from "../kinds/snapshot.ts";
+import { type StoragePool, storagePoolKind } from "../kinds/storage-pool.ts";
 import { maxVolumes, minXfsMib, mountPathOf, type Volume, volumeKind } from "../kinds/volume.ts";
 import type { Write } from "../store/store.ts";
 import type { Admission, KindHooks, World } from "./hooks.ts";
 import { conflict, invalid } from "./parse.ts";
 import { releaseDisk, takeDisk } from "./quota.ts";
 import { References } from "./references.ts";
+import { releaseRoom, takeRoom } from "./storage-pools.ts";
 
 type Spec = Volume["spec"];
 type Status = Volume["status"];
@@ -31,7 +33,7 @@ export const volumeHooks: KindHooks<Spec, Status> = {
     references.check(action);
     if (instance) await checkAttach(next, instance, world, action);
     const more = next.spec.sizeMib - previous.spec.sizeMib;
-    return [...references.writes(), ...(more > 0 ? [await charge(world, project, more, action)] : [])];
+    return [...references.writes(), ...(more > 0 ? await chargeGrowth(next, more, world, action) : [])];
   },
   async checkDelete(volume, world, mode) {
     if (!mode.withProject) await checkUnused(volume, world);
@@ -40,7 +42,12 @@ export const volumeHooks: KindHooks<Spec, Status> = {
   idleFinalizers: (volume) => (volume.status.host === undefined ? ["agent"] : []),
   removal: async (volume, world) =>
     volume.spec.role === "data"
-      ? [await releaseDisk(world, volume.metadata.project ?? "", volume.spec.sizeMib)]
+      ? [
+          await releaseDisk(world, volume.metadata.project ?? "", volume.spec.sizeMib),
+          ...(volume.status.pool === undefined
+            ? []
+            : await releaseRoom(world, volume.status.pool, volume.spec.sizeMib)),
+        ]
       : [],
 };
 
@@ -62,33 +69,78 @@ async function admitVolume(volume: Volume, world: World, action: string): Promis
       ? undefined
       : await references.findAlone(instanceKind, spec.instance, "spec.instance");
   references.check(action);
-  const home = await checkSource(volume, references, action);
-  const copied = home === undefined ? undefined : { host: home, message: "its source is being copied" };
+  const source = await checkSource(volume, references, action);
+  const host = source?.host;
+  const copied = host === undefined ? undefined : { host, message: "its source is being copied" };
+  const poolName = spec.pool ?? source?.pool;
+  const pool =
+    poolName === undefined ? undefined : await references.find(storagePoolKind, poolName, "spec.pool");
+  references.check(action);
   const placed: Volume = { ...volume, status: { ...volume.status, ...copied } };
+  if (pool) checkPool(placed, pool, instance?.status.host, action);
   if (instance) await checkAttach(placed, instance, world, action);
+  const asked = { mib: spec.sizeMib, allocation: spec.allocation };
   return {
     status: {
       state: copied ? "pending" : "available",
       message: "",
       observedGeneration: 0,
       ...copied,
+      ...(pool ? { pool: pool.metadata.name } : {}),
     },
-    writes: [await charge(world, project, spec.sizeMib, action), ...references.writes()],
+    writes: [
+      await charge(world, project, spec.sizeMib, action),
+      ...(pool ? [await takeRoom(world, pool, asked, action)] : []),
+      ...references.writes(),
+    ],
   };
 }
 
-/** The host of the snapshot that it is made from. @throws Invalid when the volume does not fit what is in there. */
+/** @throws Conflict or Unsupported when the volume can never be where it is wanted. */
+function checkPool({ spec, status }: Volume, pool: StoragePool, wanted: string | undefined, action: string) {
+  const host = status.host ?? wanted;
+  const here = host === undefined ? undefined : pool.status.hosts[host];
+  if (host !== undefined && here?.state !== "ready") {
+    const message = `is "${pool.metadata.name}", which is not ready on host "${host}"${here ? `: ${here.message}` : ""}`;
+    throw conflict(action, { path: "spec.pool", message, allowed: "pools that are ready there" });
+  }
+  const seen = here ? [here] : Object.values(pool.status.hosts);
+  if (spec.allocation !== "full" || !seen.some(({ fileSystem }) => fileSystem === "btrfs")) return;
+  throw new StrataError(
+    "Unsupported",
+    `cannot ${action}: btrfs writes nothing in place, so that storage pool "${pool.metadata.name}" cannot keep space for ` +
+      "a volume (spec.allocation full); use allocation thin, or a pool on xfs or ext4",
+  );
+}
+
+/** @throws Conflict when the volume's pool is not where the instance is. */
+async function requirePool(volume: Volume, host: string | undefined, world: World, action: string) {
+  const { pool: name } = volume.status;
+  const pool = name === undefined ? undefined : await world.find(storagePoolKind, { name });
+  if (pool) checkPool(volume, pool, host, action);
+}
+
+/** Writes that join the growth of a volume. @throws QuotaExceeded, CapacityExceeded. */
+async function chargeGrowth(next: Volume, mib: number, world: World, action: string): Promise<Write[]> {
+  const writes = [await charge(world, next.metadata.project ?? "", mib, action)];
+  const { pool: name } = next.status;
+  const pool = name === undefined ? undefined : await world.find(storagePoolKind, { name });
+  if (pool) writes.push(await takeRoom(world, pool, { mib, allocation: next.spec.allocation }, action));
+  return writes;
+}
+
+/** Where the snapshot is that it is made from. @throws Invalid when the volume does not fit what is in there. */
 async function checkSource(
   { spec }: Volume,
   references: References,
   action: string,
-): Promise<string | undefined> {
+): Promise<{ host?: string | undefined; pool?: string | undefined } | undefined> {
   if (spec.source === undefined) return undefined;
   const { snapshot: name } = spec.source;
   const snapshot = await references.find(snapshotKind, name, "spec.source.snapshot");
   references.check(action);
   if (!snapshot) return undefined;
-  const { state, sizeMib = 0, fileSystem, host } = snapshot.status;
+  const { state, sizeMib = 0, fileSystem, host, pool } = snapshot.status;
   const errors: FieldError[] = [];
   if (state !== "ready") {
     const message = `is "${name}", which is ${state}`;
@@ -103,7 +155,7 @@ async function checkSource(
     errors.push({ path: "spec.fileSystem", message, allowed: fileSystem ?? "nothing: leave it out" });
   }
   if (errors.length > 0) throw invalid(action, errors);
-  return host;
+  return { host, pool };
 }
 
 async function charge(world: World, name: string, mib: number, action: string): Promise<Write> {
@@ -128,6 +180,7 @@ async function checkAttach(volume: Volume, instance: Instance, world: World, act
       `instances on "${host}"`,
     );
   }
+  await requirePool(volume, instance.status.host, world, action);
   await requireAbility(instance, world, action);
   let others = 0;
   for await (const other of world.scan(volumeKind, project)) {

@@ -22,7 +22,7 @@ import {
   planAttachment,
   type VolumeHolder,
 } from "./attachment-plan.ts";
-import { guestVolume } from "./guest-volumes.ts";
+import { guestVolume, poolFor } from "./guest-volumes.ts";
 
 export function createAttachmentReconciler(
   context: AgentContext,
@@ -99,7 +99,7 @@ class AttachmentReconciler implements Reconciler<AttachmentWorld, AttachmentActi
         );
       }
       case "copy": {
-        await disks.copyData(action.from, metadata.uid, signal);
+        await disks.copyData(action.from, metadata.uid, signal, poolFor(this.#context, volume.status.pool));
         const current = views.volumes.byUid(metadata.uid);
         if (current) await this.#report(current, freedStatus(current), signal);
         return;

@@ -1,9 +1,11 @@
 import { StrataError } from "../../core/errors.ts";
 import type { Uid } from "../../core/ids.ts";
 import type { GuestDriver, GuestVolume } from "../../drivers/driver.ts";
+import type { PoolPlace } from "../../host/disks/data-files.ts";
 import type { Instance } from "../../kinds/instance.ts";
 import { mountPathOf, type Volume } from "../../kinds/volume.ts";
 import type { AgentContext } from "../agent-context.ts";
+import { placeOf } from "../pools/pools.ts";
 
 /**
  * What this process knows of the volumes of guests, by uid of the instance: which a guest surely has, with what size. Lost
@@ -58,16 +60,18 @@ export function unclaimedVolumes({ views, hostName }: AgentContext, key: string)
 
 /** Makes the volume, unless it is there, in the form that the driver takes. @throws Unsupported where it takes none. */
 export async function guestVolume(
-  { disks, images }: AgentContext,
+  context: AgentContext,
   driver: GuestDriver,
   { volume, instance }: { volume: Volume; instance: Instance },
   signal: AbortSignal,
 ): Promise<GuestVolume> {
-  const { sizeMib, fileSystem } = volume.spec;
+  const { sizeMib, fileSystem, allocation } = volume.spec;
   const uid = volume.metadata.uid as Uid;
+  const request = { uid, sizeMib, allocation, pool: poolFor(context, volume.status.pool) };
+  const { disks, images } = context;
   const takes = driver.volumes?.takes;
   if (takes === "disk") {
-    return { type: "disk", id: uid, path: await disks.lendData({ uid, sizeMib, fileSystem }, signal) };
+    return { type: "disk", id: uid, path: await disks.lendData({ ...request, fileSystem }, signal) };
   }
   const digest = instance.status.imageDigest;
   if (takes === undefined || fileSystem === undefined || digest === undefined) {
@@ -77,6 +81,16 @@ export async function guestVolume(
     );
   }
   const { idBase, idCount } = await images.containerTree(digest, signal);
-  const path = await disks.mountData({ uid, sizeMib, fileSystem }, { idBase, idCount }, signal);
+  const path = await disks.mountData({ ...request, fileSystem }, { idBase, idCount }, signal);
   return { type: "mount", id: uid, path, target: mountPathOf(volume) };
+}
+
+/** Where the pool of that name is on this host. @throws Unavailable while it is not ready here. */
+export function poolFor({ views, hostName }: AgentContext, name: string | undefined): PoolPlace | undefined {
+  if (name === undefined) return undefined;
+  const pool = views.storagePools.find({ name });
+  const here = pool?.status.hosts[hostName];
+  if (pool && here?.state === "ready") return placeOf(pool);
+  const why = here?.message || "nobody has looked at it yet";
+  throw new StrataError("Unavailable", `storage pool "${name}" is not ready on host "${hostName}": ${why}`);
 }

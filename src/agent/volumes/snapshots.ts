@@ -10,6 +10,7 @@ import type { Reconciler } from "../../reconcile/reconciler.ts";
 import type { AgentContext } from "../agent-context.ts";
 import { reportStatus } from "../report.ts";
 import { siblingKey } from "../views.ts";
+import { poolFor } from "./guest-volumes.ts";
 import { planSnapshot, type SnapshotAction, type SnapshotWorld } from "./snapshot-plan.ts";
 
 export function createSnapshotReconciler(
@@ -71,16 +72,18 @@ function guestOf({ views, drivers }: AgentContext, volume: Volume): SnapshotWorl
 }
 
 async function take(
-  { disks, drivers, clock }: AgentContext,
+  context: AgentContext,
   { snapshot, guest }: Extract<SnapshotAction, { type: "take" }>,
   signal: AbortSignal,
 ): Promise<Partial<Snapshot["status"]>> {
+  const { disks, drivers, clock } = context;
   const { metadata, status } = snapshot;
+  const pool = poolFor(context, status.pool);
   await disks.remove(metadata.uid, signal);
   let stillMs = 0;
   const copy = async () => {
     const begun = clock.monotonicMs();
-    const { frozen } = await disks.copyData(status.volumeUid ?? "", metadata.uid, signal);
+    const { frozen } = await disks.copyData(status.volumeUid ?? "", metadata.uid, signal, pool);
     stillMs = Math.round(clock.monotonicMs() - begun);
     return frozen ? ("frozen" as const) : ("unused" as const);
   };

@@ -16,6 +16,7 @@ import { securityGroupCommands } from "./security-groups.ts";
 import { sessionCommands } from "./sessions.ts";
 import { snapshotCommands } from "./snapshots.ts";
 import { stackCommands } from "./stacks.ts";
+import { storagePoolCommands } from "./storage-pools.ts";
 import { systemCommands } from "./system.ts";
 import { volumeCommands } from "./volumes.ts";
 
@@ -37,6 +38,7 @@ export const commands: readonly CommandSpec[] = [
   ...certificateCommands,
   ...volumeCommands,
   ...snapshotCommands,
+  ...storagePoolCommands,
   ...imageCommands,
   ...administrationCommands,
   ...systemCommands,

@@ -18,6 +18,7 @@ import { publishedPortKind } from "../../kinds/published-port.ts";
 import { routeTableKind } from "../../kinds/route-table.ts";
 import { securityGroupKind } from "../../kinds/security-group.ts";
 import { snapshotKind } from "../../kinds/snapshot.ts";
+import { storagePoolKind } from "../../kinds/storage-pool.ts";
 import { subnetKind } from "../../kinds/subnet.ts";
 import { tokenKind } from "../../kinds/token.ts";
 import { volumeKind } from "../../kinds/volume.ts";
@@ -50,6 +51,7 @@ import {
   securityGroupForm,
   subnetForm,
 } from "../show-networks.ts";
+import { storagePoolForm } from "../show-storage-pools.ts";
 import { snapshotForm, volumeForm } from "../show-volumes.ts";
 
 interface Listed {
@@ -86,6 +88,7 @@ const listedKinds: readonly Listed[] = [
   listed(networkInterfaceKind, interfaceForm, "`strata interface create NAME --network NETWORK` makes one"),
   listed(snapshotKind, snapshotForm, "`strata snapshot create VOLUME NAME` makes one"),
   listed(volumeKind, volumeForm, "`strata volume create NAME --size 20GiB` makes one"),
+  listed(storagePoolKind, storagePoolForm, "volumes without one lie in the daemon's own directory"),
   listed(addressKind, addressForm, "`strata address allocate` makes one"),
   listed(publishedPortKind, publishedPortForm, "`strata publish PORT INSTANCE` makes one"),
   listed(loadBalancerKind, balancerForm, "`strata load-balancer create NAME --http PORT` makes one"),

@@ -33,6 +33,15 @@ export const volumeCommands: readonly CommandSpec[] = [
       },
       { flags: "--instance <name>", summary: "attach it at once" },
       pathOption,
+      {
+        flags: "--pool <name>",
+        summary: "the storage pool that it lies in (default: the daemon's directory)",
+      },
+      {
+        flags: "--allocation <kind>",
+        summary: "full: take all of its space at once (default: thin)",
+        choices: ["thin", "full"],
+      },
       { flags: "--protected", summary: "refuse to delete it" },
     ],
     examples: [
@@ -118,6 +127,8 @@ function create(call: Call): Promise<Output> {
     fileSystem: fileSystem === "none" ? undefined : fileSystem,
     instance: options.text("instance"),
     path: options.text("path"),
+    pool: options.text("pool"),
+    allocation: options.text("allocation"),
     protected: options.flag("protected") || undefined,
   });
 }

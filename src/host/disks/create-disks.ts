@@ -21,6 +21,7 @@ import type { ImageStore } from "../images/image-store.ts";
 import { explainNoSpace } from "../images/space-error.ts";
 import { run } from "../run.ts";
 import { complete, DataDisks, exists, thaw } from "./data-disks.ts";
+import { dropDataFile, type PoolPlace } from "./data-files.ts";
 import type { DataDiskRequest, Disks, IdRange, RootDiskRequest } from "./disks.ts";
 import { mountFile, mountOverlay, mountPoints, unmount } from "./mounts.ts";
 
@@ -85,14 +86,11 @@ class LocalDisks implements Disks {
     );
   }
 
-  copyData(from: string, to: string, signal: AbortSignal): Promise<{ frozen: boolean }> {
+  copyData(from: string, to: string, signal: AbortSignal, pool?: PoolPlace): Promise<{ frozen: boolean }> {
     const source = this.#pathOf(from);
     return this.#exclusively(from, () =>
       this.#onData("copy a volume", to, signal, async (directory) => {
-        if (!(await exists(join(source, "data.raw")))) {
-          throw new StrataError("NotFound", `the volume ${from} is not on this host`);
-        }
-        const copy = () => this.#data.copy(source, directory, signal);
+        const copy = () => this.#data.copy(source, directory, pool, signal);
         const [, frozen] = await this.#data.frozen(source, signal, copy);
         return { frozen };
       }),
@@ -115,6 +113,7 @@ class LocalDisks implements Disks {
       await this.#data.release(directory, signal);
       await unmount(join(directory, "rootfs"), this.#clock, signal);
       await unmount(join(directory, "volume"), this.#clock, signal);
+      await dropDataFile(directory);
       await rm(directory, { recursive: true, force: true });
     });
   }
@@ -128,8 +127,8 @@ class LocalDisks implements Disks {
     const directory = this.#pathOf(uid);
     let bytes = 0;
     for (const entry of await readdir(directory, { withFileTypes: true }).catch(absentAs([]))) {
-      if (!entry.isFile()) continue; // the rest are mount points
-      bytes += (await stat(join(directory, entry.name))).blocks * 512;
+      if (!entry.isFile() && !entry.isSymbolicLink()) continue; // the rest are mount points
+      bytes += ((await stat(join(directory, entry.name)).catch(absentAs(undefined)))?.blocks ?? 0) * 512;
     }
     return bytes;
   }

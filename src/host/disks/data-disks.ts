@@ -1,5 +1,5 @@
 /**
- * Volumes' disks in `DIR/UID/`: `data.raw`, sparse, with a file system directly on it where one was asked for. A virtual
+ * Volumes' disks in `DIR/UID/`: `data.raw` (data-files.ts says where its bytes are), sparse, with a file system directly on it where one was asked for. A virtual
  * machine gets the file as a disk; a container gets the file system, mounted at `tree/` with the container's shifted ids.
  * The same bytes serve both, one after the other.
  *
@@ -10,13 +10,14 @@
  * Files appear under their name when complete (made as NAME.new and renamed), and mounts are looked up in the kernel's own
  * list, so each step can be repeated after a crash at any point.
  */
-import { access, mkdir, open, rename, rm, stat, writeFile } from "node:fs/promises";
+import { access, mkdir, open, realpath, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Clock } from "../../core/clock.ts";
 import { assert, StrataError } from "../../core/errors.ts";
 import { formatMib } from "../../core/units.ts";
 import { run } from "../run.ts";
+import { findDataFile, type PoolPlace, placeDataFile } from "./data-files.ts";
 import type { DataDiskRequest, IdRange } from "./disks.ts";
 import { mountPoints, unmount } from "./mounts.ts";
 
@@ -42,14 +43,17 @@ export class DataDisks {
    * @throws Invalid when it is larger than asked for.
    */
   async ensure(directory: string, request: DataDiskRequest, signal: AbortSignal): Promise<string> {
-    const { sizeMib, fileSystem } = request;
-    const path = join(directory, "data.raw");
+    const { sizeMib, fileSystem, allocation } = request;
+    const path = await placeDataFile(directory, request.pool);
     const found = await stat(path).catch(() => undefined);
     if (!found) {
       await mkdir(directory, { recursive: true, mode: 0o700 });
-      await makeSparse(`${path}.new`, sizeMib);
-      if (fileSystem !== undefined) await makeFileSystem(`${path}.new`, fileSystem, signal);
-      await complete(`${path}.new`, path);
+      await orNothing(`${path}.new`, async () => {
+        await makeSparse(`${path}.new`, sizeMib);
+        if (allocation === "full") await allocate(`${path}.new`, sizeMib, signal);
+        if (fileSystem !== undefined) await makeFileSystem(`${path}.new`, fileSystem, signal);
+        await complete(`${path}.new`, path);
+      });
       return path;
     }
     const bytes = sizeMib * 1024 ** 2;
@@ -58,6 +62,7 @@ export class DataDisks {
       throw new StrataError("Invalid", `the volume has ${has} and cannot shrink to ${formatMib(sizeMib)}`);
     }
     if (found.size < bytes) {
+      if (allocation === "full") await allocate(path, sizeMib, signal);
       await using file = await open(path, "r+");
       await file.truncate(bytes);
       await file.sync();
@@ -94,7 +99,9 @@ export class DataDisks {
       await mkdir(tree, { recursive: true, mode: 0o700 });
       // Copies of one file system may be mounted side by side.
       const own = fileSystem === "xfs" ? ",nouuid" : "";
-      await run("mount", ["-t", fileSystem, "-o", `loop,nodev,noatime,discard${own}`, path, plain], {
+      // What is freed goes back to the host, unless it is to stay the volume's.
+      const discard = request.allocation === "full" ? "" : ",discard";
+      await run("mount", ["-t", fileSystem, "-o", `loop,nodev,noatime${discard}${own}`, path, plain], {
         signal,
         timeoutMs: longMs,
       });
@@ -110,9 +117,9 @@ export class DataDisks {
 
   /** Nothing on this host has it mounted afterwards. @throws Conflict while something uses it. */
   async release(directory: string, signal: AbortSignal): Promise<void> {
-    if (!(await exists(join(directory, "data.raw")))) return;
     for (const name of ["plain", "tree"]) await unmount(join(directory, name), this.#clock, signal);
-    await this.#untilFree(join(directory, "data.raw"), signal);
+    const path = join(directory, "data.raw");
+    if (await exists(path)) await this.#untilFree(await realpath(path), signal);
   }
 
   /**
@@ -137,18 +144,19 @@ export class DataDisks {
   }
 
   /** A copy of its own in `to`; shares blocks where the host's file system can (btrfs, xfs). Existing is success. */
-  async copy(from: string, to: string, signal: AbortSignal): Promise<void> {
-    const path = join(to, "data.raw");
+  async copy(from: string, to: string, pool: PoolPlace | undefined, signal: AbortSignal): Promise<void> {
+    const source = await findDataFile(from);
+    const path = await placeDataFile(to, pool);
     if (await exists(path)) return;
     await mkdir(to, { recursive: true, mode: 0o700 });
-    await rm(`${path}.new`, { force: true });
-    const source = join(from, "data.raw");
-    await run("cp", ["--reflink=auto", "--sparse=auto", source, `${path}.new`], {
-      signal,
-      timeoutMs: longMs,
+    await orNothing(`${path}.new`, async () => {
+      await run("cp", ["--reflink=auto", "--sparse=auto", source, `${path}.new`], {
+        signal,
+        timeoutMs: longMs,
+      });
+      if (await exists(join(from, "lent"))) await writeFile(join(to, "lent"), "");
+      await complete(`${path}.new`, path);
     });
-    if (await exists(join(from, "lent"))) await writeFile(join(to, "lent"), "");
-    await complete(`${path}.new`, path);
   }
 
   async #untilFree(path: string, signal: AbortSignal): Promise<void> {
@@ -172,8 +180,31 @@ export async function thaw(tree: string): Promise<void> {
   await run("fsfreeze", ["--unfreeze", tree], { expected: [0, 1] });
 }
 
+/** What a failure leaves at `next` would take space that is missed, for nothing. */
+async function orNothing(next: string, make: () => Promise<void>): Promise<void> {
+  await rm(next, { force: true });
+  try {
+    await make();
+  } catch (error) {
+    await rm(next, { force: true });
+    throw error;
+  }
+}
+
+/** @throws Unsupported on a file system that cannot. */
+async function allocate(path: string, sizeMib: number, signal: AbortSignal): Promise<void> {
+  const args = ["--length", String(sizeMib * 1024 ** 2), path];
+  const { status, stderr } = await run("fallocate", args, { signal, timeoutMs: longMs, expected: [0, 1] });
+  if (status === 0) return;
+  const detail = stderr.trim();
+  if (!/not supported/i.test(detail)) throw new StrataError("Internal", "cannot run fallocate", { detail });
+  throw new StrataError(
+    "Unsupported",
+    "the file system there cannot keep space for a volume; use allocation thin",
+  );
+}
+
 async function makeSparse(path: string, sizeMib: number): Promise<void> {
-  await rm(path, { force: true });
   await using file = await open(path, "wx", 0o600);
   await file.truncate(sizeMib * 1024 ** 2);
 }

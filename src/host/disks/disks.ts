@@ -4,6 +4,7 @@
  * overlay (depth 1) over the image's base disk. Volumes that users made are there as well (see data-disks.ts).
  */
 import type { GuestRoot } from "../../drivers/driver.ts";
+import type { PoolPlace } from "./data-files.ts";
 
 export interface RootDiskRequest {
   uid: string;
@@ -17,6 +18,10 @@ export interface DataDiskRequest {
   uid: string;
   sizeMib: number;
   fileSystem?: "ext4" | "xfs" | undefined;
+  /** `full`: all of its space is taken at once. Default: thin. */
+  allocation?: "thin" | "full" | undefined;
+  /** Where it is, or is to be. Default: here. */
+  pool?: PoolPlace | undefined;
 }
 
 /** Id 0 of the file system is shown as idBase; idCount ids follow. */
@@ -50,9 +55,10 @@ export interface Disks {
   /**
    * A copy of a volume's disk as it is at one moment, in `to`, which shares blocks with it where the file system here can.
    * What this host has mounted of it is kept still meanwhile: then `frozen`. A virtual machine that has it is the caller's
-   * to keep still. An existing copy is success. @throws NotFound without such a volume here; Unavailable without space.
+   * to keep still. An existing copy is success, a failed one leaves nothing. It is made in `pool`, by default here.
+   * @throws NotFound without such a volume here; Unavailable without space.
    */
-  copyData(from: string, to: string, signal: AbortSignal): Promise<{ frozen: boolean }>;
+  copyData(from: string, to: string, signal: AbortSignal, pool?: PoolPlace): Promise<{ frozen: boolean }>;
   /** Lets writers go on that a killed predecessor had stopped in the middle of copyData. */
   recover(): Promise<void>;
   /** No mount of this host uses the volume afterwards; absent is success. @throws Conflict while something does. */
