@@ -1,12 +1,13 @@
 import { describe, expect, test } from "vitest";
 import type { FieldError } from "../core/errors.ts";
+import type { JsonObject } from "../core/json.ts";
 import { snapshotKind } from "../kinds/snapshot.ts";
 import { type HostPool, type StoragePool, storagePoolKind } from "../kinds/storage-pool.ts";
 import { volumeKind } from "../kinds/volume.ts";
 import { systemPrincipal as system } from "./principal.ts";
 import { testServices } from "./testing.ts";
 
-const hostPool: HostPool = {
+const hostPool = {
   state: "ready",
   message: "",
   prepared: true,
@@ -29,7 +30,7 @@ async function start() {
     ready: (pool: StoragePool, change: Partial<HostPool> = {}) =>
       resources.patchStatus(system, storagePoolKind, { name: pool.metadata.name }, pool.metadata.uid, {
         state: "ready",
-        hosts: { alpha: { ...hostPool, ...change } },
+        hosts: { alpha: { ...hostPool, ...change } as JsonObject },
       }),
     dropPool: (name: string) => resources.delete(system, storagePoolKind, { name }),
     volume: (name: string, spec: object) =>
