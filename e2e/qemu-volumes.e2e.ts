@@ -44,12 +44,14 @@ it("holds still while its volumes are copied, and goes on, also when whoever hel
     }
   };
   await bench.writeVolume(uid, volume, "kept");
-  const held = await driver.volumes?.whileStill?.(handle, state, signal);
+  const { snapshots } = driver;
+  if (snapshots?.keptStillBy !== "driver") throw new Error("QEMU keeps its guests still");
+  const held = await snapshots.whileStill(handle, state, signal);
   expect(held).toEqual({ result: "paused", guest: "frozen" });
   expect(await state()).toBe("running");
   expect(await bench.readVolume(uid, volume)).toBe("kept");
   await expect(
-    driver.volumes?.whileStill?.(handle, () => Promise.reject(new Error("no space")), signal),
+    snapshots.whileStill(handle, () => Promise.reject(new Error("no space")), signal),
   ).rejects.toThrow("no space");
   expect(await state()).toBe("running");
 

@@ -60,6 +60,10 @@ export class FakeHost {
   readonly roots = new Map<string, string>();
   /** Volume uid to what is there of it. */
   readonly data = new Map<string, { sizeMib: number; use: "free" | "lent" | "mounted" }>();
+  /** Uid of a snapshot of several disks to those. */
+  readonly parts = new Map<string, Map<string, { sizeMib: number }>>();
+  /** Disks that were put back to a snapshot, in that order. */
+  readonly restored: { from: string; uid: string }[] = [];
   readonly bridges = new Map<string, FakeNetwork>();
   /** Uids of networks that broke and have not been given a policy since. */
   readonly broken = new Set<string>();
@@ -119,7 +123,10 @@ export class FakeHost {
   };
 
   readonly disks: Disks = {
-    ensureRoot: async ({ uid, imageDigest }) => {
+    ensureRoot: async ({ uid, imageDigest, source }) => {
+      if (source && !this.parts.get(source.snapshot)?.has(source.disk)) {
+        throw new StrataError("NotFound", `the simulated snapshot ${source.snapshot} is not here`);
+      }
       if (!this.storedImages.has(imageDigest)) {
         throw new StrataError("NotFound", `the image ${imageDigest} is not on host ${this.name}`);
       }
@@ -129,10 +136,29 @@ export class FakeHost {
     lendData: async ({ uid, sizeMib }) => this.#ensureData(uid, sizeMib, "lent"),
     mountData: async ({ uid, sizeMib }) => this.#ensureData(uid, sizeMib, "mounted"),
     copyData: async (from, to) => {
-      const source = this.data.get(from);
-      if (!source) throw new StrataError("NotFound", `the simulated volume ${from} is not here`);
+      const source =
+        typeof from === "string" ? this.data.get(from) : this.parts.get(from.snapshot)?.get(from.disk);
+      if (!source)
+        throw new StrataError("NotFound", `the simulated volume ${JSON.stringify(from)} is not here`);
       this.data.set(to, { sizeMib: source.sizeMib, use: "free" });
-      return { frozen: source.use === "mounted" };
+      return { frozen: "use" in source && source.use === "mounted" };
+    },
+    copyTogether: async (disks, to) => {
+      const parts = disks.map((uid) => {
+        const content = this.data.get(uid)?.sizeMib ?? (this.roots.has(uid) ? 0 : undefined);
+        if (content === undefined) throw new StrataError("NotFound", `the simulated disk ${uid} is not here`);
+        return [uid, { sizeMib: content }] as const;
+      });
+      this.parts.set(to, new Map(parts));
+      return { frozen: disks.some((uid) => this.data.get(uid)?.use === "mounted") };
+    },
+    restoreTogether: async (from, disks) => {
+      for (const uid of disks) {
+        if (!this.parts.get(from)?.has(uid) && !this.data.has(from)) {
+          throw new StrataError("NotFound", `the simulated snapshot ${from} is not here`);
+        }
+        this.restored.push({ from, uid });
+      }
     },
     recover: async () => {},
     releaseData: async (uid) => {
@@ -142,8 +168,9 @@ export class FakeHost {
     remove: async (uid) => {
       this.roots.delete(uid);
       this.data.delete(uid);
+      this.parts.delete(uid);
     },
-    list: async () => [...this.roots.keys(), ...this.data.keys()],
+    list: async () => [...this.roots.keys(), ...this.data.keys(), ...this.parts.keys()],
     usedBytes: async () => 0,
     capacity: async () => ({ totalMib: 1_000_000, freeMib: 900_000 }),
   };

@@ -20,6 +20,7 @@ import type { NetworkAttachments } from "./networks/network-attachments.ts";
 import type { NetworkPolicies } from "./networks/network-policies.ts";
 import type { AgentViews } from "./views.ts";
 import type { GuestVolumes } from "./volumes/guest-volumes.ts";
+import type { Rollbacks } from "./volumes/rollbacks.ts";
 
 /** What the agent is given: the API and the host. */
 export interface AgentOptions {
@@ -69,6 +70,7 @@ export interface AgentContext
   policies: NetworkPolicies;
   guestCards: GuestCards;
   guestVolumes: GuestVolumes;
+  rollbacks: Rollbacks;
   events: EventRecorder;
   views: AgentViews;
   removeUnusedImages: boolean;

@@ -156,3 +156,82 @@ test("neither volumes nor snapshots are taken for orphans", async () => {
   await settle();
   expect(bench.host.data.size).toBe(2);
 });
+
+async function snapshotUntil(name: string, condition: (snapshot: Snapshot) => boolean): Promise<Snapshot> {
+  for (let round = 0; round < 400; round++) {
+    const found = await bench.client.get(snapshotKind, ref(name));
+    if (found && condition(found)) return found;
+    await bench.clock.advance(50);
+    await settle();
+  }
+  throw new Error(`snapshot ${name}: ${JSON.stringify(await bench.client.get(snapshotKind, ref(name)))}`);
+}
+
+async function withSnapshot(): Promise<{ web: Instance; data: Volume; taken: Snapshot }> {
+  await bench.createInstance("web");
+  const web = await bench.until("web", isRunning);
+  const data = await create("data", { instance: "web", path: "/srv/data" });
+  await until("data", inState("attached"));
+  const draft = { ...ref("before"), spec: { instance: "web" } };
+  await bench.services.resources.create(bench.me, snapshotKind, draft);
+  const taken = await snapshotUntil("before", ({ status }) => status.state === "ready");
+  return { web, data, taken };
+}
+
+const rollBack = (rollbacks: number) =>
+  bench.services.resources.patch(bench.me, snapshotKind, ref("before"), { spec: { rollbacks } });
+
+test("a snapshot of an instance has its root and its volumes, and a new instance is made of it", async () => {
+  const { web, data, taken } = await withSnapshot();
+  const root = await bench.client.require(volumeKind, ref("web-root"));
+  expect(taken.status).toMatchObject({
+    consistency: "frozen",
+    rootUid: root.metadata.uid,
+    imageDigest: web.status.imageDigest,
+    volumes: [{ name: "data", uid: data.metadata.uid, sizeMib: 64, fileSystem: "ext4", path: "/srv/data" }],
+  });
+  const parts = [...(bench.host.parts.get(taken.metadata.uid)?.keys() ?? [])];
+  expect(parts.sort()).toEqual([root.metadata.uid, data.metadata.uid].sort());
+
+  const { type, image } = web.spec;
+  const spec = { type, image, diskMib: web.spec.diskMib, source: { snapshot: "before" } };
+  await bench.services.resources.create(bench.me, instanceKind, { ...ref("twin"), spec });
+  const twin = await bench.until("twin", isRunning);
+  expect(twin.status.nic?.macAddress).not.toBe(web.status.nic?.macAddress);
+  expect(volumesOf(twin)).toEqual([expect.objectContaining({ target: "/srv/data" })]);
+  const copy = await until("twin-data", inState("attached"));
+  expect(copy.metadata.uid).not.toBe(data.metadata.uid);
+  await bench.clock.advance(30 * 60_000);
+  await settle();
+  expect(bench.host.parts.has(taken.metadata.uid)).toBe(true);
+});
+
+test("an instance is stopped, put back to its snapshot, and started again", async () => {
+  const { web, data, taken } = await withSnapshot();
+  const { runId } = bench.host.world.guests.get(web.metadata.uid) ?? {};
+  await rollBack(1);
+  const back = await snapshotUntil("before", ({ status }) => status.rollbacks === 1);
+  expect(back.status).toMatchObject({ state: "ready", message: "" });
+  const from = taken.metadata.uid;
+  expect(bench.host.restored).toEqual([
+    { from, uid: taken.status.rootUid },
+    { from, uid: data.metadata.uid },
+  ]);
+  await bench.until("web", isRunning);
+  expect(bench.host.world.guests.get(web.metadata.uid)?.runId).not.toBe(runId);
+  await expect(rollBack(0)).rejects.toMatchObject({ code: "Invalid" });
+});
+
+test("what the instance has no more is not put back, and an instance that is gone is refused", async () => {
+  const { taken } = await withSnapshot();
+  await patch("data", { instance: null });
+  await until("data", inState("available"));
+  await rollBack(1);
+  await snapshotUntil("before", ({ status }) => status.rollbacks === 1);
+  expect(bench.host.restored).toEqual([{ from: taken.metadata.uid, uid: taken.status.rootUid }]);
+  await bench.services.resources.delete(bench.me, instanceKind, ref("web"));
+  await expect(rollBack(2)).rejects.toMatchObject({
+    code: "Conflict",
+    message: expect.stringContaining("gone"),
+  });
+});

@@ -37,6 +37,7 @@ import { tcpConnect } from "./tcp-connect.ts";
 import { createViews, feedsOf } from "./views.ts";
 import { createAttachmentReconciler } from "./volumes/attachments.ts";
 import { GuestVolumes } from "./volumes/guest-volumes.ts";
+import { Rollbacks } from "./volumes/rollbacks.ts";
 import { createSnapshotReconciler } from "./volumes/snapshots.ts";
 import { createVolumeReconciler } from "./volumes/volumes.ts";
 
@@ -160,6 +161,7 @@ function createContext(options: AgentOptions, signal: AbortSignal): AgentContext
     policies: new NetworkPolicies({ views, networks, attachments, signal }),
     guestCards: new GuestCards(),
     guestVolumes: new GuestVolumes(),
+    rollbacks: new Rollbacks(),
     events: new EventRecorder({ client, clock, random, logger }, signal),
     views,
     removeUnusedImages,

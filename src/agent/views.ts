@@ -16,7 +16,7 @@ import { type Peering, peeringKind } from "../kinds/peering.ts";
 import { type PublishedPort, publishedPortKind } from "../kinds/published-port.ts";
 import { type RouteTable, routeTableKind } from "../kinds/route-table.ts";
 import { type SecurityGroup, securityGroupKind } from "../kinds/security-group.ts";
-import { type Snapshot, snapshotKind } from "../kinds/snapshot.ts";
+import { isRollingBack, type Snapshot, snapshotKind } from "../kinds/snapshot.ts";
 import { type StoragePool, storagePoolKind } from "../kinds/storage-pool.ts";
 import { type Subnet, subnetKind } from "../kinds/subnet.ts";
 import { type Volume, volumeKind } from "../kinds/volume.ts";
@@ -51,6 +51,8 @@ export interface AgentViews {
   instancesByImage: CacheIndex<Instance>;
   /** Keys of volumes by the uid of their owner. */
   volumesByOwner: CacheIndex<Volume>;
+  /** Snapshots that shall be gone back to, by the uid of the instance or volume that they are of. */
+  rollbacksByTarget: CacheIndex<Snapshot>;
   /** By the key of the instance that they are wanted for, and of the one that has not let go of them yet. */
   volumesByWish: CacheIndex<Volume>;
   volumesByPlug: CacheIndex<Volume>;
@@ -89,6 +91,7 @@ export function createViews(options: ViewOptions): AgentViews {
     relevant: (next, previous) =>
       specChanged(next, previous) || next.status.instance !== previous.status.instance,
   });
+  const snapshots = mine(snapshotKind);
   const subnets = whole(subnetKind);
   const routeTables = whole(routeTableKind);
   const peerings = whole(peeringKind);
@@ -122,7 +125,10 @@ export function createViews(options: ViewOptions): AgentViews {
     interfaces,
     addresses,
     publishedPorts,
-    snapshots: mine(snapshotKind),
+    snapshots,
+    rollbacksByTarget: new CacheIndex(snapshots, (one) =>
+      isRollingBack(one) ? (one.status.instanceUid ?? one.status.volumeUid) : undefined,
+    ),
     storagePools: whole(storagePoolKind),
     images: mine(imageKind),
     keyPairs: whole(keyPairKind),

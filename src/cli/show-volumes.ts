@@ -23,15 +23,20 @@ export const volumeForm: TableForm<Volume> = {
 };
 
 export const snapshotForm: TableForm<Snapshot> = {
-  columns: ["NAME", "STATE", "VOLUME", "SIZE", "CONSISTENCY", "TAKEN", "MESSAGE"],
+  columns: ["NAME", "STATE", "OF", "SIZE", "CONSISTENCY", "TAKEN", "MESSAGE"],
   row: (snapshot) => {
     const { metadata, spec, status } = snapshot;
-    const size = status.sizeMib === undefined ? "" : formatMib(status.sizeMib);
+    const { sizeMib, volumes = [] } = status;
+    const disks = [sizeMib, ...volumes.map((volume) => volume.sizeMib)];
+    const size =
+      sizeMib === undefined ? "" : formatMib(disks.reduce<number>((sum, mib) => sum + (mib ?? 0), 0));
+    const more =
+      volumes.length > 0 ? ` and ${volumes.length} ${volumes.length === 1 ? "volume" : "volumes"}` : "";
     const state = stateCell(snapshot, status.state);
     return [
       metadata.name,
       state,
-      spec.volume,
+      spec.instance === undefined ? `volume ${spec.volume}` : `instance ${spec.instance}${more}`,
       size,
       status.consistency ?? "",
       status.takenAt ?? "",

@@ -13,6 +13,7 @@ import { type Bench, type DriverHarness, makeBench, noSignal, until } from "./co
 import { describeCardCrashes, describeCards, describeResize } from "./conformance-changes.ts";
 import { describeDrift } from "./conformance-drift.ts";
 import { describeConsole, describeExec, describeTerminal } from "./conformance-sessions.ts";
+import { describeSnapshots } from "./conformance-snapshots.ts";
 import { describeVolumes } from "./conformance-volumes.ts";
 import type { GuestDriver } from "./driver.ts";
 
@@ -52,6 +53,7 @@ export function driverConformance(name: string, makeDriver: () => Promise<Driver
       describeResize(get);
       describeVolumes(get);
       describeDrift(get);
+      describeSnapshots(get);
     });
 
     describe("the caller is killed", () => {

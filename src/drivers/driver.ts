@@ -215,16 +215,6 @@ export interface Volumes<Handle> {
    * @throws Conflict, with nothing changed, while a program in the guest does.
    */
   detach(handle: Handle, volume: Pick<GuestVolume, "id">, signal: AbortSignal): Promise<void>;
-  /**
-   * Runs `use` while the guest writes to none of its disks, for drivers whose guests take disks: what is mounted can be
-   * kept still by the host itself. `frozen`: the guest's own file systems were brought in order before; `paused`: they
-   * could not be; `idle`: it does not run. The guest goes on afterwards, also when the caller was killed in the middle.
-   */
-  whileStill?<Result>(
-    handle: Handle,
-    use: () => Promise<Result>,
-    signal: AbortSignal,
-  ): Promise<{ result: Result; guest: "frozen" | "paused" | "idle" }>;
 }
 
 /** What a guest's root is compared with. */
@@ -251,6 +241,26 @@ export interface DriftReadout {
   listings: readonly RootListing[];
   reading: DriftReading;
 }
+
+/**
+ * All disks of a guest, its root included, can be copied as they are at one moment. `host`: they are file systems that
+ * the host has mounted and keeps still by itself. `driver`: the guest has them as disks, and the driver keeps it still.
+ */
+export type Snapshots<Handle> =
+  | { readonly keptStillBy: "host" }
+  | {
+      readonly keptStillBy: "driver";
+      /**
+       * Runs `use` once, while the guest writes to none of its disks. `frozen`: the guest's own file systems were brought
+       * in order before; `paused`: they could not be; `idle`: it does not run. The guest goes on afterwards, also when
+       * `use` failed or the caller was killed in the middle. @throws what `use` throws.
+       */
+      whileStill<Result>(
+        handle: Handle,
+        use: () => Promise<Result>,
+        signal: AbortSignal,
+      ): Promise<{ result: Result; guest: "frozen" | "paused" | "idle" }>;
+    };
 
 export interface GuestDriver<Config = JsonObject, Handle extends JsonObject = JsonObject> {
   readonly name: string;
@@ -290,4 +300,5 @@ export interface GuestDriver<Config = JsonObject, Handle extends JsonObject = Js
   readonly cards?: Cards<Handle>;
   readonly volumes?: Volumes<Handle>;
   readonly drift?: Drift<Handle>;
+  readonly snapshots?: Snapshots<Handle>;
 }

@@ -110,6 +110,11 @@ export const instanceSpecSchema = z.strictObject({
   type: z.enum(["vm", "container"]),
   /** Name of an image in the same project. */
   image: nameSchema,
+  /**
+   * A snapshot of an instance of the same type: its root and its volumes are what is on the disks at first. The machine
+   * is a new one all the same, with a name, addresses, machine-id and host keys of its own.
+   */
+  source: z.strictObject({ snapshot: nameSchema }).optional(),
   cpus: z.int().min(1).max(instanceLimits.maxCpus).default(1),
   memoryMib: z.int().min(instanceLimits.minMemoryMib).max(instanceLimits.maxMemoryMib).default(512),
   diskMib: z.int().min(diskLimits.minMib).max(diskLimits.maxMib).default(8192),
@@ -197,6 +202,8 @@ export const instanceStatusSchema = z.strictObject({
   size: z.strictObject({ cpus: z.int().min(1), memoryMib: z.int().min(1) }).optional(),
   /** The content the root disk was made from. */
   imageDigest: z.string().optional(),
+  /** Where the disks of spec.source are: the snapshot, and in it the root volume. Known from its creation. */
+  source: z.strictObject({ snapshotUid: z.string(), rootUid: z.string(), host: z.string() }).optional(),
   observedGeneration: z.int().min(0),
   /** The `spec.restarts` that the running guest was started with. */
   observedRestarts: z.int().min(0),
@@ -250,6 +257,7 @@ export const instanceKind = defineKind({
     const errors = immutable(next, previous, [
       "type",
       "image",
+      "source",
       "diskMib",
       "maxProcesses",
       "network",

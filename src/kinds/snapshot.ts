@@ -1,45 +1,89 @@
 import { z } from "zod";
+import { instanceSpecSchema } from "./instance.ts";
 import { defineKind, immutable, nameSchema, type ResourceOf } from "./kind.ts";
 
+const fileSystem = z.enum(["ext4", "xfs"]);
+
+/** A volume in the snapshot of an instance. */
+const volumePartSchema = z.strictObject({
+  name: z.string(),
+  uid: z.string(),
+  sizeMib: z.int(),
+  fileSystem: fileSystem.optional(),
+  path: z.string().optional(),
+  /** The storage pool that it is in, its volume's; absent: the host's own directory. */
+  pool: z.string().optional(),
+});
+export type VolumePart = z.infer<typeof volumePartSchema>;
+
 /**
- * A volume as it was at one moment. It lies beside the volume and shares its blocks where the host's file system can
- * (btrfs, xfs); a volume can be created from it (`spec.source`).
+ * A volume, or an instance with its root and all its volumes, as it was at one moment. It lies beside them and shares
+ * their blocks where the host's file system can (btrfs, xfs). Volumes and instances can be created from it
+ * (`spec.source`), and what it was taken of can be put back to it.
  */
 export const snapshotKind = defineKind({
   name: "Snapshot",
   plural: "snapshots",
   scope: "project",
-  summary: "A volume as it was at one moment.",
+  summary: "A volume, or an instance with all its disks, as it was at one moment.",
   spec: z.strictObject({
-    volume: nameSchema,
+    /** What it is of: either a volume or an instance. */
+    volume: nameSchema.optional(),
+    instance: nameSchema.optional(),
+    /**
+     * How often what it was taken of was asked to be put back to it; one more than before does so once. Instances that
+     * use those disks are stopped meanwhile and started again.
+     */
+    rollbacks: z.int().min(0).default(0),
   }),
   status: z.strictObject({
-    state: z.enum(["pending", "ready", "failed"]),
+    state: z.enum(["pending", "ready", "rolling-back", "failed"]),
     message: z.string().max(1024),
-    /** The volume's. */
+    /** Of what it was taken of. */
     host: z.string().optional(),
     volumeUid: z.string().optional(),
-    /** The storage pool that it is in, its volume's; absent: the host's own directory. */
+    instanceUid: z.string().optional(),
+    /** Of an instance: its root volume, the content that is made from, and how it was set up. */
+    rootUid: z.string().optional(),
+    imageDigest: z.string().optional(),
+    machine: instanceSpecSchema.optional(),
+    /** Of an instance: the volumes that it had. */
+    volumes: z.array(volumePartSchema).optional(),
+    /** Of a volume: the storage pool that it is in, its volume's; absent: the host's own directory. */
     pool: z.string().optional(),
-    /** Of the volume at that moment. */
+    /** Of the volume, or of the root, at that moment. */
     sizeMib: z.int().optional(),
-    fileSystem: z.enum(["ext4", "xfs"]).optional(),
+    fileSystem: fileSystem.optional(),
     /**
-     * `frozen`: writers were kept still, with all that they had written on disk; `crash`: as a disk is after a power cut,
+     * `frozen`: writers were kept still, with all that they had written on disk; `crash`: as disks are after a power cut,
      * because the virtual machine's guest agent did not answer; `unused`: nobody was writing.
      */
     consistency: z.enum(["frozen", "crash", "unused"]).optional(),
     /** How long writers were kept waiting. */
     stillMs: z.int().min(0).optional(),
     takenAt: z.string().optional(),
+    /** The `spec.rollbacks` that has been carried out. */
+    rollbacks: z.int().min(0).default(0),
     observedGeneration: z.int().min(0),
   }),
   initialStatus: () => ({
     state: "pending" as const,
     message: "waiting for its host to take it",
+    rollbacks: 0,
     observedGeneration: 0,
   }),
   finalizers: ["agent"],
-  validateUpdate: (next, previous) => immutable(next, previous, ["volume"]),
+  validateUpdate(next, previous) {
+    const errors = immutable(next, previous, ["volume", "instance"]);
+    if (next.rollbacks < previous.rollbacks) {
+      errors.push({ path: "spec.rollbacks", message: "can only grow", allowed: `>= ${previous.rollbacks}` });
+    }
+    return errors;
+  },
 });
 export type Snapshot = ResourceOf<typeof snapshotKind>;
+
+/** What it was taken of shall be put back to it, and has not been yet. */
+export function isRollingBack({ spec, status, metadata }: Snapshot): boolean {
+  return spec.rollbacks > status.rollbacks && metadata.deletedAt === undefined;
+}

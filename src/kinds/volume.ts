@@ -30,8 +30,11 @@ export const volumeSpecSchema = z.strictObject({
    * not on btrfs, which writes nothing in place.
    */
   allocation: z.enum(["thin", "full"]).optional(),
-  /** What is on it at first: a snapshot's content, of the same file system, in a volume that is as large or larger. */
-  source: z.strictObject({ snapshot: nameSchema }).optional(),
+  /**
+   * What is on it at first: a snapshot's content, of the same file system, in a volume that is as large or larger. Of a
+   * snapshot of an instance, `volume` says which of its volumes.
+   */
+  source: z.strictObject({ snapshot: nameSchema, volume: nameSchema.optional() }).optional(),
   /** The instance that it is attached to. */
   instance: nameSchema.optional(),
   /** Where a container sees it. Default: /mnt/NAME. A virtual machine mounts it itself. */

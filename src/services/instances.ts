@@ -17,6 +17,7 @@ import type { Addresses } from "./addresses.ts";
 import type { Capacity } from "./capacity.ts";
 import { findGroups, findPlace, type Place, releaseAddresses, takeAddresses } from "./cards.ts";
 import type { Admission, KindHooks, World } from "./hooks.ts";
+import { copiedVolumes, findOrigin, originStatus, takeRooms } from "./origins.ts";
 import { releaseQuota, takeQuota } from "./quota.ts";
 import { closeReferences, References, wasNamed } from "./references.ts";
 
@@ -81,18 +82,26 @@ async function admitInstance(
   const { spec } = instance;
   const references = new References(world, project);
   const place = await findParts(spec, references, world);
+  const origin = await findOrigin(instance, references, action);
   for (const [index, name] of spec.keyPairs.entries()) {
     await references.peek(keyPairKind, name, `spec.keyPairs[${index}]`);
   }
   references.check(action);
   await parts.capacity.check(world, spec, action);
   const home = await requireProject(project, world, action);
-  const quota = await takeQuota(world, home, { next: spec }, action);
+  const volumes = origin ? copiedVolumes(instance, origin, world) : [];
+  const rooms = await takeRooms(volumes, references, world, action);
+  const volumesMib = volumes.reduce((sum, volume) => sum + volume.spec.sizeMib, 0);
+  const quota = await takeQuota(world, home, { next: spec, volumesMib }, action);
   const { writes, ...taken } = await takeAddresses(parts.addresses, instance, spec, place, action);
   return {
-    status: { ...instance.status, nic: { network: spec.network, ...taken } },
-    dependants: [await newRootVolume(instance, world)],
-    writes: [...writes, quota, ...references.writes()],
+    status: {
+      ...instance.status,
+      nic: { network: spec.network, ...taken },
+      ...(origin && originStatus(origin)),
+    },
+    dependants: [await newRootVolume(instance, world), ...volumes],
+    writes: [...writes, quota, ...rooms, ...references.writes()],
   };
 }
 
@@ -102,7 +111,8 @@ export async function findParts(
   references: References,
   world: World,
 ): Promise<Place> {
-  await findImage(spec, references);
+  // What lies in a snapshot needs no image to be made.
+  if (spec.source === undefined) await findImage(spec, references);
   const place = await findPlace(spec, references, world);
   await findGroups(spec.securityGroups, references);
   references.errors.push(...checkDriver(spec));

@@ -35,22 +35,19 @@ export function quotaRemoval(project: string): Write {
 }
 
 /**
- * Joins the commit that creates an instance, or that changes one from `previous`.
+ * Joins the commit that creates an instance, together with `volumesMib` of further volumes, or that changes one from
+ * `previous`.
  * @throws QuotaExceeded saying which bound, how much is used and how much more was asked for.
  */
 export async function takeQuota(
   world: World,
   project: Project,
-  change: { next: InstanceSpec; previous?: InstanceSpec },
+  change: { next: InstanceSpec; previous?: InstanceSpec; volumesMib?: number },
   action: string,
 ): Promise<Write> {
-  const { next, previous } = change;
-  return take(
-    world,
-    project,
-    previous ? add(amountsOf(next), amountsOf(previous), -1) : amountsOf(next),
-    action,
-  );
+  const { next, previous, volumesMib: diskMib = 0 } = change;
+  const asked = previous ? add(amountsOf(next), amountsOf(previous), -1) : amountsOf(next);
+  return take(world, project, add(asked, { ...nothing, diskMib }, 1), action);
 }
 
 /** The same for a volume beside the root ones, which are counted with their instance. */

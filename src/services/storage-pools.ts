@@ -14,6 +14,12 @@ import type { KindHooks, World } from "./hooks.ts";
 import { invalid } from "./parse.ts";
 import { closeReferences, refuseWhileUsed, rewriteGuard, usersInMessage } from "./references.ts";
 
+/** Of a volume, or of a snapshot of one or of several. */
+interface InPool {
+  pool?: string;
+  volumes?: { pool?: string }[];
+}
+
 export const storagePoolHooks: KindHooks<StoragePool["spec"], StoragePool["status"]> = {
   async admit({ spec, metadata }, world, action) {
     const guard = await rewriteGuard(storagePoolKind, "", world);
@@ -33,8 +39,9 @@ export const storagePoolHooks: KindHooks<StoragePool["spec"], StoragePool["statu
   async checkDelete({ metadata }, world) {
     const users: string[] = [];
     for (const kind of [volumeKind, snapshotKind]) {
-      for await (const user of world.scan<unknown, { pool?: string }>(kind as never, undefined)) {
-        if (user.status.pool !== metadata.name || users.length > usersInMessage) continue;
+      for await (const user of world.scan<unknown, InPool>(kind as never, undefined)) {
+        const pools = [user.status.pool, ...(user.status.volumes ?? []).map((part) => part.pool)];
+        if (!pools.includes(metadata.name) || users.length > usersInMessage) continue;
         users.push(
           `${kind.name.toLowerCase()} "${user.metadata.name}" of project "${user.metadata.project}"`,
         );

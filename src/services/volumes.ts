@@ -10,6 +10,7 @@ import type { Admission, KindHooks, World } from "./hooks.ts";
 import { conflict, invalid } from "./parse.ts";
 import { releaseDisk, takeDisk } from "./quota.ts";
 import { References } from "./references.ts";
+import { partOf } from "./snapshots.ts";
 import { releaseRoom, takeRoom } from "./storage-pools.ts";
 
 type Spec = Volume["spec"];
@@ -140,12 +141,10 @@ async function checkSource(
   const snapshot = await references.find(snapshotKind, name, "spec.source.snapshot");
   references.check(action);
   if (!snapshot) return undefined;
-  const { state, sizeMib = 0, fileSystem, host, pool } = snapshot.status;
+  const found = partOf(snapshot, spec.source.volume);
+  if ("error" in found) throw invalid(action, [found.error]);
+  const { sizeMib, fileSystem, pool } = found.part;
   const errors: FieldError[] = [];
-  if (state !== "ready") {
-    const message = `is "${name}", which is ${state}`;
-    errors.push({ path: "spec.source.snapshot", message, allowed: "snapshots that are ready" });
-  }
   if (spec.sizeMib < sizeMib) {
     const message = `is ${spec.sizeMib}, less than what is in the snapshot`;
     errors.push({ path: "spec.sizeMib", message, allowed: `${sizeMib} or more` });
@@ -155,7 +154,7 @@ async function checkSource(
     errors.push({ path: "spec.fileSystem", message, allowed: fileSystem ?? "nothing: leave it out" });
   }
   if (errors.length > 0) throw invalid(action, errors);
-  return { host, pool };
+  return { host: snapshot.status.host, pool };
 }
 
 async function charge(world: World, name: string, mib: number, action: string): Promise<Write> {

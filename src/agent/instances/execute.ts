@@ -3,6 +3,7 @@
  * running beside the next when it fails.
  */
 
+import { hash } from "node:crypto";
 import { hasCode, StrataError } from "../../core/errors.ts";
 import type { GuestDriver, GuestNic, GuestRoot, GuestSpec, GuestVolume } from "../../drivers/driver.ts";
 import { renderSeed } from "../../host/seed.ts";
@@ -14,6 +15,7 @@ import type { AgentContext } from "../agent-context.ts";
 import { furtherNic, joinNetwork, ownNic } from "../interfaces/cards.ts";
 import { domainOf } from "../networks/request.ts";
 import { guestVolume, recordedVolumes } from "../volumes/guest-volumes.ts";
+import { holdOn } from "../volumes/rollbacks.ts";
 import type { InstanceMemory } from "./memory.ts";
 import type { InstanceAction } from "./world.ts";
 
@@ -68,6 +70,9 @@ async function prepare(
   const { instance, imageDigest } = action;
   const { uid } = instance.metadata;
   const driver = context.drivers.require(action.driver);
+  if (holdOn(context, instance) !== undefined || context.rollbacks.has(uid)) {
+    throw new StrataError("Unavailable", "its disks are just being put back to a snapshot");
+  }
   // Read now, not when the round began: from here on nobody adds or takes one until the guest runs.
   const cards = recordedCards(context, instance);
   context.guestCards.beginStart(
@@ -160,7 +165,26 @@ async function rootOf(
   }
   const { uid } = volume.metadata;
   const { type } = instance.spec;
-  return disks.ensureRoot({ uid, type, sizeMib: volume.spec.sizeMib, imageDigest }, signal);
+  const { source: origin } = instance.status;
+  const source = origin && { snapshot: origin.snapshotUid, disk: origin.rootUid };
+  const root = await disks.ensureRoot(
+    { uid, type, sizeMib: volume.spec.sizeMib, imageDigest, ...(source && { source }) },
+    signal,
+  );
+  return source ? withMachineId(root, instance.metadata.uid) : root;
+}
+
+/**
+ * A virtual machine that was made of another's disk is told who it is: systemd keeps what it is told in /etc/machine-id.
+ * Containers' disks have lost their machine-id already.
+ *
+ * @see https://www.freedesktop.org/software/systemd/man/latest/systemd.html (systemd.machine_id=)
+ */
+function withMachineId(root: GuestRoot, uid: string): GuestRoot {
+  if (root.type !== "disk" || !root.boot) return root;
+  const id = hash("sha256", `machine-id ${uid}`).slice(0, 32);
+  const commandLine = `${root.boot.commandLine} systemd.machine_id=${id}`;
+  return { ...root, boot: { ...root.boot, commandLine } };
 }
 
 /** A size that this guest cannot have while it runs is no failure: it has it with the next start. */

@@ -14,6 +14,7 @@ import { checkByCommand } from "../health/command-check.ts";
 import { HealthChecks } from "../health/health-checks.ts";
 import { reportStatus } from "../report.ts";
 import { instanceKeyOf, networkKeyOf } from "../views.ts";
+import { waitingFor } from "../volumes/rollbacks.ts";
 import { executeInstanceAction } from "./execute.ts";
 import { reportFailure } from "./failure.ts";
 import { InstanceMemory } from "./memory.ts";
@@ -209,6 +210,10 @@ class InstanceReconciler implements Reconciler<InstanceWorld, InstanceAction, In
       if (next && !previous && owner !== undefined && views.instances.byUid(owner)) {
         this.#related.hint(this.#keyOf(owner));
       }
+    });
+    views.snapshots.onChange((_key, next, previous) => {
+      const snapshot = next ?? previous;
+      if (snapshot && next?.status.state !== "pending") hintAll(new Set(waitingFor(this.#context, snapshot)));
     });
     views.keyPairs.onChange((_key, next, previous) => {
       if (!next || previous) return;

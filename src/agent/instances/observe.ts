@@ -2,6 +2,7 @@ import type { Uid } from "../../core/ids.ts";
 import type { Instance } from "../../kinds/instance.ts";
 import type { AgentContext } from "../agent-context.ts";
 import { unclaimedVolumes } from "../volumes/guest-volumes.ts";
+import { holdOn } from "../volumes/rollbacks.ts";
 import type { InstanceMemory } from "./memory.ts";
 import type { InstanceWorld, PlacedGuest } from "./world.ts";
 
@@ -35,6 +36,7 @@ export async function observeInstance(
     unclaimedCards: unclaimedCards(context, key),
     unclaimedVolumes: unclaimedVolumes(context, key),
     volume: volumeKey === undefined ? undefined : views.volumes.get(volumeKey),
+    hold: holdOn(context, instance),
     publicKeys: publicKeysOf(context, instance),
     driver: context.drivers.choose(spec),
     guest: justMade ? undefined : await observeGuest(context, instance),
@@ -51,6 +53,7 @@ export const blank = {
   attempt: undefined,
   probe: undefined,
   check: undefined,
+  hold: undefined,
   unclaimedCards: [],
   unclaimedVolumes: [],
   sizing: { applied: undefined, live: undefined, refused: undefined },

@@ -95,10 +95,10 @@ function planRunning(
   const { spec, status } = instance;
   const { handle } = guest.observed;
   const restart = spec.restarts > status.observedRestarts;
-  if (spec.power === "stopped" || restart) {
+  if (spec.power === "stopped" || restart || world.hold !== undefined) {
     const stopping = report(instance, {
       state: "stopping",
-      reason: restart && spec.power === "running" ? "Restarting" : "Stopping",
+      reason: spec.power === "stopped" ? "Stopping" : world.hold === undefined ? "Restarting" : "RollingBack",
       message: `was asked to shut down; killed after ${stopGraceMs / 1000} s`,
       driver: guest.driver,
       handle,
@@ -220,6 +220,7 @@ function planStopped(world: InstanceWorld, instance: Instance, now: Instant): In
 /** Wanted running, and no guest runs. */
 function planIdle(world: InstanceWorld, instance: Instance, now: Instant): InstancePlan {
   const { spec, status, metadata } = instance;
+  if (world.hold !== undefined) return planHold(world, instance, world.hold, now);
   const asked = spec.restarts > status.observedRestarts;
   if (!asked && endedByItself(world, instance)) {
     const ended = planEnd(world, instance, now);
@@ -233,6 +234,16 @@ function planIdle(world: InstanceWorld, instance: Instance, now: Instant): Insta
     if (status.state === "failed" && !changed && !outsideReasons.has(status.reason)) return stay(instance);
   }
   return planStart(world, instance, asked, now);
+}
+
+/** It goes on by itself once its disks are as they were. */
+function planHold(world: InstanceWorld, instance: Instance, snapshot: string, now: Instant): InstancePlan {
+  const message = `waiting for its disks to be put back to the snapshot "${snapshot}"`;
+  const change: Change = {
+    ...{ state: "pending", reason: "RollingBack", message },
+    conditions: idleConditions(world, now),
+  };
+  return { status: report(instance, change), actions: [] };
 }
 
 /** Nothing to do and nothing to tell. */

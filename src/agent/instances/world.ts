@@ -23,6 +23,8 @@ export interface InstanceWorld {
   unclaimedVolumes: readonly string[];
   /** Its root volume. */
   volume: Volume | undefined;
+  /** Name of a snapshot that disks of it are being put back to: it must not run before that. */
+  hold: string | undefined;
   /** Of spec.keyPairs, those that exist: their public keys by name. */
   publicKeys: ReadonlyMap<string, string>;
   driver: DriverChoice;

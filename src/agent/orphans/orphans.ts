@@ -88,6 +88,7 @@ async function askApi({ client, hostName }: AgentContext, signal: AbortSignal): 
   const digests = [
     ...images.items.map(({ status }) => status.digest),
     ...instances.items.map(({ status }) => status.imageDigest),
+    ...snapshots.items.map(({ status }) => status.imageDigest),
   ];
   return {
     instances: new Map(instances.items.map(({ metadata, status }) => [metadata.uid, status.driver])),

@@ -18,7 +18,7 @@ export interface Known {
   volumes: ReadonlySet<string>;
   networks: ReadonlySet<string>;
   balancers: ReadonlySet<string>;
-  /** Digests that an image or an instance's disk is made of. */
+  /** Digests that an image, an instance's disk or a snapshot is made of. */
   digests: ReadonlySet<string>;
 }
 

@@ -1,4 +1,5 @@
 import type { JsonObject } from "../../core/json.ts";
+import type { DiskPart } from "../../host/disks/disk-parts.ts";
 import type { Instance } from "../../kinds/instance.ts";
 import { devicePathOf, mountPathOf, type Volume, type VolumeStatus } from "../../kinds/volume.ts";
 import type { Plan } from "../../reconcile/reconciler.ts";
@@ -11,8 +12,8 @@ export interface AttachmentWorld {
   wanted: Instance | undefined;
   /** The instance that status names, when that is on this host. */
   current: VolumeHolder | undefined;
-  /** Uid of the snapshot that it is made from, while that is there. */
-  source: string | undefined;
+  /** Uid of the snapshot that it is made from, or one disk of it, while that is there. */
+  source: string | DiskPart | undefined;
 }
 
 export interface VolumeHolder {
@@ -29,7 +30,7 @@ export type AttachmentAction =
   /** Records that the volume belongs to the instance, before anything of it is made. */
   | { type: "claim"; volume: Volume; instance: Instance }
   /** Copies its source. */
-  | { type: "copy"; volume: Volume; from: string }
+  | { type: "copy"; volume: Volume; from: string | DiskPart }
   /** Makes it, unless it is there, as large as wanted, and gives it to the guest. */
   | { type: "plug"; volume: Volume; instance: Instance; driver: string; handle: JsonObject }
   | { type: "unplug"; volume: Volume; instance: Instance; driver: string; handle: JsonObject }

@@ -2,7 +2,7 @@
  * Volumes that users created: given to the guests of this host and taken back while they run, grown, and removed. A guest
  * that starts gets all its volumes at once (instances/execute.ts).
  */
-import { toStrataError } from "../../core/errors.ts";
+import { StrataError, toStrataError } from "../../core/errors.ts";
 import { Hints } from "../../core/hints.ts";
 import type { Uid } from "../../core/ids.ts";
 import { isJsonObject, type JsonObject } from "../../core/json.ts";
@@ -145,6 +145,9 @@ class AttachmentReconciler implements Reconciler<AttachmentWorld, AttachmentActi
     signal: AbortSignal,
   ): Promise<void> {
     const { drivers, guestVolumes, views } = this.#context;
+    if (this.#context.rollbacks.has(volume.metadata.uid)) {
+      throw new StrataError("Unavailable", "it is just being put back to a snapshot");
+    }
     const subject = drivers.require(driver);
     const prepared = await guestVolume(this.#context, subject, { volume, instance }, signal);
     await subject.volumes?.attach(handle, prepared, signal);
@@ -163,11 +166,13 @@ class AttachmentReconciler implements Reconciler<AttachmentWorld, AttachmentActi
     await reportStatus(client, volumeKind, views.volumes, volume, status, signal);
   }
 
-  #sourceOf(volume: Volume): string | undefined {
-    const name = volume.spec.source?.snapshot;
-    if (name === undefined) return undefined;
-    const { project = "" } = volume.metadata;
-    return this.#context.views.snapshots.find({ project, name })?.metadata.uid;
+  #sourceOf({ spec, metadata }: Volume): AttachmentWorld["source"] {
+    if (spec.source === undefined) return undefined;
+    const { snapshot: name, volume } = spec.source;
+    const snapshot = this.#context.views.snapshots.find({ project: metadata.project ?? "", name });
+    if (!snapshot || volume === undefined) return snapshot?.metadata.uid;
+    const part = snapshot.status.volumes?.find((one) => one.name === volume);
+    return part && { snapshot: snapshot.metadata.uid, disk: part.uid };
   }
 
   async #observeHolder(volume: Volume, instance: Instance): Promise<VolumeHolder> {

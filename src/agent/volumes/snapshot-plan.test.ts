@@ -2,17 +2,20 @@ import { expect, test } from "vitest";
 import { type Snapshot, snapshotKind } from "../../kinds/snapshot.ts";
 import { rootVolume } from "../instances/testing.ts";
 import { deletedAt } from "../networks/testing-resources.ts";
-import { planSnapshot } from "./snapshot-plan.ts";
+import { planSnapshot, type SnapshotWorld } from "./snapshot-plan.ts";
 
-function snapshotOf(status: Partial<Snapshot["status"]>, deleted = false): Snapshot {
+function snapshotOf(status: Partial<Snapshot["status"]>, deleted = false, rollbacks = 0): Snapshot {
   const { owner, ...metadata } = rootVolume().metadata;
   return {
     kind: "Snapshot",
     metadata: { ...metadata, name: "monday", finalizers: ["agent"], ...(deleted ? deletedAt : {}) },
-    spec: { volume: "data" },
+    spec: { volume: "data", rollbacks },
     status: { ...snapshotKind.initialStatus(), host: "alpha", volumeUid: "v", ...status },
   };
 }
+
+const plan = (snapshot: Snapshot | undefined, source: boolean, rollback?: SnapshotWorld["rollback"]) =>
+  planSnapshot({ hostName: "alpha", snapshot, source, rollback });
 
 test.each<[string, Snapshot | undefined, boolean, string[], string | undefined]>([
   ["gone", undefined, true, [], undefined],
@@ -23,8 +26,32 @@ test.each<[string, Snapshot | undefined, boolean, string[], string | undefined]>
   ["its volume gone before", snapshotOf({}), false, [], "failed"],
   ["deleted", snapshotOf({ state: "ready" }, true), true, ["remove-disk", "finalize"], undefined],
   ["deleted before it was taken", snapshotOf({}, true), true, ["remove-disk", "finalize"], undefined],
-])("%s", (_name, snapshot, volume, actions, state) => {
-  const plan = planSnapshot({ hostName: "alpha", snapshot, volume, guest: undefined });
-  expect(plan.actions.map(({ type }) => type)).toEqual(actions);
-  expect(plan.status?.state).toBe(state);
+])("%s", (_name, snapshot, source, actions, state) => {
+  const planned = plan(snapshot, source);
+  expect(planned.actions.map(({ type }) => type)).toEqual(actions);
+  expect(planned.status?.state).toBe(state);
+});
+
+test("goes back once nothing that uses the disks runs, and once for each time it was asked to", () => {
+  const target = { disks: ["v"], instances: [] };
+  const asked = snapshotOf({ state: "ready" }, false, 1);
+  const waiting = plan(asked, true, { ...target, running: ["lms"] });
+  expect(waiting.status).toMatchObject({
+    state: "rolling-back",
+    message: 'waiting for instance "lms" to stop',
+  });
+  expect(waiting).toMatchObject({ actions: [], recheckAfterMs: 250 });
+  const idle = plan(snapshotOf({ state: "rolling-back" }, false, 1), true, { ...target, running: [] });
+  expect(idle.actions).toMatchObject([{ type: "roll-back", target }]);
+  expect(plan(snapshotOf({ state: "ready", rollbacks: 1 }, false, 1), true).actions).toEqual([]);
+});
+
+test("what is gone is not put back, and nobody waits for it", () => {
+  const planned = plan(snapshotOf({ state: "rolling-back" }, false, 2), false);
+  expect(planned.actions).toEqual([]);
+  expect(planned.status).toMatchObject({
+    state: "ready",
+    rollbacks: 2,
+    message: expect.stringContaining("gone"),
+  });
 });

@@ -1,29 +1,36 @@
-import type { JsonObject } from "../../core/json.ts";
 import type { Snapshot } from "../../kinds/snapshot.ts";
+import { isRollingBack } from "../../kinds/snapshot.ts";
 import type { Plan } from "../../reconcile/reconciler.ts";
+import type { RollbackTarget } from "./rollbacks.ts";
 
 export interface SnapshotWorld {
   hostName: string;
   snapshot: Snapshot | undefined;
-  /** The volume that it was asked for is still there. */
-  volume: boolean;
-  /** The guest that has the volume as a disk and must be kept still. */
-  guest: { driver: string; handle: JsonObject } | undefined;
+  /** What it was asked for is still there. */
+  source: boolean;
+  /** Only while something shall be put back to it; undefined when what it was taken of is gone. */
+  rollback: (RollbackTarget & { running: readonly string[] }) | undefined;
 }
 
 export type SnapshotAction =
-  | { type: "take"; snapshot: Snapshot; guest: SnapshotWorld["guest"] }
+  | { type: "take"; snapshot: Snapshot }
+  /** Nothing that uses these disks runs. */
+  | { type: "roll-back"; snapshot: Snapshot; target: RollbackTarget }
   | { type: "remove-disk"; snapshot: Snapshot }
   | { type: "finalize"; snapshot: Snapshot };
 
 type SnapshotPlan = Plan<SnapshotAction, Snapshot["status"]>;
 
 const nothing: SnapshotPlan = { status: undefined, actions: [] };
+/** Until instances have stopped, which their own reconciler sees to. */
+const lookAgainMs = 250;
 
 /** One that was interrupted is taken anew: nobody was told of it yet. */
-export function planSnapshot({ hostName, snapshot, volume, guest }: SnapshotWorld): SnapshotPlan {
+export function planSnapshot(world: SnapshotWorld): SnapshotPlan {
+  const { hostName, snapshot, source } = world;
   if (!snapshot || snapshot.status.host !== hostName) return nothing;
   const { metadata, status } = snapshot;
+  const observedGeneration = metadata.generation;
   if (metadata.deletedAt !== undefined) {
     if (!metadata.finalizers.includes("agent")) return nothing;
     return {
@@ -34,11 +41,39 @@ export function planSnapshot({ hostName, snapshot, volume, guest }: SnapshotWorl
       ],
     };
   }
-  if (status.state !== "pending") return nothing;
-  if (!volume) {
-    const message = "its volume was deleted before it was taken";
-    const observedGeneration = metadata.generation;
+  if (status.state === "pending") {
+    if (source) return { status: undefined, actions: [{ type: "take", snapshot }] };
+    const what = snapshot.spec.instance === undefined ? "volume" : "instance";
+    const message = `its ${what} was deleted before it was taken`;
     return { status: { ...status, state: "failed", message, observedGeneration }, actions: [] };
   }
-  return { status: undefined, actions: [{ type: "take", snapshot, guest }] };
+  if (isRollingBack(snapshot) && status.state !== "failed") return planRollback(world, snapshot);
+  return nothing;
+}
+
+function planRollback({ rollback }: SnapshotWorld, snapshot: Snapshot): SnapshotPlan {
+  const { metadata, status } = snapshot;
+  if (!rollback) {
+    return {
+      status: rolledBack(snapshot, "what it was taken of is gone: nothing was put back"),
+      actions: [],
+    };
+  }
+  const { running, ...target } = rollback;
+  if (running.length > 0) {
+    const message = `waiting for ${running.map((name) => `instance "${name}"`).join(", ")} to stop`;
+    const observedGeneration = metadata.generation;
+    return {
+      status: { ...status, state: "rolling-back", message, observedGeneration },
+      actions: [],
+      recheckAfterMs: lookAgainMs,
+    };
+  }
+  return { status: undefined, actions: [{ type: "roll-back", snapshot, target }] };
+}
+
+/** As it is once everything is as it was at that moment. */
+export function rolledBack({ spec, status, metadata }: Snapshot, message = ""): Snapshot["status"] {
+  const { rollbacks } = spec;
+  return { ...status, state: "ready", message, rollbacks, observedGeneration: metadata.generation };
 }

@@ -1,24 +1,29 @@
-/** Takes and removes the snapshots of this host's volumes. */
+/** Takes and removes the snapshots of this host's volumes and instances, and puts those back to them. */
 import { toTimestamp } from "../../core/clock.ts";
-import { toStrataError } from "../../core/errors.ts";
-import { isJsonObject } from "../../core/json.ts";
-import { instanceKind } from "../../kinds/instance.ts";
+import { StrataError, toStrataError } from "../../core/errors.ts";
+import type { Uid } from "../../core/ids.ts";
+import { isJsonObject, type JsonObject } from "../../core/json.ts";
+import type { GuestDriver } from "../../drivers/driver.ts";
+import { type Instance, instanceKind } from "../../kinds/instance.ts";
 import type { Ref } from "../../kinds/keys.ts";
-import { type Snapshot, snapshotKind } from "../../kinds/snapshot.ts";
-import type { Volume } from "../../kinds/volume.ts";
+import { isRollingBack, type Snapshot, snapshotKind } from "../../kinds/snapshot.ts";
+import { mountPathOf, type Volume } from "../../kinds/volume.ts";
 import type { Reconciler } from "../../reconcile/reconciler.ts";
 import type { AgentContext } from "../agent-context.ts";
 import { reportStatus } from "../report.ts";
 import { siblingKey } from "../views.ts";
-import { poolFor } from "./guest-volumes.ts";
-import { planSnapshot, type SnapshotAction, type SnapshotWorld } from "./snapshot-plan.ts";
+import { poolFor, recordedVolumes } from "./guest-volumes.ts";
+import { type RollbackTarget, rollbackTarget } from "./rollbacks.ts";
+import { planSnapshot, rolledBack, type SnapshotAction, type SnapshotWorld } from "./snapshot-plan.ts";
+
+type Status = Snapshot["status"];
 
 export function createSnapshotReconciler(
   context: AgentContext,
-): Reconciler<SnapshotWorld, SnapshotAction, Snapshot["status"]> {
+): Reconciler<SnapshotWorld, SnapshotAction, Status> {
   const { views, disks, client, hostName } = context;
   const finalized = new Set<string>();
-  const report = (snapshot: Snapshot, status: Snapshot["status"], signal: AbortSignal) =>
+  const report = (snapshot: Snapshot, status: Status, signal: AbortSignal) =>
     reportStatus(client, snapshotKind, views.snapshots, snapshot, status, signal);
   return {
     name: "snapshots",
@@ -26,20 +31,27 @@ export function createSnapshotReconciler(
     async observe(key) {
       const found = views.snapshots.get(key);
       const snapshot = found && !finalized.has(found.metadata.uid) ? found : undefined;
-      const uid = snapshot?.status.volumeUid;
-      const volume = uid === undefined ? undefined : views.volumes.byUid(uid);
-      const guest = volume && guestOf(context, volume);
-      return { hostName, snapshot, volume: volume !== undefined, guest };
+      return {
+        hostName,
+        snapshot,
+        source: snapshot !== undefined && isSourceThere(context, snapshot),
+        rollback: snapshot && (await observeRollback(context, snapshot)),
+      };
     },
     plan: planSnapshot,
     async execute(action, signal) {
-      const { metadata } = action.snapshot;
+      const { snapshot } = action;
+      const { metadata } = snapshot;
       switch (action.type) {
         case "take": {
-          const taken = await take(context, action, signal);
-          await report(action.snapshot, { ...action.snapshot.status, ...taken }, signal);
+          const taken = await take(context, snapshot, signal);
+          await report(snapshot, { ...snapshot.status, ...taken }, signal);
           return;
         }
+        case "roll-back":
+          await rollBack(context, snapshot, action.target, signal);
+          await report(snapshot, rolledBack(snapshot), signal);
+          return;
         case "remove-disk":
           return disks.remove(metadata.uid, signal);
         case "finalize":
@@ -53,7 +65,8 @@ export function createSnapshotReconciler(
     async failed(key, failure, signal) {
       const snapshot = views.snapshots.get(key);
       if (!snapshot || snapshot.status.host !== hostName) return;
-      const error = toStrataError(failure.error, `take snapshot "${snapshot.metadata.name}"`);
+      const doing = isRollingBack(snapshot) ? "put disks back to" : "take";
+      const error = toStrataError(failure.error, `${doing} snapshot "${snapshot.metadata.name}"`);
       const seconds = Math.max(1, Math.round(failure.retryAfterMs / 1000));
       const message = `${error.message}; trying again in ${seconds} s`.slice(0, 1000);
       await report(snapshot, { ...snapshot.status, message }, signal);
@@ -61,40 +74,136 @@ export function createSnapshotReconciler(
   };
 }
 
-/** A guest that has it as a mount is kept still with the mount itself. */
-function guestOf({ views, drivers }: AgentContext, volume: Volume): SnapshotWorld["guest"] {
-  const name = volume.status.instance;
-  const holder = name === undefined ? undefined : views.instances.get(siblingKey(instanceKind, volume, name));
-  const driver = holder?.status.driver;
-  const handle = holder?.status.handle;
-  if (driver === undefined || handle === undefined || !isJsonObject(handle)) return undefined;
-  return drivers.find(driver)?.volumes?.whileStill ? { driver, handle } : undefined;
+function isSourceThere({ views }: AgentContext, { status }: Snapshot): boolean {
+  const { volumeUid, instanceUid } = status;
+  if (instanceUid !== undefined) return views.instances.byUid(instanceUid) !== undefined;
+  return volumeUid !== undefined && views.volumes.byUid(volumeUid) !== undefined;
 }
 
+/** The guest that uses the disks, if there is one. */
+interface Holder {
+  driver: GuestDriver;
+  handle: JsonObject;
+  uid: Uid;
+}
+
+function guestOf({ drivers }: AgentContext, instance: Instance | undefined): Holder | undefined {
+  const { driver: name, handle } = instance?.status ?? {};
+  if (!instance || name === undefined || handle === undefined || !isJsonObject(handle)) return undefined;
+  const driver = drivers.find(name);
+  return driver && { driver, handle, uid: instance.metadata.uid as Uid };
+}
+
+async function isRunning(context: AgentContext, instance: Instance): Promise<boolean> {
+  const { uid } = instance.metadata;
+  if (context.guestCards.isStarting(uid)) return true;
+  const guest = guestOf(context, instance);
+  return guest !== undefined && (await guest.driver.inspect(guest.uid))?.state === "running";
+}
+
+/** What is on disk, whichever way its writers are kept still. */
 async function take(
   context: AgentContext,
-  { snapshot, guest }: Extract<SnapshotAction, { type: "take" }>,
+  snapshot: Snapshot,
   signal: AbortSignal,
-): Promise<Partial<Snapshot["status"]>> {
-  const { disks, drivers, clock } = context;
-  const { metadata, status } = snapshot;
-  const pool = poolFor(context, status.pool);
-  await disks.remove(metadata.uid, signal);
+): Promise<Partial<Status>> {
+  const { disks, views, clock } = context;
+  const { uid, generation } = snapshot.metadata;
+  const { instanceUid, volumeUid = "" } = snapshot.status;
+  await disks.remove(uid, signal);
   let stillMs = 0;
-  const copy = async () => {
+  const timed = async (copy: () => Promise<{ frozen: boolean }>) => {
     const begun = clock.monotonicMs();
-    const { frozen } = await disks.copyData(status.volumeUid ?? "", metadata.uid, signal, pool);
+    const { frozen } = await copy();
     stillMs = Math.round(clock.monotonicMs() - begun);
-    return frozen ? ("frozen" as const) : ("unused" as const);
+    return frozen;
   };
-  const volumes = guest && drivers.require(guest.driver).volumes;
-  let consistency: NonNullable<Snapshot["status"]["consistency"]>;
-  if (guest && volumes?.whileStill) {
-    const kept = await volumes.whileStill(guest.handle, copy, signal);
-    consistency = kept.guest === "idle" ? kept.result : kept.guest === "frozen" ? "frozen" : "crash";
-  } else consistency = await copy();
-  const observedGeneration = metadata.generation;
-  const takenAt = toTimestamp(clock.now());
-  const still = consistency === "unused" ? {} : { stillMs };
-  return { state: "ready", message: "", consistency, takenAt, observedGeneration, ...still };
+  const told = (consistency: NonNullable<Status["consistency"]>): Partial<Status> => ({
+    ...{ state: "ready", message: "", consistency, observedGeneration: generation },
+    takenAt: toTimestamp(clock.now()),
+    ...(consistency === "unused" ? {} : { stillMs }),
+  });
+  if (instanceUid === undefined) {
+    const volume = views.volumes.byUid(volumeUid);
+    const guest = volume && guestOf(context, holderOf(context, volume));
+    const pool = poolFor(context, snapshot.status.pool);
+    const copy = () => timed(() => disks.copyData(volumeUid, uid, signal, pool));
+    return told(await whileStill(guest, copy, signal));
+  }
+  const instance = views.instances.byUid(instanceUid);
+  if (!instance) throw new StrataError("NotFound", "the instance is gone");
+  const { root, volumes } = disksOf(context, instance);
+  const all = [root, ...volumes.map((volume) => volume.metadata.uid)];
+  const copy = () => timed(() => disks.copyTogether(all, uid, signal));
+  const consistency = await whileStill(guestOf(context, instance), copy, signal);
+  return { ...told(consistency), rootUid: root, volumes: volumes.map(partOf) };
+}
+
+async function whileStill(
+  guest: Holder | undefined,
+  copy: () => Promise<boolean>,
+  signal: AbortSignal,
+): Promise<NonNullable<Status["consistency"]>> {
+  const snapshots = guest?.driver.snapshots;
+  if (guest && snapshots?.keptStillBy === "driver") {
+    const kept = await snapshots.whileStill(guest.handle, copy, signal);
+    if (kept.guest === "idle") return kept.result ? "frozen" : "unused";
+    return kept.guest === "frozen" ? "frozen" : "crash";
+  }
+  return (await copy()) ? "frozen" : "unused";
+}
+
+function holderOf({ views }: AgentContext, volume: Volume): Instance | undefined {
+  const name = volume.status.instance;
+  return name === undefined ? undefined : views.instances.get(siblingKey(instanceKind, volume, name));
+}
+
+/** @throws Unavailable before its root is known. */
+function disksOf(context: AgentContext, instance: Instance): { root: string; volumes: Volume[] } {
+  const [key] = context.views.volumesByOwner.keysOf(instance.metadata.uid);
+  const root = key === undefined ? undefined : context.views.volumes.get(key);
+  if (!root) throw new StrataError("Unavailable", "the instance's root volume is not known yet");
+  return { root: root.metadata.uid, volumes: recordedVolumes(context, instance) };
+}
+
+function partOf(volume: Volume): NonNullable<Status["volumes"]>[number] {
+  const { metadata, spec } = volume;
+  const { sizeMib, fileSystem } = spec;
+  const { pool } = volume.status;
+  return {
+    ...{ name: metadata.name, uid: metadata.uid, sizeMib, path: mountPathOf(volume) },
+    ...(fileSystem === undefined ? {} : { fileSystem }),
+    ...(pool === undefined ? {} : { pool }),
+  };
+}
+
+async function observeRollback(
+  context: AgentContext,
+  snapshot: Snapshot,
+): Promise<SnapshotWorld["rollback"]> {
+  if (!isRollingBack(snapshot)) return undefined;
+  const target = rollbackTarget(context, snapshot);
+  if (!target) return undefined;
+  const running: string[] = [];
+  for (const instance of target.instances) {
+    if (await isRunning(context, instance)) running.push(instance.metadata.name);
+  }
+  return { ...target, running };
+}
+
+/** Looked at once more with the mark set: from then on, nothing starts with these disks. */
+async function rollBack(
+  context: AgentContext,
+  { metadata }: Snapshot,
+  { disks, instances }: RollbackTarget,
+  signal: AbortSignal,
+): Promise<void> {
+  const uids = [...disks, ...instances.map((instance) => instance.metadata.uid)];
+  await context.rollbacks.during(uids, async () => {
+    for (const instance of instances) {
+      if (!(await isRunning(context, instance))) continue;
+      throw new StrataError("Conflict", `instance "${instance.metadata.name}" has just started`);
+    }
+    await context.disks.restoreTogether(metadata.uid, disks, signal);
+  });
 }

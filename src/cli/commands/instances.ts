@@ -141,7 +141,11 @@ async function createNamed(
 }
 
 /** A table of the instances, once they are as wanted if the session waits. */
-async function settled(client: Client, session: Session, instances: readonly Instance[]): Promise<Output> {
+export async function settled(
+  client: Client,
+  session: Session,
+  instances: readonly Instance[],
+): Promise<Output> {
   const names = instances.map((instance) => instance.metadata.name);
   const shown = session.wait
     ? await awaitInstances(client, session.project, names, patience(session), session.printer)

@@ -34,12 +34,14 @@ function planInstance(world: Extract<PlacementWorld, { type: "instance" }>): Pla
     if (instance.status.message === message) return undefined;
     return { type: "explain-instance", instance, message };
   };
-  if (!image)
+  // What it is made of lies on one host: a snapshot, or else its image.
+  const home = instance.status.source ?? image?.status;
+  if (!home)
     return explain(`waiting for the image "${instance.spec.image}", which does not exist; create it`);
-  if (image.status.host === undefined) {
+  if (home.host === undefined) {
     return explain(`waiting for the image "${instance.spec.image}", for which no host was found yet`);
   }
-  const placement = placeInstance({ ...instance.spec, imageHost: image.status.host }, world.candidates);
+  const placement = placeInstance({ ...instance.spec, imageHost: home.host }, world.candidates);
   if ("message" in placement) return explain(placement.message.slice(0, 1000));
   return { type: "place-instance", instance, host: placement.host };
 }

@@ -15,6 +15,7 @@ import type {
   GuestSpec,
   ObservedGuest,
   Resize,
+  Snapshots,
   Volumes,
 } from "../driver.ts";
 import { HintQueue } from "../hint-queue.ts";
@@ -47,6 +48,7 @@ class FakeDriver implements GuestDriver<JsonObject> {
   readonly resize: Resize<JsonObject>;
   readonly volumes: Volumes<JsonObject>;
   readonly drift: Drift<JsonObject>;
+  readonly snapshots: Snapshots<JsonObject>;
   readonly #world: FakeWorld;
   readonly #types: Fingerprint["types"];
 
@@ -96,6 +98,13 @@ class FakeDriver implements GuestDriver<JsonObject> {
         });
       },
     };
+    this.snapshots = {
+      keptStillBy: "driver",
+      whileStill: (handle, use, signal) => {
+        const uid = this.#uidOf(handle);
+        return world.call("still", uid, signal, () => world.whileStill(uid, use));
+      },
+    };
     const live = options.liveResize ?? { cpus: true, memory: "both" };
     this.resize = {
       live,
@@ -118,7 +127,7 @@ class FakeDriver implements GuestDriver<JsonObject> {
       message: "",
       version: "fake",
       types: this.#types,
-      abilities: ["exec", "exec-tty", "console", "cards", "resize", "volumes", "drift"],
+      abilities: ["exec", "exec-tty", "console", "cards", "resize", "volumes", "drift", "snapshots"],
       facts: { guests: "simulated" },
     };
   }

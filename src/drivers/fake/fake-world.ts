@@ -23,6 +23,7 @@ export type FakeVerb =
   | "detach"
   | "attach-volume"
   | "detach-volume"
+  | "still"
   | "resize"
   | "drift";
 
@@ -180,6 +181,14 @@ export class FakeWorld {
   detachVolume(uid: Uid, id: string): void {
     const spec = this.guests.get(uid)?.spec;
     if (spec?.volumes) spec.volumes = spec.volumes.filter((volume) => volume.id !== id);
+  }
+
+  async whileStill<Result>(
+    uid: Uid,
+    use: () => Promise<Result>,
+  ): Promise<{ result: Result; guest: "frozen" | "idle" }> {
+    const running = this.guests.get(uid)?.state === "running";
+    return { result: await use(), guest: running ? "frozen" : "idle" };
   }
 
   resize(uid: Uid, size: { cpus: number; memoryMib: number }): void {

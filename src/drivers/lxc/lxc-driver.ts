@@ -85,6 +85,7 @@ class LxcDriver implements GuestDriver {
   readonly resize: Resize<JsonObject>;
   readonly volumes: Volumes<JsonObject>;
   readonly drift: Drift<JsonObject>;
+  readonly snapshots = { keptStillBy: "host" } as const;
   readonly #options: LxcDriverOptions;
   readonly #cgroups: Cgroups;
   readonly #lxcPath: string;

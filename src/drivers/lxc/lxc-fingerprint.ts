@@ -37,7 +37,7 @@ export async function fingerprintLxc(options: FingerprintOptions): Promise<Finge
       message: "",
       version: version.stdout.trim().slice(0, 200),
       types: ["container"],
-      abilities: ["exec", "exec-tty", "console", "cards", "resize", "volumes", "drift"],
+      abilities: ["exec", "exec-tty", "console", "cards", "resize", "volumes", "drift", "snapshots"],
       facts: {
         cgroups: options.cgroups.layout,
         apparmor: host.apparmorProfile === "unconfined" ? "no" : "yes",

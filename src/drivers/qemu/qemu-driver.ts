@@ -21,7 +21,7 @@ import type { Cgroups } from "../../host/cgroups.ts";
 import type { HostConfig } from "../../host/host-config.ts";
 import type { KvmProof } from "../../host/probes/kvm.ts";
 import type { Fingerprint } from "../../kinds/host.ts";
-import type { Cards, GuestDriver, GuestSpec, ObservedGuest, Resize, Volumes } from "../driver.ts";
+import type { Cards, GuestDriver, GuestSpec, ObservedGuest, Resize, Snapshots, Volumes } from "../driver.ts";
 import { HintQueue } from "../hint-queue.ts";
 import { AcceleratorChoice } from "./accelerator-choice.ts";
 import { placeCards } from "./card-places.ts";
@@ -76,6 +76,7 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
   readonly cards: Cards<QemuHandle>;
   readonly resize: Resize<QemuHandle>;
   readonly volumes: Volumes<QemuHandle>;
+  readonly snapshots: Snapshots<QemuHandle>;
   readonly #options: QemuDriverOptions;
   readonly #lifecycle: LifecycleOptions;
   readonly #accelerators: AcceleratorChoice;
@@ -117,6 +118,9 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
         this.#changing(handle, signal, (guest) => hotVolumes(guest).attach(volume, signal)),
       detach: (handle, volume, signal) =>
         this.#changing(handle, signal, (guest) => hotVolumes(guest).detach(volume, signal)),
+    };
+    this.snapshots = {
+      keptStillBy: "driver",
       whileStill: async (handle, use, signal) => {
         signal.throwIfAborted();
         const files = this.#filesOf(handle);

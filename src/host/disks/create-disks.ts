@@ -9,7 +9,7 @@
  * Files appear under their name when complete (made as NAME.new and renamed), and mounts are looked up in the kernel's
  * own list, so each step can be repeated after a crash at any point. Mounts outlive the daemon, as guests do.
  */
-import { chmod, chown, mkdir, open, readdir, rm, stat, statfs } from "node:fs/promises";
+import { chmod, chown, lstat, mkdir, open, readdir, rm, stat, statfs, truncate } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { z } from "zod";
 import { type Clock, systemClock } from "../../core/clock.ts";
@@ -20,8 +20,17 @@ import { readJson, writeJson } from "../images/entry-files.ts";
 import type { ImageStore } from "../images/image-store.ts";
 import { explainNoSpace } from "../images/space-error.ts";
 import { run } from "../run.ts";
-import { complete, DataDisks, exists, thaw } from "./data-disks.ts";
+import { complete, DataDisks, exists, growUnmounted, thaw } from "./data-disks.ts";
 import { dropDataFile, type PoolPlace } from "./data-files.ts";
+import {
+  copyFile,
+  copyTogether,
+  type DiskPart,
+  dropParts,
+  partDirectories,
+  partDirectory,
+  restoreTogether,
+} from "./disk-parts.ts";
 import type { DataDiskRequest, Disks, IdRange, RootDiskRequest } from "./disks.ts";
 import { mountFile, mountOverlay, mountPoints, unmount } from "./mounts.ts";
 
@@ -86,9 +95,15 @@ class LocalDisks implements Disks {
     );
   }
 
-  copyData(from: string, to: string, signal: AbortSignal, pool?: PoolPlace): Promise<{ frozen: boolean }> {
-    const source = this.#pathOf(from);
-    return this.#exclusively(from, () =>
+  copyData(
+    from: string | DiskPart,
+    to: string,
+    signal: AbortSignal,
+    pool?: PoolPlace,
+  ): Promise<{ frozen: boolean }> {
+    const uid = typeof from === "string" ? from : from.snapshot;
+    const source = typeof from === "string" ? this.#pathOf(from) : this.#partOf(from);
+    return this.#exclusively(uid, () =>
       this.#onData("copy a volume", to, signal, async (directory) => {
         const copy = () => this.#data.copy(source, directory, pool, signal);
         const [, frozen] = await this.#data.frozen(source, signal, copy);
@@ -97,9 +112,34 @@ class LocalDisks implements Disks {
     );
   }
 
+  copyTogether(disks: readonly string[], to: string, signal: AbortSignal): Promise<{ frozen: boolean }> {
+    return this.#onAll(disks, () =>
+      this.#onData("copy disks", to, signal, () => copyTogether(this.#directory, disks, to, signal)),
+    );
+  }
+
+  restoreTogether(from: string, disks: readonly string[], signal: AbortSignal): Promise<void> {
+    return this.#onAll(disks, async () => {
+      try {
+        for (const disk of disks) await this.#release(disk, signal);
+        const moves = await Promise.all(
+          disks.map(async (disk) => {
+            const part = this.#partOf({ snapshot: from, disk });
+            return { from: (await exists(part)) ? part : this.#pathOf(from), to: this.#pathOf(disk) };
+          }),
+        );
+        await restoreTogether(moves, signal);
+      } catch (error) {
+        signal.throwIfAborted();
+        throw explainNoSpace(error, "put disks back to a snapshot", this.#directory);
+      }
+    });
+  }
+
   async recover(): Promise<void> {
     for (const point of await mountPoints()) {
-      if (dirname(dirname(point)) === this.#directory && basename(point) === "tree") await thaw(point);
+      const ours = dirname(dirname(point)) === this.#directory;
+      if (ours && ["tree", "volume"].includes(basename(point))) await thaw(point);
     }
   }
 
@@ -110,10 +150,9 @@ class LocalDisks implements Disks {
   remove(uid: string, signal: AbortSignal): Promise<void> {
     return this.#exclusively(uid, async () => {
       const directory = this.#pathOf(uid);
-      await this.#data.release(directory, signal);
-      await unmount(join(directory, "rootfs"), this.#clock, signal);
-      await unmount(join(directory, "volume"), this.#clock, signal);
+      await this.#release(uid, signal);
       await dropDataFile(directory);
+      await dropParts(directory);
       await rm(directory, { recursive: true, force: true });
     });
   }
@@ -125,10 +164,13 @@ class LocalDisks implements Disks {
 
   async usedBytes(uid: string): Promise<number> {
     const directory = this.#pathOf(uid);
+    const places = [directory, ...(await partDirectories(directory))];
     let bytes = 0;
-    for (const entry of await readdir(directory, { withFileTypes: true }).catch(absentAs([]))) {
-      if (!entry.isFile() && !entry.isSymbolicLink()) continue; // the rest are mount points
-      bytes += ((await stat(join(directory, entry.name)).catch(absentAs(undefined)))?.blocks ?? 0) * 512;
+    for (const place of places) {
+      for (const entry of await readdir(place, { withFileTypes: true }).catch(absentAs([]))) {
+        if (!entry.isFile() && !entry.isSymbolicLink()) continue; // the rest are mount points
+        bytes += ((await stat(join(place, entry.name)).catch(absentAs(undefined)))?.blocks ?? 0) * 512;
+      }
     }
     return bytes;
   }
@@ -138,6 +180,19 @@ class LocalDisks implements Disks {
     const { bsize, blocks, bavail } = await statfs(this.#directory);
     const toMib = (count: number) => Math.floor((count * bsize) / 1024 ** 2);
     return { totalMib: toMib(blocks), freeMib: toMib(bavail) };
+  }
+
+  async #release(uid: string, signal: AbortSignal): Promise<void> {
+    const directory = this.#pathOf(uid);
+    await this.#data.release(directory, signal);
+    for (const name of ["rootfs", "volume"]) await unmount(join(directory, name), this.#clock, signal);
+  }
+
+  /** With the lock of each of them; in one order, so that two never wait for each other. */
+  #onAll<Result>(disks: readonly string[], change: () => Promise<Result>): Promise<Result> {
+    return [...disks]
+      .sort()
+      .reduce<() => Promise<Result>>((inner, uid) => () => this.#exclusively(uid, inner), change)();
   }
 
   #onData<Result>(
@@ -185,8 +240,13 @@ class LocalDisks implements Disks {
     if (!(await exists(path))) {
       const next = `${path}.new`;
       await rm(next, { force: true });
-      const backing = ["-b", base.path, "-F", base.format];
-      await run("qemu-img", ["create", "-q", "-f", "qcow2", ...backing, next, `${sizeMib}M`], { signal });
+      if (request.source) {
+        await copyFile(join(this.#partOf(request.source), "disk.qcow2"), next, signal);
+        await run("qemu-img", ["resize", "-q", "-f", "qcow2", next, `${sizeMib}M`], { signal });
+      } else {
+        const backing = ["-b", base.path, "-F", base.format];
+        await run("qemu-img", ["create", "-q", "-f", "qcow2", ...backing, next, `${sizeMib}M`], { signal });
+      }
       await complete(next, path);
     }
     const { boot, firmware } = base;
@@ -202,7 +262,7 @@ class LocalDisks implements Disks {
   }
 
   async #ensureTree(request: RootDiskRequest, signal: AbortSignal): Promise<GuestRoot> {
-    const { uid, sizeMib, imageDigest } = request;
+    const { uid, imageDigest } = request;
     const { path: lower, idBase, idCount } = await this.#images.containerTree(imageDigest, signal);
     const directory = this.#pathOf(uid);
     const volume = join(directory, "volume");
@@ -215,7 +275,7 @@ class LocalDisks implements Disks {
       await mkdir(volume, { recursive: true, mode: 0o711 });
       await mkdir(rootfs, { recursive: true, mode: 0o711 });
       if (!mounted.has(volume)) {
-        const image = await ensureFileSystem(directory, sizeMib, signal);
+        const image = await this.#ensureFileSystem(request, signal);
         await mountFile(image, volume, signal);
       }
       const upper = await ensureLayer(join(volume, "upper"), lower, idBase);
@@ -224,6 +284,36 @@ class LocalDisks implements Disks {
     }
     const layers = { upper: join(volume, "upper"), lower };
     return { type: "tree", path: rootfs, idBase, idCount, layers };
+  }
+
+  async #ensureFileSystem({ uid, sizeMib, source }: RootDiskRequest, signal: AbortSignal): Promise<string> {
+    const directory = this.#pathOf(uid);
+    const path = join(directory, "volume.img");
+    if (await exists(path)) return path;
+    const next = `${path}.new`;
+    await unmount(join(directory, "plain"), this.#clock, signal);
+    await rm(next, { force: true });
+    if (source) {
+      await copyFile(join(this.#partOf(source), "volume.img"), next, signal);
+      await truncate(next, sizeMib * 1024 ** 2);
+      await growUnmounted(next, signal);
+      await this.#forgetIdentity(next, join(directory, "plain"), signal);
+    } else await makeFileSystem(next, sizeMib, signal);
+    await complete(next, path);
+    return path;
+  }
+
+  /** Two machines must not have one machine-id: without one, the guest's init makes its own at its first start. */
+  async #forgetIdentity(image: string, plain: string, signal: AbortSignal): Promise<void> {
+    await mkdir(plain, { recursive: true, mode: 0o700 });
+    await mountFile(image, plain, signal);
+    await emptyMachineId(join(plain, "upper"));
+    await unmount(plain, this.#clock, signal);
+  }
+
+  #partOf(part: DiskPart): string {
+    for (const uid of [part.snapshot, part.disk]) this.#pathOf(uid);
+    return partDirectory(this.#directory, part);
   }
 
   #pathOf(uid: string): string {
@@ -250,20 +340,22 @@ class LocalDisks implements Disks {
   }
 }
 
-async function ensureFileSystem(directory: string, sizeMib: number, signal: AbortSignal): Promise<string> {
-  const path = join(directory, "volume.img");
-  if (await exists(path)) return path;
-  const next = `${path}.new`;
-  await rm(next, { force: true });
+async function makeFileSystem(path: string, sizeMib: number, signal: AbortSignal): Promise<void> {
   {
-    await using file = await open(next, "wx", 0o600);
+    await using file = await open(path, "wx", 0o600);
     await file.truncate(sizeMib * 1024 ** 2);
   }
   // A new sparse file reads as zeros: tables and journal need no writing, now or later.
   const options = "lazy_itable_init=1,lazy_journal_init=1,nodiscard";
-  await run("mke2fs", ["-q", "-F", "-t", "ext4", "-m", "0", "-E", options, next], { signal });
-  await complete(next, path);
-  return path;
+  await run("mke2fs", ["-q", "-F", "-t", "ext4", "-m", "0", "-E", options, path], { signal });
+}
+
+/** Nothing runs in the tree. What its guest made of the directory or of the file is looked at, and never followed. */
+async function emptyMachineId(upper: string): Promise<void> {
+  const path = join(upper, "etc/machine-id");
+  const directory = await lstat(join(upper, "etc")).catch(absentAs(undefined));
+  const file = directory?.isDirectory() ? await lstat(path).catch(absentAs(undefined)) : undefined;
+  if (file?.isFile()) await truncate(path);
 }
 
 /** The merged root shows owner and mode of the upper directory, so these come from the tree. */

@@ -257,7 +257,7 @@ async function checkFileSystem(
  * Without a mount, growing ext4 needs no more than the file. The tool wants a full check first, so it is only called when
  * there is something to grow into.
  */
-async function growUnmounted(path: string, signal: AbortSignal): Promise<void> {
+export async function growUnmounted(path: string, signal: AbortSignal): Promise<void> {
   const options = { signal, timeoutMs: longMs };
   const { stdout } = await run("dumpe2fs", ["-h", path], options);
   const number = (name: string) => Number(new RegExp(`^${name}:\\s+(\\d+)$`, "m").exec(stdout)?.[1]);

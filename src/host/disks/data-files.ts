@@ -58,6 +58,13 @@ export async function findDataFile(directory: string): Promise<string> {
   return found;
 }
 
+/** The pool whose directory the file is in; undefined for one that is in none. */
+export async function poolOf(file: string): Promise<PoolPlace | undefined> {
+  const path = dirname(file);
+  const uid = await readMark(path);
+  return uid === undefined ? undefined : { uid, name: path, path };
+}
+
 /** Absent is success. @throws Unavailable while its pool is not there. */
 export async function dropDataFile(directory: string): Promise<void> {
   const link = join(directory, "data.raw");

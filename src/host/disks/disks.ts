@@ -5,12 +5,15 @@
  */
 import type { GuestRoot } from "../../drivers/driver.ts";
 import type { PoolPlace } from "./data-files.ts";
+import type { DiskPart } from "./disk-parts.ts";
 
 export interface RootDiskRequest {
   uid: string;
   type: "vm" | "container";
   sizeMib: number;
   imageDigest: string;
+  /** What is on it at first: a root of the same type that was made from the same image; as large or larger. */
+  source?: DiskPart;
 }
 
 /** A volume's disk, as large as asked for, with a file system that is made with it. */
@@ -58,7 +61,26 @@ export interface Disks {
    * to keep still. An existing copy is success, a failed one leaves nothing. It is made in `pool`, by default here.
    * @throws NotFound without such a volume here; Unavailable without space.
    */
-  copyData(from: string, to: string, signal: AbortSignal, pool?: PoolPlace): Promise<{ frozen: boolean }>;
+  copyData(
+    from: string | DiskPart,
+    to: string,
+    signal: AbortSignal,
+    pool?: PoolPlace,
+  ): Promise<{ frozen: boolean }>;
+  /**
+   * Copies of disks, roots and volumes, as all of them are at one moment, as parts of one snapshot `to`. What this host
+   * has mounted of them is kept still meanwhile: then `frozen`; virtual machines are the caller's to keep still. Nothing
+   * can be made of `to` before all of it is there. Each copy lies where its disk does. An existing one is
+   * success.
+   * @throws NotFound for a disk that is not here; Unavailable without space.
+   */
+  copyTogether(disks: readonly string[], to: string, signal: AbortSignal): Promise<{ frozen: boolean }>;
+  /**
+   * Puts disks back to what they were in the snapshot `from`. Each of them is as before or as in the snapshot, whenever
+   * this is interrupted, and the next call completes it. No mount of this host uses them then.
+   * @throws Conflict while something does, NotFound, Unavailable without space; with nothing changed.
+   */
+  restoreTogether(from: string, disks: readonly string[], signal: AbortSignal): Promise<void>;
   /** Lets writers go on that a killed predecessor had stopped in the middle of copyData. */
   recover(): Promise<void>;
   /** No mount of this host uses the volume afterwards; absent is success. @throws Conflict while something does. */

@@ -1,0 +1,176 @@
+/**
+ * Disks that were copied together, as all of them were at one moment: `DIR/SNAPSHOT/parts/SNAPSHOT-DISK/`, one directory a
+ * disk, laid out as the disk's own. `parts/` appears by one rename when all of it is on disk.
+ *
+ * What this host has mounted of them is frozen first, one after the other, and copied when the last is: nothing was
+ * written to the first meanwhile, so all of them hold still at the same moment.
+ */
+import { mkdir, open, readdir, rename, rm, writeFile } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { StrataError } from "../../core/errors.ts";
+import { run } from "../run.ts";
+import { complete, exists, thaw } from "./data-disks.ts";
+import { dropDataFile, findDataFile, placeDataFile, poolOf } from "./data-files.ts";
+import { mountPoints } from "./mounts.ts";
+
+/** Copying takes as long as there is much on a disk, where blocks cannot be shared. */
+const longMs = 60 * 60_000;
+
+/** What holds a disk's bytes: a volume, a container's root, a virtual machine's root. A disk has one of them. */
+const contentNames = ["data.raw", "volume.img", "disk.qcow2"] as const;
+type ContentName = (typeof contentNames)[number];
+/** Says that a virtual machine had it, and that it is to be checked. */
+const lentMark = "lent";
+/** Where a disk's file system is mounted, if it is. */
+const mountNames = ["tree", "volume"] as const;
+
+/** One disk of a snapshot of several. */
+export interface DiskPart {
+  snapshot: string;
+  /** The disk that it is a copy of. */
+  disk: string;
+}
+
+export function partDirectory(top: string, { snapshot, disk }: DiskPart): string {
+  return join(top, snapshot, "parts", nameOf(snapshot, disk));
+}
+
+/** Also of what was never completed. */
+export async function partDirectories(snapshot: string): Promise<string[]> {
+  const found: string[] = [];
+  for (const parts of ["parts", "parts.new"].map((name) => join(snapshot, name))) {
+    const names = await readdir(parts).catch((error) => {
+      if (error.code === "ENOENT") return [];
+      throw error;
+    });
+    found.push(...names.map((name) => join(parts, name)));
+  }
+  return found;
+}
+
+/** What of a snapshot lies in storage pools. Absent is success. @throws Unavailable while a pool is not there. */
+export async function dropParts(snapshot: string): Promise<void> {
+  for (const part of await partDirectories(snapshot)) await dropDataFile(part);
+}
+
+/**
+ * Copies `disks` of `top` into `to`, each beside its disk where that is in a storage pool. Existing is success.
+ * @throws NotFound for a disk without content.
+ */
+export async function copyTogether(
+  top: string,
+  disks: readonly string[],
+  to: string,
+  signal: AbortSignal,
+): Promise<{ frozen: boolean }> {
+  const parts = join(top, to, "parts");
+  if (await exists(parts)) return { frozen: false };
+  const next = `${parts}.new`;
+  await dropParts(join(top, to));
+  await rm(next, { recursive: true, force: true });
+  await mkdir(next, { recursive: true, mode: 0o700 });
+  const copies: { from: string; to: string }[] = [];
+  for (const disk of disks) {
+    const part = join(next, nameOf(to, disk));
+    await mkdir(part, { mode: 0o700 });
+    copies.push(await planCopy(join(top, disk), part));
+  }
+  const mounts = await mountsOf(disks.map((disk) => join(top, disk)));
+  await whileFrozen(mounts, signal, async () => {
+    for (const copy of copies) await copyFile(copy.from, copy.to, signal);
+  });
+  for (const copy of copies) await sync(copy.to);
+  for (const name of await readdir(next)) await sync(join(next, name));
+  await rename(next, parts);
+  return { frozen: mounts.length > 0 };
+}
+
+/**
+ * Puts disks back to what they were: all copies are made first and then renamed, so that a failure leaves everything as it
+ * was. Nothing may use the disks. May be repeated; an interrupted call is completed by the next.
+ */
+export async function restoreTogether(
+  moves: readonly { from: string; to: string }[],
+  signal: AbortSignal,
+): Promise<void> {
+  const ready: { path: string; lent: boolean; directory: string }[] = [];
+  for (const { from, to } of moves) {
+    const name = await contentOf(from);
+    const source = await fileOf(from, name);
+    const path = await fileOf(to, name);
+    await rm(`${path}.new`, { force: true });
+    await copyFile(source, `${path}.new`, signal);
+    await sync(`${path}.new`);
+    ready.push({ path, lent: await exists(join(from, lentMark)), directory: to });
+  }
+  signal.throwIfAborted();
+  for (const { path, lent, directory } of ready) {
+    // Whenever this is interrupted, what a virtual machine had is marked.
+    if (lent) await writeFile(join(directory, lentMark), "");
+    await complete(`${path}.new`, path);
+    if (!lent) await rm(join(directory, lentMark), { force: true });
+  }
+}
+
+/** One file of a disk into a new place; shares blocks where the file system can. */
+export async function copyFile(from: string, to: string, signal: AbortSignal): Promise<void> {
+  await run("cp", ["--reflink=auto", "--sparse=auto", "--", from, to], { signal, timeoutMs: longMs });
+}
+
+/** Unique beyond its snapshot: in a storage pool, files of all volumes and snapshots lie beside each other. */
+function nameOf(snapshot: string, disk: string): string {
+  return `${basename(snapshot)}-${disk}`;
+}
+
+async function planCopy(disk: string, part: string): Promise<{ from: string; to: string }> {
+  const name = await contentOf(disk);
+  const from = await fileOf(disk, name);
+  if (await exists(join(disk, lentMark))) await writeFile(join(part, lentMark), "");
+  const to = name === "data.raw" ? await placeDataFile(part, await poolOf(from)) : join(part, name);
+  await rm(to, { force: true });
+  return { from, to };
+}
+
+async function contentOf(directory: string): Promise<ContentName> {
+  for (const name of contentNames) if (await exists(join(directory, name))) return name;
+  throw new StrataError(
+    "NotFound",
+    "there is nothing on the disk yet: its instance has not started with it",
+    {
+      detail: directory,
+    },
+  );
+}
+
+function fileOf(directory: string, name: ContentName): Promise<string> {
+  return name === "data.raw" ? findDataFile(directory) : Promise.resolve(join(directory, name));
+}
+
+async function mountsOf(directories: readonly string[]): Promise<string[]> {
+  const mounted = await mountPoints();
+  return directories
+    .flatMap((directory) => mountNames.map((name) => join(directory, name)))
+    .filter((path) => mounted.has(path));
+}
+
+async function whileFrozen(
+  mounts: readonly string[],
+  signal: AbortSignal,
+  use: () => Promise<void>,
+): Promise<void> {
+  const [first, ...others] = mounts;
+  if (first === undefined) return use();
+  // One that a killed predecessor froze is thawed first: freezing twice is an error.
+  await thaw(first);
+  await run("fsfreeze", ["--freeze", first], { signal });
+  try {
+    await whileFrozen(others, signal, use);
+  } finally {
+    await thaw(first);
+  }
+}
+
+async function sync(path: string): Promise<void> {
+  await using file = await open(path, "r");
+  await file.sync();
+}
