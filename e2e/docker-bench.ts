@@ -26,7 +26,7 @@ import type { GuestDriver, GuestNic, GuestRoot, GuestSpec } from "../src/drivers
 import { run } from "../src/host/run.ts";
 import { TestEngine } from "./docker-engine.ts";
 
-const idBase = 1_000_000;
+export const idBase = 1_000_000;
 const idCount = 65_536;
 const busybox = "/bin/busybox";
 const applets =

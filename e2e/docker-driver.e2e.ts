@@ -1,5 +1,7 @@
 import { driverConformance } from "../src/drivers/conformance.ts";
-import { DockerBench } from "./docker-bench.ts";
+import { scanTree } from "../src/host/images/tree-scan.ts";
+import type { RootEntry } from "../src/kinds/drift.ts";
+import { DockerBench, idBase } from "./docker-bench.ts";
 
 driverConformance("docker", async () => {
   const bench = await DockerBench.open("e2e-docker");
@@ -20,6 +22,10 @@ driverConformance("docker", async () => {
     reachesCard: (uid, nic) => bench.reachesCard(uid, nic),
     crashWhileAttaching: (handle, nic, step) => bench.crash({ handle, nic }, step * 12),
     observeSize: (uid) => bench.observeSize(uid),
+    originalOf: async (root) => originalOf(root.path),
+    writeRoot: async (uid, path, text) => {
+      await bench.exec(uid, "sh", "-c", `echo '${text}' > /${path}`);
+    },
     reopen: async () => bench.driver(),
     leaks: () => bench.leaks(),
     consoleText: "guest is up",
@@ -27,3 +33,8 @@ driverConformance("docker", async () => {
     timeouts: { readyMs: 20_000, graceMs: 10_000 },
   };
 });
+
+function originalOf(root: string): ReadonlyMap<string, RootEntry> {
+  const { entries } = scanTree({ root, idBase, content: true });
+  return new Map(entries.map((entry) => [entry.path, entry]));
+}

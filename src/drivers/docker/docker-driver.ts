@@ -18,7 +18,7 @@ import type { Logger } from "../../core/logger.ts";
 import type { Random } from "../../core/random.ts";
 import type { HostConfig } from "../../host/host-config.ts";
 import type { Fingerprint } from "../../kinds/host.ts";
-import type { Cards, Console, Exec, GuestDriver, ObservedGuest, Resize } from "../driver.ts";
+import type { Cards, Console, Drift, Exec, GuestDriver, ObservedGuest, Resize } from "../driver.ts";
 import { HintQueue } from "../hint-queue.ts";
 import { holdNamespaces, plugCard, setHostname, unplugCard } from "./card-ports.ts";
 import {
@@ -32,6 +32,7 @@ import {
 import { dockerCards, dockerResize } from "./docker-changes.ts";
 import { type DockerConfig, dockerConfigSchema } from "./docker-config.ts";
 import { dockerConsole } from "./docker-console.ts";
+import { dockerDrift } from "./docker-drift.ts";
 import { dockerExec } from "./docker-exec.ts";
 import { fingerprintDocker } from "./docker-fingerprint.ts";
 import { type ContainerInfo, Engine, engineSocket } from "./engine.ts";
@@ -79,6 +80,7 @@ class DockerDriver implements GuestDriver<DockerConfig> {
   readonly console: Console<JsonObject>;
   readonly resize: Resize<JsonObject>;
   readonly cards: Cards<JsonObject>;
+  readonly drift: Drift<JsonObject>;
   readonly #options: DockerDriverOptions;
   readonly #namespace: string;
   readonly #stateDir: string;
@@ -108,6 +110,7 @@ class DockerDriver implements GuestDriver<DockerConfig> {
     this.console = dockerConsole(access);
     this.resize = dockerResize(access);
     this.cards = dockerCards(access);
+    this.drift = dockerDrift(access);
   }
 
   fingerprint(signal: AbortSignal): Promise<Fingerprint> {

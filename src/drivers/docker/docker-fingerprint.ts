@@ -45,7 +45,7 @@ export async function fingerprintDocker(options: FingerprintOptions): Promise<Fi
       message: "",
       version: info.ServerVersion.slice(0, 200),
       types: ["container"],
-      abilities: ["exec", "exec-tty", "console", "resize", "cards"],
+      abilities: ["exec", "exec-tty", "console", "resize", "cards", "drift"],
       facts: factsOf(info),
     };
   } catch (error) {

@@ -21,7 +21,16 @@ import type { Cgroups } from "../../host/cgroups.ts";
 import type { HostConfig } from "../../host/host-config.ts";
 import type { KvmProof } from "../../host/probes/kvm.ts";
 import type { Fingerprint } from "../../kinds/host.ts";
-import type { Cards, GuestDriver, GuestSpec, ObservedGuest, Resize, Snapshots, Volumes } from "../driver.ts";
+import type {
+  Cards,
+  Drift,
+  GuestDriver,
+  GuestSpec,
+  ObservedGuest,
+  Resize,
+  Snapshots,
+  Volumes,
+} from "../driver.ts";
 import { HintQueue } from "../hint-queue.ts";
 import { AcceleratorChoice } from "./accelerator-choice.ts";
 import { placeCards } from "./card-places.ts";
@@ -33,6 +42,7 @@ import { GuestLifecycle, type LifecycleOptions, type Sight } from "./guest-lifec
 import { HotCards } from "./hot-cards.ts";
 import { HotResize } from "./hot-resize.ts";
 import { HotVolumes } from "./hot-volumes.ts";
+import { readMachineDrift } from "./machine-drift.ts";
 import { mountedFrom } from "./mounted-disks.ts";
 import { type QemuConfig, qemuConfigSchema } from "./qemu-config.ts";
 import { qemuFingerprint } from "./qemu-fingerprint.ts";
@@ -77,6 +87,7 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
   readonly resize: Resize<QemuHandle>;
   readonly volumes: Volumes<QemuHandle>;
   readonly snapshots: Snapshots<QemuHandle>;
+  readonly drift: Drift<QemuHandle>;
   readonly #options: QemuDriverOptions;
   readonly #lifecycle: LifecycleOptions;
   readonly #accelerators: AcceleratorChoice;
@@ -123,8 +134,14 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
       keptStillBy: "driver",
       whileStill: async (handle, use, signal) => {
         signal.throwIfAborted();
+        return this.#still(this.#filesOf(handle), use, signal);
+      },
+    };
+    this.drift = {
+      read: async (handle, request, signal) => {
+        signal.throwIfAborted();
         const files = this.#filesOf(handle);
-        return guestLock.run(files.directory, () => whileStill(this.#guest(files), options, use, signal));
+        return readMachineDrift(files, request, (use) => this.#still(files, use, signal), signal);
       },
     };
     this.exec = new GuestExec({ ...options, guestOf: (handle) => this.#guest(this.#filesOf(handle)) });
@@ -215,6 +232,10 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
       this.#unwatch(files.uid);
     });
     this.#emit(files.uid);
+  }
+
+  #still<Result>(files: GuestFiles, use: () => Promise<Result>, signal: AbortSignal) {
+    return guestLock.run(files.directory, () => whileStill(this.#guest(files), this.#options, use, signal));
   }
 
   async #changing(

@@ -11,8 +11,11 @@ import { type Partition, type ReadAt, readPartitions } from "./partition-table.t
 export type Firmware = "bios" | "uefi";
 
 export interface DiskSurvey {
-  /** The root first, then what belongs below it. Absent when no root can be read; then `problem` says why. */
-  fileSystems?: Mounted[];
+  /**
+   * The root first, then what belongs below it, and where on the disk each begins. Absent when no root can be read; then
+   * `problem` says why.
+   */
+  fileSystems?: (Mounted & { offsetBytes: number })[];
   problem?: StrataError;
   /** What the disk has besides root, /boot, boot loaders and swap: a tree made of it alone would lack this. */
   elsewhere: string[];
@@ -32,14 +35,19 @@ interface Part extends Partition {
   content: string | undefined;
 }
 
-export async function surveyDisk(read: ReadAt, sizeBytes: number): Promise<DiskSurvey> {
+/** `open`: of file systems. */
+export async function surveyDisk(
+  read: ReadAt,
+  sizeBytes: number,
+  open: (read: ReadAt) => Promise<Ext4FileSystem> = Ext4FileSystem.open,
+): Promise<DiskSurvey> {
   const partitions = await readPartitions(read, sizeBytes);
   const whole = { offsetBytes: 0, sizeBytes, type: "" };
   const parts = await Promise.all(
     (partitions.length > 0 ? partitions : [whole]).map((partition) => look(read, partition)),
   );
   const firmware = await findFirmware(read, parts);
-  const found = await findFileSystems(parts);
+  const found = await findFileSystems(parts, open);
   const taken = new Set(found.mounted.map(({ part }) => part));
   const elsewhere = parts
     .filter((part) => !taken.has(part) && !isPlumbing(part))
@@ -47,7 +55,10 @@ export async function surveyDisk(read: ReadAt, sizeBytes: number): Promise<DiskS
       content === undefined ? "a partition of an unknown kind" : `a partition with ${content}`,
     );
   const common = { elsewhere, ...(firmware && { firmware }) };
-  if (found.mounted.length > 0) return { ...common, fileSystems: found.mounted.map(({ mount }) => mount) };
+  if (found.mounted.length > 0) {
+    const fileSystems = found.mounted.map(({ part, mount }) => ({ ...mount, offsetBytes: part.offsetBytes }));
+    return { ...common, fileSystems };
+  }
   return { ...common, problem: found.problem ?? noRoot(parts) };
 }
 
@@ -81,13 +92,14 @@ async function findFirmware(read: ReadAt, parts: readonly Part[]): Promise<Firmw
 /** The largest file system that looks like a root, then a separate /boot. */
 async function findFileSystems(
   parts: readonly Part[],
+  open: (read: ReadAt) => Promise<Ext4FileSystem>,
 ): Promise<{ mounted: { part: Part; mount: Mounted }[]; problem?: StrataError }> {
   const roots: { part: Part; fileSystem: Ext4FileSystem }[] = [];
   const boots: typeof roots = [];
   let problem: StrataError | undefined;
   for (const part of parts.filter(({ content }) => content === "ext")) {
     try {
-      const fileSystem = await Ext4FileSystem.open(part.read);
+      const fileSystem = await open(part.read);
       const names = await namesInRoot(fileSystem);
       if (names.has("etc") && (names.has("usr") || names.has("sbin"))) roots.push({ part, fileSystem });
       else if ([...names].some((name) => name.startsWith("vmlinuz"))) boots.push({ part, fileSystem });

@@ -2,7 +2,7 @@
  * Reads ext2, ext3 and ext4 file systems of disk images from strangers, without the kernel and without privileges:
  * every number is checked before it is used, so a crafted image can only give an error or wrong content. Layout:
  * https://docs.kernel.org/filesystems/ext4/. Read-only; no journal replay, so a file system that was not cleanly
- * unmounted is refused.
+ * unmounted is refused, unless the caller sees to its journal (host/drift/open-unclean.ts).
  */
 import { StrataError } from "../../core/errors.ts";
 import type { ReadAt } from "./partition-table.ts";
@@ -32,6 +32,8 @@ interface Layout {
   descriptorBytes: number;
   firstDataBlock: number;
   wide: boolean;
+  /** Inode of the journal that has to be read first, if any. */
+  journal: number | undefined;
 }
 
 interface Extent {
@@ -87,11 +89,25 @@ export class Ext4FileSystem {
     this.#layout = layout;
   }
 
-  /** @throws Unsupported for features that are not read here; Invalid for what is damaged. */
-  static async open(read: ReadAt): Promise<Ext4FileSystem> {
+  /**
+   * `unclean`: also what was not cleanly unmounted; then `journal` says what is missing.
+   * @throws Unsupported for features that are not read here; Invalid for what is damaged.
+   */
+  static async open(read: ReadAt, { unclean = false } = {}): Promise<Ext4FileSystem> {
     const block = await read(1024, 1024);
     if (block.length < 1024 || block.readUInt16LE(56) !== 0xef53) throw damaged("has no superblock");
-    return new Ext4FileSystem(read, readLayout(block));
+    const layout = readLayout(block);
+    if (layout.journal !== undefined && !unclean) throw notUnmounted();
+    return new Ext4FileSystem(read, layout);
+  }
+
+  /** Inode of a journal that holds what is not in its place yet. */
+  get journal(): number | undefined {
+    return this.#layout.journal;
+  }
+
+  get blockBytes(): number {
+    return this.#layout.blockBytes;
   }
 
   get sizeBytes(): number {
@@ -103,14 +119,25 @@ export class Ext4FileSystem {
   }
 
   async inode(number: number): Promise<Inode> {
+    const raw = await this.#exactly(await this.#offsetOf(number), this.#layout.inodeBytes);
+    return this.#parseInode(number, raw);
+  }
+
+  async #offsetOf(number: number): Promise<number> {
     const { inodeCount, inodesPerGroup, inodeBytes, blockBytes } = this.#layout;
     if (number < 1 || number > inodeCount)
       throw damaged(`refers to the inode ${number}, which it does not have`);
     const group = Math.floor((number - 1) / inodesPerGroup);
     const table = await this.#inodeTable(group);
-    const offset = table * blockBytes + ((number - 1) % inodesPerGroup) * inodeBytes;
-    const raw = await this.#exactly(offset, inodeBytes);
-    return this.#parseInode(number, raw);
+    return table * blockBytes + ((number - 1) % inodesPerGroup) * inodeBytes;
+  }
+
+  /** Where a file's content lies, in bytes from the beginning; holes are left out. */
+  async *ranges(inode: Inode): AsyncGenerator<{ offset: number; length: number }, void, void> {
+    const { blockBytes } = this.#layout;
+    for await (const { physical, count } of this.#extents(inode, Math.ceil(inode.sizeBytes / blockBytes))) {
+      if (physical !== 0) yield { offset: physical * blockBytes, length: count * blockBytes };
+    }
   }
 
   /** Names and inodes of a directory's entries, without "." and "..". */
@@ -321,12 +348,6 @@ export class Ext4FileSystem {
 
 function readLayout(block: Buffer): Layout {
   const features = block.readUInt32LE(96);
-  if (features & incompatible.recover) {
-    throw new StrataError(
-      "Unsupported",
-      "the image's file system was not cleanly unmounted; shut the machine down before taking its disk as an image",
-    );
-  }
   const unknown = features & ~supported;
   if (unknown) {
     const bits = `0x${(unknown >>> 0).toString(16)}`;
@@ -347,6 +368,7 @@ function readLayout(block: Buffer): Layout {
     descriptorBytes: wide ? block.readUInt16LE(254) : 32,
     firstDataBlock: block.readUInt32LE(20),
     wide,
+    journal: features & incompatible.recover ? block.readUInt32LE(224) : undefined,
   };
   const { inodeBytes, descriptorBytes, blockBytes } = layout;
   const sane =
@@ -362,6 +384,13 @@ function readLayout(block: Buffer): Layout {
     layout.firstDataBlock <= 1;
   if (!sane) throw damaged("has a damaged superblock");
   return layout;
+}
+
+function notUnmounted(): StrataError {
+  return new StrataError(
+    "Unsupported",
+    "the image's file system was not cleanly unmounted; shut the machine down before taking its disk as an image",
+  );
 }
 
 function* parseDirectoryBlock(block: Buffer): Generator<{ name: string; inode: number }> {

@@ -1,0 +1,179 @@
+/**
+ * Reads a virtual machine's root file system beside the one that its disk began as. A file's content is read only where
+ * it may differ: when the inode maps the same blocks as it did in the beginning, and nothing has been written to these,
+ * it is what it was, whatever became of owners and times.
+ */
+import { createHash, hash } from "node:crypto";
+import { assert, StrataError } from "../../core/errors.ts";
+import type { RootEntry, RootListing } from "../../kinds/drift.ts";
+import type { Ext4FileSystem, Inode } from "../images/ext4-file-system.ts";
+import { needsContent } from "./compare-roots.ts";
+import { driftLimits, tooMuch } from "./read-layer.ts";
+
+/** What a file was made of when the disk was new. */
+interface FirstContent {
+  inode: number;
+  sizeBytes: number;
+  /** As the inode has it. */
+  map: string;
+}
+export type FirstContents = ReadonlyMap<string, FirstContent>;
+
+const maxPaths = 5_000_000;
+const maxNeutralBytes = 64 * 1024;
+
+/** A file system and where in the tree it belongs: "" or a directory. */
+export interface Mounted {
+  fileSystem: Ext4FileSystem;
+  at: string;
+}
+
+/** Of the disk that the machine's own is based on, which nothing changes: to be read before the machine is held still. */
+export async function readFirstContents(
+  mounted: readonly Mounted[],
+  signal: AbortSignal,
+): Promise<FirstContents> {
+  const found = new Map<string, FirstContent>();
+  for await (const { children } of walkAll(mounted, signal)) {
+    for (const { path, inode } of children) {
+      if (inode.type !== "file") continue;
+      const { number, sizeBytes, map } = inode;
+      found.set(path, { inode: number, sizeBytes, map: map.toString("latin1") });
+    }
+  }
+  return found;
+}
+
+export interface FileSystemRequest {
+  /** The root first. */
+  mounted: readonly (Mounted & { isWritten: IsWritten })[];
+  first: FirstContents;
+  original: ReadonlyMap<string, RootEntry>;
+  /** What the image has for a file of the disk, where it was not taken over as it was. */
+  neutral?: { path: string; change(text: string): string };
+}
+
+/** Was anything there (bytes of the file system's disk) written since it was new? */
+type IsWritten = (offset: number, length: number) => Promise<boolean>;
+
+/** All directories. @throws Unsupported for absurd ones; Invalid for what is damaged. */
+export async function readFileSystem(
+  request: FileSystemRequest,
+  signal: AbortSignal,
+): Promise<RootListing[]> {
+  const { mounted } = request;
+  const [main] = mounted;
+  assert(main !== undefined, "a root has a file system");
+  const listings: RootListing[] = [];
+  listings.push({ path: "/", names: [], entries: [entryOf("", await main.fileSystem.root())] });
+  for await (const { path, children, home } of walkAll(mounted, signal)) {
+    const entries: RootEntry[] = [];
+    for (const child of children) entries.push(await look(request, home, child, signal));
+    listings.push({ path, names: children.map(({ name }) => name), entries });
+  }
+  return listings;
+}
+
+interface Child {
+  name: string;
+  path: string;
+  inode: Inode;
+}
+
+type Listed = { path: string; children: Child[] };
+
+async function* walkAll<M extends Mounted>(
+  mounted: readonly M[],
+  signal: AbortSignal,
+): AsyncGenerator<Listed & { home: M }, void, void> {
+  const covered = new Set(mounted.map(({ at }) => at).filter((at) => at !== ""));
+  for (const home of mounted) {
+    const within = home.at === "" ? covered : new Set<string>();
+    for await (const listed of walk(home, within, signal)) yield { ...listed, home };
+  }
+}
+
+/** `covered`: directories whose content comes from another file system. */
+async function* walk(
+  { fileSystem, at }: Mounted,
+  covered: ReadonlySet<string>,
+  signal: AbortSignal,
+): AsyncGenerator<Listed, void, void> {
+  const seen = new Set<number>();
+  const waiting = [{ path: at, inode: await fileSystem.root(), depth: 0 }];
+  let paths = 0;
+  for (let next = waiting.pop(); next; next = waiting.pop()) {
+    signal.throwIfAborted();
+    const { path, inode: directory, depth } = next;
+    if (directory.type !== "directory" || seen.has(directory.number)) {
+      throw new StrataError("Invalid", `the root's file system has a loop of directories at "/${path}"`);
+    }
+    seen.add(directory.number);
+    if (covered.has(path)) continue;
+    if (depth > driftLimits.depth) throw tooMuch(`directories more than ${driftLimits.depth} deep`);
+    const children: Child[] = [];
+    for await (const { name, inode: number } of fileSystem.entries(directory)) {
+      const below = path === "" ? name : `${path}/${name}`;
+      const inode = await fileSystem.inode(number);
+      children.push({ name, path: below, inode });
+      if (inode.type === "directory") waiting.push({ path: below, inode, depth: depth + 1 });
+    }
+    paths += children.length;
+    if (paths > maxPaths) throw tooMuch(`more than ${maxPaths} paths`);
+    yield { path, children };
+  }
+}
+
+async function look(
+  request: FileSystemRequest,
+  home: FileSystemRequest["mounted"][number],
+  { path, inode }: Child,
+  signal: AbortSignal,
+): Promise<RootEntry> {
+  const entry = entryOf(path, inode);
+  const { fileSystem } = home;
+  const { original, neutral } = request;
+  if (inode.type === "symlink") return { ...entry, target: await fileSystem.target(inode) };
+  if (inode.type !== "file") return entry;
+  const { sizeBytes } = inode;
+  const file = { ...entry, sizeBytes, capability: inode.capability?.toString("hex") ?? "" };
+  if (neutral?.path === path && sizeBytes <= maxNeutralBytes) {
+    const parts: Buffer[] = [];
+    for await (const chunk of fileSystem.content(inode)) parts.push(chunk);
+    const text = Buffer.from(neutral.change(Buffer.concat(parts).toString("utf8")));
+    return { ...file, sizeBytes: text.length, sha256: hash("sha256", text) };
+  }
+  const isKnown = !needsContent(original.get(path), sizeBytes);
+  if (isKnown || (await isUntouched(request.first, home, path, inode))) return file;
+  const sum = createHash("sha256");
+  for await (const chunk of fileSystem.content(inode)) {
+    signal.throwIfAborted();
+    sum.update(chunk);
+  }
+  return { ...file, sha256: sum.digest("hex") };
+}
+
+async function isUntouched(
+  first: FirstContents,
+  { fileSystem, isWritten }: FileSystemRequest["mounted"][number],
+  path: string,
+  inode: Inode,
+): Promise<boolean> {
+  const before = first.get(path);
+  if (before?.inode !== inode.number || before.sizeBytes !== inode.sizeBytes) return false;
+  if (before.map !== inode.map.toString("latin1") || !mapsByItself(inode)) return false;
+  for await (const { offset, length } of fileSystem.ranges(inode)) {
+    if (await isWritten(offset, length)) return false;
+  }
+  return true;
+}
+
+/** All of its extents are in the inode: no block of a tree could have changed. */
+function mapsByItself({ map }: Inode): boolean {
+  return map.readUInt16LE(0) === 0xf30a && map.readUInt16LE(6) === 0;
+}
+
+function entryOf(path: string, { type, mode, uid, gid }: Inode): RootEntry {
+  const isDevice = type === "character" || type === "block";
+  return { path, type: isDevice ? "device" : type, mode, uid, gid };
+}
