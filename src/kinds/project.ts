@@ -1,15 +1,25 @@
 import { z } from "zod";
 import { defineKind, type ResourceOf } from "./kind.ts";
 
+/** What a project may have of each unless its quota says otherwise. */
+export const defaultCounts = { groups: 200, loadBalancers: 50, certificates: 200, hostPorts: 200 };
+
+const bound = z.int().min(0).optional();
+
 export const projectSpecSchema = z.strictObject({
   description: z.string().max(200).default(""),
-  /** Upper bounds over all instances of the project; absent means no bound but the hosts' capacity. */
   quota: z
     .strictObject({
-      instances: z.int().min(0).optional(),
-      cpus: z.int().min(0).optional(),
-      memoryMib: z.int().min(0).optional(),
-      diskMib: z.int().min(0).optional(),
+      /** Over all instances of the project; absent means no bound but the hosts' capacity. */
+      instances: bound,
+      cpus: bound,
+      memoryMib: bound,
+      diskMib: bound,
+      /** Absent means `defaultCounts`. Ports are those that are published, and those of listeners of load balancers. */
+      groups: bound,
+      loadBalancers: bound,
+      certificates: bound,
+      hostPorts: bound,
     })
     .default({}),
 });

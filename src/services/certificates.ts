@@ -5,6 +5,7 @@ import { type Certificate, certificateKind, hiddenKey } from "../kinds/certifica
 import type { Ref } from "../kinds/keys.ts";
 import type { ResourceOf } from "../kinds/kind.ts";
 import { loadBalancerKind } from "../kinds/load-balancer.ts";
+import { takeCounts } from "./count-quota.ts";
 import type { KindHooks, World } from "./hooks.ts";
 import { invalid } from "./parse.ts";
 import { type Principal, requireOperator } from "./principal.ts";
@@ -18,7 +19,9 @@ export const certificateHooks: Hooks = {
   async admit(certificate, world, action) {
     const errors = checkOwn(certificate, world.clock.now());
     if (errors.length > 0) throw invalid(action, errors);
-    return {};
+    return {
+      writes: await takeCounts(world, certificate.metadata.project ?? "", { certificates: 1 }, action),
+    };
   },
   async admitUpdate(next, _previous, world, action) {
     const errors = checkOwn(next, world.clock.now());

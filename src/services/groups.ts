@@ -4,6 +4,7 @@ import type { Group, GroupSpec, GroupStatus } from "../kinds/group.ts";
 import { type KeyPair, keyPairKind } from "../kinds/key-pair.ts";
 import type { Write } from "../store/store.ts";
 import type { Capacity } from "./capacity.ts";
+import { takeCounts } from "./count-quota.ts";
 import { groupsNaming } from "./group-users.ts";
 import type { KindHooks, World } from "./hooks.ts";
 import { findParts } from "./instances.ts";
@@ -16,7 +17,10 @@ import { closeReferences, References, refuseWhileUsed } from "./references.ts";
  */
 export function groupHooks(capacity: Capacity): KindHooks<GroupSpec, GroupStatus> {
   return {
-    admit: async (group, world, action) => ({ writes: await checkTemplate(capacity, group, world, action) }),
+    async admit(group, world, action) {
+      const counts = await takeCounts(world, group.metadata.project ?? "", { groups: 1 }, action);
+      return { writes: [...(await checkTemplate(capacity, group, world, action)), ...counts] };
+    },
     async admitUpdate(next, previous, world, action) {
       const same = jsonEquals(
         next.spec.template as unknown as Json,

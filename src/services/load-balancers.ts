@@ -3,6 +3,7 @@ import { groupKind } from "../kinds/group.ts";
 import { instanceKind } from "../kinds/instance.ts";
 import type { LoadBalancer, LoadBalancerSpec, LoadBalancerStatus } from "../kinds/load-balancer.ts";
 import type { Write } from "../store/store.ts";
+import { takeCounts } from "./count-quota.ts";
 import type { KindHooks, World } from "./hooks.ts";
 import { claimPort, freePort, type PortOwner } from "./host-ports.ts";
 import { References } from "./references.ts";
@@ -19,13 +20,17 @@ export function loadBalancerHooks(
     async admit(balancer, world, action) {
       const references = await findNamed(balancer, world, action);
       const claims = await claimPorts(balancer, portsOf(balancer), reserved(), world, action);
-      return { writes: [...references, ...claims] };
+      const asked = { loadBalancers: 1, hostPorts: portsOf(balancer).length };
+      const counts = await takeCounts(world, balancer.metadata.project ?? "", asked, action);
+      return { writes: [...references, ...claims, ...counts] };
     },
     async admitUpdate(next, previous, world, action) {
       const [after, before] = [portsOf(next), portsOf(previous)];
       const added = after.filter((port) => !before.includes(port));
       const dropped = before.filter((port) => !after.includes(port));
+      const asked = { hostPorts: added.length - dropped.length };
       return [
+        ...(await takeCounts(world, next.metadata.project ?? "", asked, action)),
         ...(await findNamed(next, world, action)),
         ...(await claimPorts(next, added, reserved(), world, action)),
         ...dropped.map((port) => freePort({ protocol: "tcp", port })),

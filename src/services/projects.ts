@@ -14,6 +14,7 @@ import { defaultSecurityGroup, type SecurityGroup, securityGroupKind } from "../
 import { subnetKind } from "../kinds/subnet.ts";
 import { type Token, tokenKind } from "../kinds/token.ts";
 import type { Write } from "../store/store.ts";
+import { countsRemoval } from "./count-quota.ts";
 import type { KindHooks, Verbs, World } from "./hooks.ts";
 import type { ListQuery } from "./listing.ts";
 import { admitNetwork, defaultNetworkName } from "./networks.ts";
@@ -80,7 +81,11 @@ export function projectHooks(ranges: Ranges): KindHooks<Project["spec"], Project
         );
       }
       const guarded = [securityGroupKind, peeringKind];
-      return [quotaRemoval(name), ...guarded.map((kind) => ({ delete: guardKey(kind, name) }))];
+      return [
+        quotaRemoval(name),
+        countsRemoval(name),
+        ...guarded.map((kind) => ({ delete: guardKey(kind, name) })),
+      ];
     },
   };
 }

@@ -2,6 +2,7 @@ import { instanceKind } from "../kinds/instance.ts";
 import type { ResourceOf } from "../kinds/kind.ts";
 import { maxPublishedPorts, type PublishedPort, publishedPortKind } from "../kinds/published-port.ts";
 import type { Write } from "../store/store.ts";
+import { takeCounts } from "./count-quota.ts";
 import type { KindHooks, World } from "./hooks.ts";
 import { claimPort, freePort } from "./host-ports.ts";
 import { conflict } from "./parse.ts";
@@ -22,7 +23,8 @@ export function publishedPortHooks(reserved: () => readonly number[]): Hooks {
       const owner = { project, name, uid, what: "published port" };
       const from = { path: "spec.port", action };
       const claim = await claimPort(port.spec, owner, reserved(), world, from);
-      return { writes: [...references, claim] };
+      const counts = await takeCounts(world, project, { hostPorts: 1 }, action);
+      return { writes: [...references, claim, ...counts] };
     },
     async admitUpdate(next, previous, world, action) {
       return next.spec.instance === previous.spec.instance ? [] : findInstance(next, world, action);

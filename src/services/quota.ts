@@ -7,7 +7,7 @@ import type { Write } from "../store/store.ts";
 import type { World } from "./hooks.ts";
 
 /**
- * A project's quota over its instances and volumes, exact under any race and free where there is none.
+ * A project's quota over its instances and volumes (of what is merely counted: count-quota.ts), exact under any race and free where there is none.
  *
  * `/allocations/quota/PROJECT` exists exactly while the project has a quota; it is written with the project. Without
  * it, creating and removing an instance only assert its absence (a delete that expects revision 0), so projects
@@ -15,7 +15,8 @@ import type { World } from "./hooks.ts";
  * that counts the instances there are, and any change meanwhile makes its commit fail and count again.
  */
 
-type Quota = Project["spec"]["quota"];
+const summed = ["instances", "cpus", "memoryMib", "diskMib"] as const;
+type Quota = Pick<Project["spec"]["quota"], (typeof summed)[number]>;
 type Amounts = Required<{ [K in keyof Quota]: number }>;
 type Usage = Amounts | { counting: true };
 
@@ -86,7 +87,7 @@ async function release(world: World, project: string, amounts: Amounts): Promise
 
 function checkQuota(project: Project, used: Amounts, asked: Amounts, action: string): void {
   const { quota } = project.spec;
-  for (const name of ["instances", "cpus", "memoryMib", "diskMib"] as const) {
+  for (const name of summed) {
     const limit = quota[name];
     if (limit === undefined || asked[name] <= 0 || used[name] + asked[name] <= limit) continue;
     throw new StrataError(
@@ -129,7 +130,7 @@ function show(name: keyof Amounts, amount: number): string {
 }
 
 function hasQuota(quota: Quota): boolean {
-  return Object.values(quota).some((limit) => limit !== undefined);
+  return summed.some((name) => quota[name] !== undefined);
 }
 
 function keyOf(project: string): string {

@@ -5,7 +5,7 @@ import type { JsonObject } from "../../core/json.ts";
 import { type Event, eventKind } from "../../kinds/event.ts";
 import { hostKind } from "../../kinds/host.ts";
 import { instanceKind } from "../../kinds/instance.ts";
-import { projectKind } from "../../kinds/project.ts";
+import { defaultCounts, projectKind } from "../../kinds/project.ts";
 import { roles } from "../../kinds/token.ts";
 import type { Call, CommandSpec } from "../command.ts";
 import type { Output } from "../output.ts";
@@ -20,6 +20,19 @@ const quotaOptions = [
   { flags: "--max-cpus <number>", summary: "at most so many CPUs in all" },
   { flags: "--max-memory <size>", summary: "at most so much memory in all" },
   { flags: "--max-disk <size>", summary: "at most so much disk in all" },
+  { flags: "--max-groups <number>", summary: `at most so many groups (default ${defaultCounts.groups})` },
+  {
+    flags: "--max-load-balancers <number>",
+    summary: `at most so many load balancers (default ${defaultCounts.loadBalancers})`,
+  },
+  {
+    flags: "--max-certificates <number>",
+    summary: `at most so many certificates (default ${defaultCounts.certificates})`,
+  },
+  {
+    flags: "--max-ports <number>",
+    summary: `at most so many ports of the host (default ${defaultCounts.hostPorts})`,
+  },
 ];
 
 const projectCommands: readonly CommandSpec[] = [
@@ -72,6 +85,10 @@ function quotaOf({ options }: Call): JsonObject {
     cpus: options.count("max-cpus"),
     memoryMib: options.mib("max-memory"),
     diskMib: options.mib("max-disk"),
+    groups: options.count("max-groups"),
+    loadBalancers: options.count("max-load-balancers"),
+    certificates: options.count("max-certificates"),
+    hostPorts: options.count("max-ports"),
   };
   const quota: JsonObject = {};
   for (const [key, value] of Object.entries(given)) if (value !== undefined) quota[key] = value;
