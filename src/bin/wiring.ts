@@ -15,12 +15,11 @@ import { openSqliteMetricStore } from "../metrics/sqlite/sqlite-metric-store.ts"
 import { systemPrincipal } from "../services/principal.ts";
 import { createServices, type Services } from "../services/services.ts";
 import { Uploads } from "../services/uploads.ts";
-import { createMemoryStore } from "../store/memory/memory-store.ts";
-import { openSqliteStore } from "../store/sqlite/sqlite-store.ts";
 import type { Store } from "../store/store.ts";
 import { ensureCertificate } from "./certificate.ts";
 import { ensureMetadataKey } from "./metadata-key.ts";
 import type { Settings } from "./settings.ts";
+import { openState } from "./state.ts";
 
 export interface RunningDaemon {
   httpsPort: number;
@@ -38,10 +37,10 @@ export async function startParts(
   logger: Logger,
   beforeAnswers: (httpsPort: number) => Promise<void>,
 ): Promise<RunningDaemon> {
-  // One daemon a state directory, also when the state is in memory: the file is the lock.
-  const file = openSqliteStore({ path: join(settings.stateDir, settings.fake ? "lock.db" : "store.db") });
-  const store = settings.fake ? createMemoryStore() : file;
-  const closers: (() => Promise<void>)[] = [...new Set([file, store])].map((one) => () => one.close());
+  // The first of all: whoever is too late has touched nothing.
+  const state = await openState(settings);
+  const { store } = state;
+  const closers: (() => Promise<void>)[] = [state.close];
   const metrics = openSqliteMetricStore({
     path: join(settings.stateDir, "metrics.db"),
     clock: systemClock,
