@@ -88,6 +88,7 @@ async function strata(name: string, port: number, accessLog: boolean): Promise<C
     user: "haproxy",
     group: "haproxy",
     ipv6: true,
+    large: [],
   });
   const child = await startHaproxy(directory, String(port), text, { logPipe: paths.log });
   void follow(traffic).finally(() => {

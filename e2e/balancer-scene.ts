@@ -230,10 +230,15 @@ export interface OwnCertificate {
 }
 
 /** Signed by itself: it is its own authority. */
-export async function ownCertificate(directory: string, name: string): Promise<OwnCertificate> {
+export async function ownCertificate(
+  directory: string,
+  name: string,
+  otherNames: readonly string[] = [],
+): Promise<OwnCertificate> {
   const [key, file] = [join(directory, `${name}.key`), join(directory, `${name}.pem`)];
   const algorithm = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
-  const names = `subjectAltName=DNS:${name},DNS:localhost,IP:127.0.0.1`;
+  const others = otherNames.map((other) => `,DNS:${other}`).join("");
+  const names = `subjectAltName=DNS:${name},DNS:localhost,IP:127.0.0.1${others}`;
   await run("openssl", [
     ...["req", "-x509", ...algorithm, "-keyout", key, "-out", file, "-days", "30"],
     ...["-subj", `/CN=${name}`, "-addext", names],

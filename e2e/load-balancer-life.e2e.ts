@@ -2,7 +2,8 @@
  * What a load balancer goes through while clients ask without a pause: instances come and go, certificates are ordered
  * and renewed, HAProxy is reloaded, the daemon is killed. No request fails of it.
  */
-import { access, readdir, readFile, rm } from "node:fs/promises";
+import { X509Certificate } from "node:crypto";
+import { access, mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { Agent } from "node:http";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -14,6 +15,7 @@ import {
   ask,
   BalancerScene,
   type Load,
+  ownCertificate,
   project,
   startAuthority,
   startLoad,
@@ -161,10 +163,13 @@ async function cost(master: number, requests: number): Promise<number> {
   return ((await processorNs(master)) - start) / 1000 / requests;
 }
 
+async function children(pid: number): Promise<string[]> {
+  return (await readFile(`/proc/${pid}/task/${pid}/children`, "utf8")).trim().split(" ");
+}
+
 /** That the newest worker has had so far, all of its threads. */
 async function processorNs(master: number): Promise<number> {
-  const children = await readFile(`/proc/${master}/task/${master}/children`, "utf8");
-  const worker = children.trim().split(" ").at(-1) ?? "";
+  const worker = (await children(master)).at(-1) ?? "";
   let sum = 0;
   for (const thread of await readdir(`/proc/${worker}/task`)) {
     sum += Number((await readFile(`/proc/${worker}/task/${thread}/schedstat`, "utf8")).split(" ", 1)[0]);
@@ -267,6 +272,36 @@ describe("a certificate from an authority", () => {
     expect(load.requests).toBeGreaterThan(20);
   }, 120_000);
 });
+
+it("certificates that are too large for HAProxy's commands are exchanged without a failed request", async () => {
+  const directory = await scene.daemon.scratch("large");
+  await mkdir(directory, { recursive: true });
+  const names = Array.from({ length: 1_000 }, (_, i) => `name-${i}.example.test`);
+  const make = () => ownCertificate(directory, "www.example.test", names);
+  const plain = (text = "") => text.replaceAll(":", "").toLowerCase();
+  const [first, second] = [await make(), await make()];
+  expect(first.certificate.length).toBeGreaterThan(30_000);
+  const tls = { ca: first.certificate + second.certificate, servername: "www.example.test" };
+  const ref = { project, name: "large" };
+  await scene.daemon.client.create(certificateKind, { ...ref, spec: { own: { ...first } } });
+  await scene.change("front", {
+    listeners: [{ port }, { port: securePort, protocol: "https", certificates: ["large"] }],
+  });
+  const served = async () => plain((await ask(securePort, { tls })).fingerprint);
+  expect(await served()).toBe(plain(new X509Certificate(first.certificate).fingerprint256));
+  const stop = startLoad(securePort, 4, { tls });
+  await scene.daemon.client.patch(certificateKind, ref, { spec: { own: { ...second } } });
+  const wanted = plain(new X509Certificate(second.certificate).fingerprint256);
+  await until("the second is served", async () => (await served()) === wanted, 10_000);
+  const worker = (await children(await masterPid())).at(-1);
+  // It is looked at again, and nothing is reloaded.
+  await scene.change("front", { instances: ["one"] });
+  await scene.untilServers("front", { one: "up" });
+  expect((await children(await masterPid())).at(-1)).toBe(worker);
+  const load = await stop();
+  expect(load.failures).toEqual([]);
+  expect(load.requests).toBeGreaterThan(20);
+}, 60_000);
 
 /** Of the certificates that pebble gives out in this life of it. */
 async function rootOf(): Promise<string> {

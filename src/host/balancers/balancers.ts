@@ -1,8 +1,8 @@
 /**
  * Load balancers of a host: one HAProxy each, which outlives the daemon and is found again by the next one.
  *
- * Structure (listeners, timeouts, names of certificates) is its configuration file, and changing it reloads HAProxy with
- * the sockets handed over. Servers, the content of certificates and answers to ACME challenges are changed while it runs.
+ * Structure (listeners, timeouts, names of certificates, and those of more than 12 KiB themselves) is its configuration file,
+ * and changing it reloads HAProxy with the sockets handed over. Servers, the content of certificates and answers to ACME challenges are changed while it runs.
  * What there is, is always read back from HAProxy, never remembered.
  */
 import type { LoadBalancerSpec } from "../../kinds/load-balancer.ts";

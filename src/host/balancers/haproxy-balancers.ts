@@ -3,6 +3,7 @@
  * clients is chrooted and nobody. Each pair is in a control group of its own, which tells whose processes are ours after
  * a restart of the daemon, and when they end.
  */
+import { X509Certificate } from "node:crypto";
 import {
   chmod,
   mkdir,
@@ -38,6 +39,8 @@ import {
   balancerPaths,
   type ConfigOptions,
   certificateFile,
+  isLarge,
+  largeCertificates,
   logDescriptor,
   renderConfig,
   serverName,
@@ -103,8 +106,8 @@ class HaproxyBalancers implements Balancers {
     this.#clock = clock;
   }
 
-  structureOf({ uid, spec }: BalancerRequest): string {
-    return structureDigest(spec, this.#configOptions(uid));
+  structureOf(request: BalancerRequest): string {
+    return structureDigest(request.spec, this.#configOptions(request));
   }
 
   serverName(server: ServerRequest): string {
@@ -136,7 +139,12 @@ class HaproxyBalancers implements Balancers {
     const certificates = new Map<string, string>();
     for (const file of await readdir(paths.certificates).catch(() => [])) {
       if (!file.endsWith(".pem")) continue;
-      const print = parseFingerprint(await api.ask(`show ssl cert ${join(paths.certificates, file)}`));
+      const path = join(paths.certificates, file);
+      const pem = await readFile(path, "utf8");
+      // That it has this content, and not an older one, is told by the structure.
+      const print = isLarge(pem)
+        ? new X509Certificate(pem).fingerprint.replaceAll(":", "")
+        : parseFingerprint(await api.ask(`show ssl cert ${path}`));
       if (print !== "") certificates.set(file.slice(0, -4), print);
     }
     return {
@@ -163,7 +171,7 @@ class HaproxyBalancers implements Balancers {
     );
     await this.#writeFiles(paths, request);
     const next = `${paths.config}.next`;
-    await writeFile(next, renderConfig(spec, request.servers, this.#configOptions(uid)), { mode: 0o600 });
+    await writeFile(next, renderConfig(spec, request.servers, this.#configOptions(request)), { mode: 0o600 });
     await checkConfig(next, signal);
     await rename(next, paths.config);
     await this.#cgroups.ensure(this.#group(uid), { memoryMib: memoryMib(spec), processes });
@@ -375,8 +383,9 @@ class HaproxyBalancers implements Balancers {
     this.#isIpv6 = await this.#ipv6;
   }
 
-  #configOptions(uid: string): ConfigOptions {
-    return { paths: this.#paths(uid), user: "haproxy", group: "haproxy", ipv6: this.#isIpv6 };
+  #configOptions({ uid, certificates }: BalancerRequest): ConfigOptions {
+    const large = largeCertificates(certificates);
+    return { paths: this.#paths(uid), user: "haproxy", group: "haproxy", ipv6: this.#isIpv6, large };
   }
 
   #api(uid: string): RuntimeApi {

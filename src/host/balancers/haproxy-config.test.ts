@@ -1,13 +1,21 @@
 import { describe, expect, test } from "vitest";
 import { balancerLimits, loadBalancerSpecSchema } from "../../kinds/load-balancer.ts";
 import type { ServerRequest } from "./balancers.ts";
-import { balancerPaths, renderConfig, serverName, structureDigest, uidOfServer } from "./haproxy-config.ts";
+import {
+  balancerPaths,
+  largeCertificates,
+  renderConfig,
+  serverName,
+  structureDigest,
+  uidOfServer,
+} from "./haproxy-config.ts";
 
 const options = {
   paths: balancerPaths("/run/strata/balancers", "b1"),
   user: "haproxy",
   group: "haproxy",
   ipv6: true,
+  large: [],
 };
 
 const server: ServerRequest = {
@@ -106,4 +114,17 @@ describe("configuration", () => {
     expect(new Set(names).size).toBe(3);
     expect(new Set(names.map(uidOfServer))).toEqual(new Set([server.uid]));
   });
+});
+
+test("the content of a certificate is part of the structure only when no command can exchange it", () => {
+  const of = (name: string, bytes: number, content: string): string => {
+    const large = largeCertificates(new Map([[name, content.repeat(bytes)]]));
+    return structureDigest(specOf({}), { ...options, large });
+  };
+  expect(of("site", 12_288, "a")).toBe(of("site", 12_288, "b"));
+  expect(of("site", 12_289, "a")).not.toBe(of("site", 12_288, "a"));
+  expect(of("site", 12_289, "a")).not.toBe(of("site", 12_289, "b"));
+  const one: [string, string] = ["one", "1".repeat(20_000)];
+  const two: [string, string] = ["two", "2".repeat(20_000)];
+  expect(largeCertificates(new Map([one, two]))).toEqual(largeCertificates(new Map([two, one])));
 });

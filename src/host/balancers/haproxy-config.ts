@@ -25,6 +25,8 @@ export interface ConfigOptions {
   user: string;
   group: string;
   ipv6: boolean;
+  /** Of those that a reload has to bring (`largeCertificates`): their content is part of the structure. */
+  large: readonly string[];
 }
 
 export const backendName = "targets";
@@ -37,6 +39,11 @@ export const logDescriptor = 9;
  * sample are those of the whole. Below that everything is, so that a rise from little is seen at once.
  */
 const sampling = { accessLog: { above: 2_000, oneIn: 20 }, latencies: { above: 1_000, oneIn: 50 } };
+/**
+ * HAProxy takes a command and gives an answer of at most 16 KiB (tune.bufsize). A certificate with its key up to this size fits,
+ * and so does what HAProxy tells of it, which has all of its names.
+ */
+const commandBytes = 12 * 1024;
 /** Fine enough for a slow start to begin with a small share. */
 const weight = 100;
 const cookieName = "strata-instance";
@@ -74,6 +81,18 @@ export function uidOfServer(name: string): string {
   return name.split(".", 1)[0] ?? "";
 }
 
+export function isLarge(pem: string): boolean {
+  return Buffer.byteLength(pem) > commandBytes;
+}
+
+/** Digests of those that cannot be exchanged by a command, in the order of their names. */
+export function largeCertificates(certificates: ReadonlyMap<string, string>): string[] {
+  return [...certificates]
+    .filter(([, pem]) => isLarge(pem))
+    .map(([name, pem]) => `${name} ${createHash("sha256").update(pem).digest("hex")}`)
+    .sort();
+}
+
 /** The digest is in the text, so that HAProxy tells what it runs with. */
 export function renderConfig(
   spec: LoadBalancerSpec,
@@ -102,6 +121,7 @@ export function structureDigest(spec: LoadBalancerSpec, options: ConfigOptions):
     ...spec.listeners.flatMap((listener) => frontend(spec, listener, options)),
     ...backend(spec),
     checkParameters(spec),
+    ...options.large,
   ].join("\n");
   return createHash("sha256").update(text).digest("hex").slice(0, 16);
 }
