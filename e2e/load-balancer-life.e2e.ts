@@ -108,7 +108,7 @@ describe("no request fails while", () => {
       await rm(join(await directory(), "log.pipe"));
       await scene.daemon.kill();
       await scene.daemon.start();
-      await scene.change("front", { maxConnections: 1_000 });
+      await scene.change("front", { maxConnections: 1_000, instances: ["one", "two", "three"] });
       await scene.untilServers("front", { one: "up", two: "up", three: "up" });
     });
     expect(await masterPid()).not.toBe(pid);
@@ -124,6 +124,7 @@ function exists(pid: number): Promise<boolean> {
 }
 
 it("while the daemon is away a request costs HAProxy no more, and afterwards each has its line in the log again", async () => {
+  await scene.change("front", { instances: ["one", "two", "three"] });
   const master = await masterPid();
   const costs = { up: await cost(master, 2_000), away: 0 };
   await scene.daemon.kill();
