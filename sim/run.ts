@@ -18,6 +18,11 @@ const { values } = parseArgs({
     small: { type: "boolean", default: false },
   },
 });
+/** A long history tells how far it is. */
+const daysBetweenLines = 30;
+const onDay = (day: number, counts: Record<string, number>) => {
+  if (day % daysBetweenLines === 0) console.log(`day ${day}: ${JSON.stringify(counts)}`);
+};
 const small = { hosts: 2, groups: 20, instances: 100, killRate: 0.05 };
 const from = Number(values.from);
 const begun = systemClock.monotonicMs();
@@ -26,7 +31,7 @@ const totals: Record<string, number> = {};
 for (let seed = from; seed < from + Number(values.seeds); seed++) {
   try {
     const { counts } = values.groups
-      ? await simulateGroups({ seed, days: Number(values.days), ...(values.small ? small : {}) })
+      ? await simulateGroups({ seed, days: Number(values.days), onDay, ...(values.small ? small : {}) })
       : await simulate({ seed, turmoilMs: Number(values.minutes) * 60_000 });
     if (values.groups) console.log(`seed ${seed}: ${JSON.stringify(counts)}`);
     for (const [name, count] of Object.entries(counts)) totals[name] = (totals[name] ?? 0) + count;

@@ -41,6 +41,8 @@ export interface GroupSimulationOptions {
   instances?: number;
   /** How probable it is that a crash of a guest takes the controllers with it. Default 0.005. */
   killRate?: number;
+  /** Called after each day of the history. */
+  onDay?: (day: number, counts: Record<string, number>) => void;
 }
 
 export interface GroupSimulationResult {
@@ -72,7 +74,8 @@ export async function simulateGroups(options: GroupSimulationOptions): Promise<G
 }
 
 class GroupSimulation {
-  readonly #options: Required<GroupSimulationOptions>;
+  readonly #options: Required<Omit<GroupSimulationOptions, "onDay">>;
+  readonly #onDay: GroupSimulationOptions["onDay"];
   readonly #clock = new VirtualClock(Date.UTC(2030, 0, 1));
   readonly #store: Store = createMemoryStore();
   readonly #metrics: MetricStore;
@@ -87,7 +90,8 @@ class GroupSimulation {
   #deaths = 0;
   day = 0;
 
-  constructor(options: GroupSimulationOptions) {
+  constructor({ onDay, ...options }: GroupSimulationOptions) {
+    this.#onDay = onDay;
     this.#options = { hosts: 20, groups: 50, instances: 1_000, killRate: 0.005, ...options };
     const { seed } = options;
     const clock = this.#clock;
@@ -121,17 +125,20 @@ class GroupSimulation {
     for (let hour = begin; hour < end; hour += hourMs) {
       this.day = Math.floor((hour - begin) / dayMs);
       await this.#hour(hour);
-      if ((hour - begin) % dayMs === 0) await this.#compact();
+      if ((hour + hourMs - begin) % dayMs > 0) continue;
+      await this.#compact();
+      this.#onDay?.(this.day + 1, this.#counts());
     }
     this.#faults = false;
     await this.#clock.advance(hourMs);
     await settle();
     await this.#invariants.check();
     await this.#invariants.checkRest();
-    return {
-      seed: this.#options.seed,
-      counts: { ...this.#invariants.counts, ...this.#hosts.counts, controllerDeaths: this.#deaths },
-    };
+    return { seed: this.#options.seed, counts: this.#counts() };
+  }
+
+  #counts(): Record<string, number> {
+    return { ...this.#invariants.counts, ...this.#hosts.counts, controllerDeaths: this.#deaths };
   }
 
   portrait(problem: string): Promise<string> {
