@@ -128,6 +128,8 @@ export const groupStatusSchema = z.strictObject({
   /** Instants of the last change of `desired`, for cool-downs, RFC 3339. */
   scaledOutAt: z.string().optional(),
   scaledInAt: z.string().optional(),
+  /** When it last had to give members back for others, RFC 3339; some time passes before it gets some again. */
+  yieldedAt: z.string().optional(),
 });
 export type GroupStatus = z.infer<typeof groupStatusSchema>;
 

@@ -97,6 +97,7 @@ function planEnd(
     shortage: _3,
     scaledOutAt: _4,
     scaledInAt: _5,
+    yieldedAt: _6,
     ...said
   } = group.status;
   const left = world.members.length;

@@ -48,5 +48,5 @@ export type GroupAction =
 /** What the group's controller says of its group; the rest of the status is the scaling controller's. */
 export type GroupReport = Omit<
   GroupStatus,
-  "wanted" | "desired" | "lent" | "shortage" | "scaledOutAt" | "scaledInAt"
+  "wanted" | "desired" | "lent" | "shortage" | "scaledOutAt" | "scaledInAt" | "yieldedAt"
 >;

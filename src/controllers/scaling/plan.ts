@@ -21,13 +21,19 @@ export interface ScalingWorld {
   judge: (claim: GroupClaim) => Verdict;
 }
 
+/** What of a group's status is written by this controller. */
+type Sizes = Pick<
+  GroupStatus,
+  "wanted" | "desired" | "lent" | "shortage" | "scaledOutAt" | "scaledInAt" | "yieldedAt"
+>;
+
 export interface ScalingReport {
   wish: PastWish;
   claim: GroupClaim;
-  status: Pick<GroupStatus, "wanted" | "desired" | "lent" | "shortage" | "scaledOutAt" | "scaledInAt">;
+  status: Sizes;
   /** When `desired` changes. */
   decision: ScalingDecision["spec"] | undefined;
-  /** True: it waits for capacity that others give back. */
+  /** True: it waits for capacity that others give back, or until it may have some again. */
   waits: boolean;
 }
 
@@ -38,11 +44,9 @@ export function planScaling(world: ScalingWorld, now: Instant): Plan<never, Scal
   const decision = decide({ spec, state: { ...pastOf(status), recentWanted }, signals, now });
   const claim = claimOf(world.key, host, group, { min: decision.bounds.min, wanted: decision.desired });
   const verdict = world.judge(claim);
-  const desired = Math.min(verdict.granted, verdict.now);
-  const waits = verdict.now < verdict.granted;
-  const shortage = shortageOf(verdict, decision.desired);
-  const change = desired - status.desired;
-  const at = toTimestamp(now);
+  const share = shareOf(group, decision, verdict, now);
+  const { desired, shortage } = share;
+  const ends = [decision.recheckAfterMs ?? [], share.recheckAfterMs ?? []].flat();
   return {
     status: {
       wish: { at: now, members: decision.wanted },
@@ -52,20 +56,63 @@ export function planScaling(world: ScalingWorld, now: Instant): Plan<never, Scal
         desired,
         lent: verdict.lent,
         ...(shortage === undefined ? {} : { shortage }),
-        ...(change > 0 ? { scaledOutAt: at } : keep("scaledOutAt", status)),
-        ...(change < 0 ? { scaledInAt: at } : keep("scaledInAt", status)),
+        ...changesOf(status, { desired, yielded: desired < Math.min(decision.desired, status.desired) }, now),
       },
-      decision: change === 0 ? undefined : recordOf(group, decision, desired, shortage),
-      waits,
+      decision: desired === status.desired ? undefined : recordOf(group, decision, desired, shortage),
+      waits: desired < verdict.granted,
     },
     actions: [],
-    ...(decision.recheckAfterMs === undefined ? {} : { recheckAfterMs: Math.ceil(decision.recheckAfterMs) }),
+    ...(ends.length === 0 ? {} : { recheckAfterMs: Math.ceil(Math.min(...ends)) }),
   };
 }
 
+interface Share {
+  desired: number;
+  shortage: string | undefined;
+  recheckAfterMs?: number;
+}
+
+/**
+ * What it gets of what the hosts have. Who had to give members back for others gets some again only after
+ * `inStabilizationSeconds`, but for its minimum: the wishes of many groups change one after the other, and what is there for one
+ * of them between two of these is not there to stay.
+ */
+function shareOf({ spec, status }: Group, decision: Decision, verdict: Verdict, now: Instant): Share {
+  const possible = Math.min(verdict.granted, verdict.now);
+  const { inStabilizationSeconds } = spec.behavior;
+  const until = (instantOf(status.yieldedAt) ?? Number.NEGATIVE_INFINITY) + inStabilizationSeconds * 1000;
+  const desired = Math.max(status.desired, Math.min(possible, decision.bounds.min));
+  if (possible <= desired || now >= until) {
+    return { desired: possible, shortage: shortageOf(verdict, decision.desired) };
+  }
+  const shortage = `${desired} of ${decision.desired}: it gave members back to others less than ${inStabilizationSeconds} s ago`;
+  return { desired, shortage, recheckAfterMs: until - now };
+}
+
+/** Instants of the last changes, with this one. */
+function changesOf(
+  { desired: before, scaledOutAt, scaledInAt, yieldedAt }: GroupStatus,
+  { desired, yielded }: { desired: number; yielded: boolean },
+  now: Instant,
+): Pick<Sizes, "scaledOutAt" | "scaledInAt" | "yieldedAt"> {
+  const at = toTimestamp(now);
+  const out = desired > before ? at : scaledOutAt;
+  const into = desired < before ? at : scaledInAt;
+  const back = yielded ? at : yieldedAt;
+  return {
+    ...(out === undefined ? {} : { scaledOutAt: out }),
+    ...(into === undefined ? {} : { scaledInAt: into }),
+    ...(back === undefined ? {} : { yieldedAt: back }),
+  };
+}
+
+function instantOf(timestamp: string | undefined): Instant | undefined {
+  return timestamp === undefined ? undefined : fromTimestamp(timestamp);
+}
+
 function pastOf({ desired, scaledOutAt, scaledInAt }: GroupStatus) {
-  const out = scaledOutAt === undefined ? undefined : fromTimestamp(scaledOutAt);
-  const into = scaledInAt === undefined ? undefined : fromTimestamp(scaledInAt);
+  const out = instantOf(scaledOutAt);
+  const into = instantOf(scaledInAt);
   return {
     desired,
     ...(out === undefined ? {} : { scaledOutAt: out }),
@@ -110,10 +157,6 @@ function shortageOf({ granted, now, reason }: Verdict, wanted: number): string |
   // Names of other groups are as keys of the store there.
   if (granted < wanted && reason !== undefined) return reason.slice(0, 1024);
   return now < granted ? `${now} of ${granted}: the others wait until capacity is given back` : undefined;
-}
-
-function keep<K extends "scaledOutAt" | "scaledInAt">(name: K, status: GroupStatus) {
-  return status[name] === undefined ? {} : { [name]: status[name] };
 }
 
 function recordOf(

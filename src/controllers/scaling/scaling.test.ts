@@ -117,6 +117,29 @@ test("what a group lends is taken gently, is never promised twice, and comes bac
   expect(await statusOf("low")).toMatchObject({ desired: 6, lent: 0, ready: 6, state: "steady" });
 });
 
+test("a lender gets nothing back right after it gave, also when controllers start anew; then all of it", async () => {
+  const slow = { inStabilizationSeconds: 60, inCooldownSeconds: 0 };
+  await world.createGroup("low", { min: 2, max: 8, desired: 6, behavior: slow });
+  await world.ready("low");
+  await world.createGroup("high", { min: 1, max: 6, priority: 5, desired: 5, behavior: quick });
+  await world.ready("high");
+  expect(await statusOf("low")).toMatchObject({ desired: 3, lent: 3 });
+  await world.patchGroup("high", { desired: 1 });
+  await world.ready("high");
+  await world.stop();
+  world.startControllers();
+  await world.pass(50_000);
+  expect(await statusOf("low")).toMatchObject({
+    desired: 3,
+    lent: 0,
+    state: "short",
+    message: "3 of 6: it gave members back to others less than 60 s ago",
+  });
+  await world.pass(10_000);
+  await world.ready("low");
+  expect(await statusOf("low")).toMatchObject({ desired: 6, ready: 6, state: "steady" });
+});
+
 test("who takes waits until the lender's members are gone, and says so", async () => {
   await world.createGroup("low", { min: 1, max: 8, desired: 7, behavior: quick, drainSeconds: 60 });
   await world.ready("low");

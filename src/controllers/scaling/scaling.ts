@@ -40,7 +40,7 @@ export function createScaling(context: ControllerContext, state: GroupState): Sc
   const forecasts = new Forecasts(metrics);
   const startedAt = clock.now();
   const wishes = new Map<string, RecentWishes>();
-  /** Groups that wait for capacity which others give back. */
+  /** Groups that wait for capacity which others give back, or until they may have some again. */
   const waiting = new Set<string>();
   /** Hosts that are short. */
   const scarce = new Set<string>();
@@ -121,8 +121,9 @@ export function createScaling(context: ControllerContext, state: GroupState): Sc
     if (!isScarce) return;
     const grants = ledger.share(host);
     for (const other of others) {
-      const granted = grants.get(other.key)?.granted ?? 0;
-      if (granted !== other.desired && !waiting.has(other.key)) hints.hint(other.key);
+      const more = (grants.get(other.key)?.granted ?? 0) - other.desired;
+      // Who waits looks again as soon as something is given back, and when its time has come.
+      if (more < 0 || (more > 0 && !waiting.has(other.key))) hints.hint(other.key);
     }
   };
 
