@@ -52,6 +52,7 @@ export async function agentBench(
       drivers: [withoutCards ? plainDriver(host) : createFakeDriver(host.world)],
       images: host.images,
       disks: host.disks,
+      pools: host.pools,
       networks: host.networks,
       machine: { cpus: 16, memoryMib: 16_384, facts: {} },
       connect: async () => true,

@@ -17,6 +17,7 @@ import type {
   NetworkRequest,
   Networks,
 } from "../src/host/networks/networks.ts";
+import type { PoolFacts, Pools } from "../src/host/pools/pools.ts";
 import type { RootEntry } from "../src/kinds/drift.ts";
 import type { ImageSource } from "../src/kinds/image.ts";
 
@@ -67,6 +68,12 @@ export class FakeHost {
   readonly bridges = new Map<string, FakeNetwork>();
   /** Uids of networks that broke and have not been given a policy since. */
   readonly broken = new Set<string>();
+  /** Directories that can be storage pools. */
+  readonly directories = new Map<string, PoolFacts>();
+  /** Volumes whose writers wait. */
+  readonly heldData = new Set<string>();
+  /** Where volumes are. */
+  readonly space = { capacityBytes: 1e12, freeBytes: 9e11 };
   /** How long making an image takes. */
   makeMs = 0;
   /** Sources that cannot be made, by their canonical JSON. */
@@ -160,19 +167,50 @@ export class FakeHost {
         this.restored.push({ from, uid });
       }
     },
+    room: async (uid) => {
+      if (!this.data.has(uid)) throw new StrataError("NotFound", `the simulated volume ${uid} is not here`);
+      return {
+        place: 1,
+        capacityBytes: this.space.capacityBytes,
+        freeBytes: this.space.freeBytes,
+        mayTakeBytes: 2 ** 40,
+      };
+    },
+    hold: async (uid) => {
+      this.heldData.add(uid);
+    },
+    letGo: async (uid) => {
+      this.heldData.delete(uid);
+    },
+    held: async () => [...this.heldData],
     recover: async () => {},
     releaseData: async (uid) => {
+      this.heldData.delete(uid);
       const data = this.data.get(uid);
       if (data) data.use = "free";
     },
     remove: async (uid) => {
       this.roots.delete(uid);
+      this.heldData.delete(uid);
       this.data.delete(uid);
       this.parts.delete(uid);
     },
     list: async () => [...this.roots.keys(), ...this.data.keys(), ...this.parts.keys()],
     usedBytes: async () => 0,
     capacity: async () => ({ totalMib: 1_000_000, freeMib: 900_000 }),
+  };
+
+  readonly pools: Pools = {
+    open: async ({ path }) => {
+      const facts = this.directories.get(path);
+      if (facts) return facts;
+      throw new StrataError("Invalid", `${path} does not exist; make the directory first`);
+    },
+    usage: async () => {
+      const { capacityBytes, freeBytes } = this.space;
+      return { capacityBytes, freeBytes, usedBytes: capacityBytes - freeBytes, allocatedBytes: 0 };
+    },
+    close: async () => {},
   };
 
   readonly networks: Networks = {

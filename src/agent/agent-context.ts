@@ -21,6 +21,7 @@ import type { NetworkPolicies } from "./networks/network-policies.ts";
 import type { AgentViews } from "./views.ts";
 import type { GuestVolumes } from "./volumes/guest-volumes.ts";
 import type { Rollbacks } from "./volumes/rollbacks.ts";
+import type { WaitingWriters } from "./volumes/space-guard.ts";
 
 /** What the agent is given: the API and the host. */
 export interface AgentOptions {
@@ -71,6 +72,7 @@ export interface AgentContext
   guestCards: GuestCards;
   guestVolumes: GuestVolumes;
   rollbacks: Rollbacks;
+  waiting: WaitingWriters;
   events: EventRecorder;
   views: AgentViews;
   removeUnusedImages: boolean;

@@ -39,6 +39,7 @@ import { createAttachmentReconciler } from "./volumes/attachments.ts";
 import { GuestVolumes } from "./volumes/guest-volumes.ts";
 import { Rollbacks } from "./volumes/rollbacks.ts";
 import { createSnapshotReconciler } from "./volumes/snapshots.ts";
+import { runSpaceGuard, WaitingWriters } from "./volumes/space-guard.ts";
 import { createVolumeReconciler } from "./volumes/volumes.ts";
 
 export type { AgentOptions } from "./agent-context.ts";
@@ -127,6 +128,7 @@ function startRooms(context: AgentContext, options: AgentOptions): Promise<void>
       ? [runReconciler(createBalancerReconciler(context, context.balancers), shared, signal)]
       : []),
     runReconciler(createOrphanReconciler(context), shared, signal),
+    runSpaceGuard(context),
     runHeartbeat(context),
     runSessions(context),
     ...(options.measurements ? [runMetrics(context, options.measurements)] : []),
@@ -162,6 +164,7 @@ function createContext(options: AgentOptions, signal: AbortSignal): AgentContext
     guestCards: new GuestCards(),
     guestVolumes: new GuestVolumes(),
     rollbacks: new Rollbacks(),
+    waiting: new WaitingWriters(),
     events: new EventRecorder({ client, clock, random, logger }, signal),
     views,
     removeUnusedImages,

@@ -64,6 +64,13 @@ const shapes: Readonly<Record<string, Readonly<Record<string, Shape>>>> = {
     load: { name: "load1", help: "Load average of the last minute." },
     "disk-percent": { name: "disk_percent", help: "Use of the file system of the state directory." },
   },
+  "storage-pools": {
+    "used-percent": { name: "used_percent", help: "Use of its file system, of what can be written." },
+    capacity: { name: "capacity_bytes", help: "Size of its file system.", factor: mebibyte },
+    used: { name: "used_bytes", help: "Use of its file system, by whatever is on it.", factor: mebibyte },
+    allocated: { name: "allocated_bytes", help: "Blocks of its volumes and snapshots.", factor: mebibyte },
+    promised: { name: "promised_bytes", help: "Sizes of its volumes.", factor: mebibyte },
+  },
 };
 
 const prefixes: Readonly<Record<string, string>> = {
@@ -71,6 +78,7 @@ const prefixes: Readonly<Record<string, string>> = {
   "load-balancers": "load_balancer",
   groups: "group",
   hosts: "host",
+  "storage-pools": "storage_pool",
 };
 
 /** Families in the order of their names; what has no shape is left out. */

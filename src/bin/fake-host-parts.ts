@@ -14,11 +14,15 @@ const machine = { cpus: 64, memoryMib: 256 * 1024 };
 export function fakeHostParts(name: string): HostParts {
   const host = new FakeHost(name, systemClock);
   host.makeMs = imageMs;
+  for (const path of ["/srv/fast", "/srv/archive"]) {
+    host.directories.set(path, { fileSystem: "xfs", reflink: true });
+  }
   const balancers = new FakeBalancers();
   return {
     drivers: [createFakeDriver(host.world)],
     images: host.images,
     disks: host.disks,
+    pools: host.pools,
     networks: host.networks,
     balancers,
     connect: async () => true,

@@ -16,6 +16,7 @@ import { hasCode, StrataError } from "../core/errors.ts";
 import { silentLogger } from "../core/logger.ts";
 import { instanceKind } from "../kinds/instance.ts";
 import { projectKind } from "../kinds/project.ts";
+import { storagePoolKind } from "../kinds/storage-pool.ts";
 import { answers, removeUnit, startDaemon, stopDaemon } from "./daemon-process.ts";
 import { installedPackages, requireRoot } from "./packages.ts";
 import { isMachineDaemon, type Settings } from "./settings.ts";
@@ -33,6 +34,7 @@ export async function uninstall(session: Session, settings: Settings, values: Op
     `Strata's state and images${packages.length > 0 ? `, and the ${packages.length} packages that it installed,` : ""} will be removed. Go on?`,
   );
   if (client) await deleteProjects(client, session);
+  if (client) await deletePools(client, session);
   await stopDaemon(settings, session.clock);
   if (isMachineDaemon(settings)) await removeUnit();
   if (hasState && !settings.fake) {
@@ -96,6 +98,23 @@ async function deleteProjects(client: HttpClient, session: Session): Promise<voi
       return left.length === 0;
     },
     () => "deleting the projects",
+  );
+}
+
+/** What is in them has gone with the projects; their directories and whatever else is there stay. */
+async function deletePools(client: HttpClient, session: Session): Promise<void> {
+  const { signal } = session;
+  const { items } = await client.list(storagePoolKind, {}, { signal });
+  if (items.length === 0) return;
+  for (const { metadata } of items) await client.delete(storagePoolKind, { name: metadata.name }, { signal });
+  const limits = patience(session);
+  await follow(
+    client,
+    storagePoolKind,
+    {},
+    limits,
+    (seen) => seen.size === 0,
+    () => "deleting the storage pools",
   );
 }
 

@@ -82,6 +82,8 @@ export type GuestVolume =
       id: Uid;
       /** A raw file that nothing else on the host uses. */
       path: string;
+      /** What the guest discards stays allocated. Default: it goes back to the host. */
+      keepsSpace?: boolean;
     }
   | {
       type: "mount";

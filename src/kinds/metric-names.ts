@@ -44,6 +44,13 @@ export const metricsOfKinds = {
     load: { unit: "count", summary: "load average of the last minute" },
     "disk-percent": { unit: "percent", summary: "use of the file system of the state directory" },
   },
+  "storage-pools": {
+    "used-percent": { unit: "percent", summary: "use of its file system, of what can be written" },
+    capacity: { unit: "mebibytes", summary: "size of its file system" },
+    used: { unit: "mebibytes", summary: "use of its file system, by whatever is on it" },
+    allocated: { unit: "mebibytes", summary: "blocks of its volumes and snapshots" },
+    promised: { unit: "mebibytes", summary: "sizes of its volumes" },
+  },
 } as const satisfies Record<string, Record<string, MetricInfo>>;
 
 export type MeasuredKind = keyof typeof metricsOfKinds;

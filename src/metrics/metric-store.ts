@@ -24,6 +24,7 @@ export interface SeriesName {
  * | server     | the same for one instance of a balancer: the balancer's metric, `@` and the instance's uid      |
  * | group      | custom/NAME as pushed; members, desired                                                        |
  * | host       | cpu (%), memory (MiB used), memory-percent, load, disk-percent                                 |
+ * | pool       | used-percent, capacity, used, allocated, promised (MiB)                                        |
  */
 export type MetricName = string;
 

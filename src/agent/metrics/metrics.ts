@@ -17,6 +17,7 @@ import type { Instance } from "../../kinds/instance.ts";
 import { resourceKey } from "../../kinds/keys.ts";
 import type { AgentContext } from "../agent-context.ts";
 import { instancePort, interfacePort } from "../networks/policy.ts";
+import { usedPercent } from "../pools/plan.ts";
 import { isDue, memberTicks, slowTicks } from "./pace.ts";
 import { hostValues, instanceValues, type Reading, type Values } from "./rates.ts";
 
@@ -71,7 +72,7 @@ class Rounds {
     const { signal, logger } = this.#context;
     try {
       const samples = await this.#measureGuests(tick);
-      if (isDue(tick, slowTicks)) samples.push(...(await this.#measureHost()));
+      if (isDue(tick, slowTicks)) samples.push(...(await this.#measureHost()), ...this.#storagePools());
       await this.#report(samples);
       this.#failing = false;
     } catch (error) {
@@ -173,6 +174,18 @@ class Rounds {
     this.#hostUid ??= (await client.get(hostKind, { name }, { signal }))?.metadata.uid;
     const uid = this.#hostUid;
     return uid === undefined ? [] : [{ subject: resourceKey(hostKind, { name }), uid, values }];
+  }
+
+  /** As their reconciler has just found them. */
+  #storagePools(): Sample[] {
+    const { views, hostName } = this.#context;
+    return [...views.storagePools.values()].flatMap((pool) => {
+      const here = pool.status.hosts[hostName];
+      if (here?.state !== "ready") return [];
+      const { capacityMib: capacity, usedMib: used, allocatedMib: allocated, promisedMib: promised } = here;
+      const values = { "used-percent": usedPercent(here), capacity, used, allocated, promised };
+      return [{ subject: views.storagePools.keyOf(pool), uid: pool.metadata.uid, values }];
+    });
   }
 
   async #report(samples: readonly Sample[]): Promise<void> {

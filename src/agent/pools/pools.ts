@@ -20,14 +20,15 @@ export function createPoolReconciler(
   context: AgentContext,
   pools: Pools,
 ): Reconciler<PoolWorld, PoolAction, StoragePoolStatus> {
-  const { views, client, hostName, clock } = context;
+  const { views, client, hostName, clock, waiting } = context;
   const related = new Hints();
-  const later = (pool: string | undefined) => {
+  const later = (pool: string | undefined, ms = patienceMs) => {
     if (pool === undefined) return;
-    clock.after(patienceMs, () => related.hint(resourceKey(storagePoolKind, { name: pool })));
+    clock.after(ms, () => related.hint(resourceKey(storagePoolKind, { name: pool })));
   };
   views.volumes.onChange((_key, next, previous) => later((next ?? previous)?.status.pool));
   views.snapshots.onChange((_key, next, previous) => later((next ?? previous)?.status.pool));
+  waiting.onChange((uid) => later(views.volumes.byUid(uid)?.status.pool, 0));
   return {
     name: "storage pools",
     watches: [
@@ -38,7 +39,10 @@ export function createPoolReconciler(
       const pool = views.storagePools.get(key);
       const leaving = pool?.metadata.deletedAt !== undefined;
       const found = pool && !leaving ? await look(pools, pool, hostName, signal) : undefined;
-      return { hostName, pool, found, promisedMib: promised(context, pool), full: false };
+      const full = [...volumesIn(views.volumes.values(), pool)].some(({ metadata }) =>
+        waiting.has(metadata.uid),
+      );
+      return { hostName, pool, found, promisedMib: promised(context, pool), full };
     },
     plan: planPool,
     async execute({ type, pool }, signal) {

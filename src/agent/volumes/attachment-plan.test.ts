@@ -188,7 +188,7 @@ test.each<Row>([
 ])("$name", ({ spec = {}, status, deleted, world, actions = [], state, message }) => {
   const plain = volumeOf(spec, status);
   const volume = deleted ? { ...plain, metadata: { ...plain.metadata, ...deletedAt } } : plain;
-  const nobody = { wanted: undefined, current: undefined, source: undefined };
+  const nobody = { wanted: undefined, current: undefined, source: undefined, waiting: false };
   const plan = planAttachment({ hostName: "alpha", volume, ...nobody, ...world });
   expect(plan.actions.map(({ type }) => type)).toEqual(actions);
   expect(plan.status?.state).toBe(state);
@@ -200,8 +200,8 @@ test("where it is depends on the type of the instance", () => {
   const planned = (type: "vm" | "container") => {
     const instance = instanceOf({ spec: { type } });
     const current = holder({ instance, sizeMib: 64 });
-    return planAttachment({ hostName: "alpha", volume, wanted: instance, current, source: undefined }).status
-      ?.device;
+    const world = { hostName: "alpha", volume, wanted: instance, current, source: undefined, waiting: false };
+    return planAttachment(world).status?.device;
   };
   expect(planned("container")).toBe("/mnt/data");
   expect(planned("vm")).toBe(`/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_${volume.metadata.uid}`);

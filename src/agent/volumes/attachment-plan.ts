@@ -12,6 +12,8 @@ export interface AttachmentWorld {
   wanted: Instance | undefined;
   /** The instance that status names, when that is on this host. */
   current: VolumeHolder | undefined;
+  /** Its writers wait because there is no space where it is. */
+  waiting: boolean;
   /** Uid of the snapshot that it is made from, or one disk of it, while that is there. */
   source: string | DiskPart | undefined;
 }
@@ -67,7 +69,9 @@ export function planAttachment(world: AttachmentWorld): AttachmentPlan {
   }
   if (status.host !== hostName) return nothing;
   if (!current) return { status: told(volume, "detaching", ""), actions: [{ type: "release", volume }] };
-  return status.instance === wish ? planAttached(volume, current) : planLeaving(volume, current);
+  return status.instance === wish
+    ? planAttached(volume, current, world.waiting)
+    : planLeaving(volume, current);
 }
 
 function planRemoval(volume: Volume): AttachmentPlan {
@@ -98,7 +102,7 @@ function planFree({ hostName }: AttachmentWorld, volume: Volume): AttachmentPlan
   return { status: told(volume, "available", ""), actions: [] };
 }
 
-function planAttached(volume: Volume, current: VolumeHolder): AttachmentPlan {
+function planAttached(volume: Volume, current: VolumeHolder, waiting: boolean): AttachmentPlan {
   const { instance, guest, sizeMib, reach } = current;
   const { name, deletedAt } = instance.metadata;
   // Its guest is on its way out; what becomes of the volume shows once it is gone.
@@ -112,7 +116,9 @@ function planAttached(volume: Volume, current: VolumeHolder): AttachmentPlan {
   const has = sizeMib ?? (volume.status.state === "attached" ? volume.status.sizeMib : undefined);
   if (has === wantedMib) {
     const device = placeIn(volume, instance.spec.type);
-    return { status: { ...told(volume, "attached", ""), sizeMib: has, device }, actions: [] };
+    const where = volume.status.pool === undefined ? "its host" : `storage pool "${volume.status.pool}"`;
+    const message = waiting ? `writers wait: ${where} has no space left` : "";
+    return { status: { ...told(volume, "attached", message), sizeMib: has, device }, actions: [] };
   }
   if (!reach?.canPlug) {
     const driver = reach?.driver ?? "of its guest";

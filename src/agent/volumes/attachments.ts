@@ -12,6 +12,7 @@ import type { Ref } from "../../kinds/keys.ts";
 import { type Volume, type VolumeStatus, volumeKind } from "../../kinds/volume.ts";
 import type { Failure, Reconciler, Watch } from "../../reconcile/reconciler.ts";
 import type { AgentContext } from "../agent-context.ts";
+import type { NewEvent } from "../event-recorder.ts";
 import { reportStatus } from "../report.ts";
 import { instanceKeyOf, siblingKey } from "../views.ts";
 import {
@@ -52,6 +53,12 @@ class AttachmentReconciler implements Reconciler<AttachmentWorld, AttachmentActi
       for (const volume of views.volumesByPlug.keysOf(key)) this.#related.hint(volume);
       for (const volume of views.volumesByWish.keysOf(key)) this.#related.hint(volume);
     });
+    context.waiting.onChange((uid) => {
+      const volume = views.volumes.byUid(uid);
+      if (!volume) return;
+      this.#related.hint(views.volumes.keyOf(volume));
+      context.events.record(volume, writersEvent(volume, context.waiting.has(uid)));
+    });
     views.volumes.onChange((_key, next, previous) => {
       if (previous && next?.metadata.uid !== previous.metadata.uid)
         this.#finalized.delete(previous.metadata.uid);
@@ -75,6 +82,7 @@ class AttachmentReconciler implements Reconciler<AttachmentWorld, AttachmentActi
       wanted: wish === undefined ? undefined : views.instances.get(wish),
       current: volume && holder && (await this.#observeHolder(volume, holder)),
       source: volume && this.#sourceOf(volume),
+      waiting: volume !== undefined && this.#context.waiting.has(volume.metadata.uid),
     };
   }
 
@@ -194,6 +202,13 @@ class AttachmentReconciler implements Reconciler<AttachmentWorld, AttachmentActi
       reach: { driver: name, handle: observed?.handle ?? handle, canPlug: driver.volumes !== undefined },
     };
   }
+}
+
+function writersEvent({ status }: Volume, waits: boolean): NewEvent {
+  const where = status.pool === undefined ? "its host" : `storage pool "${status.pool}"`;
+  return waits
+    ? { severity: "warning", reason: "WritersWait", message: `writers wait: ${where} has no space left` }
+    : { severity: "normal", reason: "WritersGoOn", message: `writers go on: ${where} has space again` };
 }
 
 function isHandle(value: unknown): value is JsonObject {

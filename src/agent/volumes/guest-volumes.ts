@@ -71,7 +71,8 @@ export async function guestVolume(
   const { disks, images } = context;
   const takes = driver.volumes?.takes;
   if (takes === "disk") {
-    return { type: "disk", id: uid, path: await disks.lendData({ ...request, fileSystem }, signal) };
+    const path = await disks.lendData({ ...request, fileSystem }, signal);
+    return { type: "disk", id: uid, path, ...(allocation === "full" ? { keepsSpace: true } : {}) };
   }
   const digest = instance.status.imageDigest;
   if (takes === undefined || fileSystem === undefined || digest === undefined) {

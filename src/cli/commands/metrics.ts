@@ -23,12 +23,13 @@ const sparkSteps = 60;
 /** Rows of `metrics --metric`. */
 const tableRows = 12;
 
-const words = ["instances", "groups", "hosts", "balancers"] as const;
+const words = ["instances", "groups", "hosts", "balancers", "pools"] as const;
 const kindOfWord: Readonly<Record<string, MeasuredKind>> = {
   instances: "instances",
   groups: "groups",
   hosts: "hosts",
   balancers: "load-balancers",
+  pools: "storage-pools",
 };
 
 const nothing =
@@ -38,7 +39,7 @@ export const metricCommands: readonly CommandSpec[] = [
   {
     path: "top",
     group: "Instances",
-    summary: "Show what instances, groups, hosts or balancers are doing, live",
+    summary: "Show what instances, groups, hosts, balancers or storage pools are doing, live",
     arguments: [{ name: "[what]", summary: "of what (default: instances)", choices: words }],
     options: [
       { flags: "--once", summary: "show it once and end" },

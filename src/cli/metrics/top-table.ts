@@ -30,6 +30,12 @@ const columns: Readonly<Record<MeasuredKind, readonly Column[]>> = {
     { title: "LOAD", metric: "load" },
     { title: "DISK", metric: "disk-percent" },
   ],
+  "storage-pools": [
+    { title: "USED", metric: "used-percent" },
+    { title: "CAPACITY", metric: "capacity" },
+    { title: "ALLOCATED", metric: "allocated" },
+    { title: "PROMISED", metric: "promised" },
+  ],
   "load-balancers": [
     { title: "REQUESTS", metric: "requests" },
     { title: "ERRORS", metric: "errors" },

@@ -11,7 +11,7 @@ import { createHash } from "node:crypto";
 import { assert } from "../../core/errors.ts";
 import type { Uid } from "../../core/ids.ts";
 import type { JsonObject } from "../../core/json.ts";
-import type { GuestNic, GuestSpec } from "../driver.ts";
+import type { GuestNic, GuestSpec, GuestVolume } from "../driver.ts";
 import type { QemuConfig } from "./qemu-config.ts";
 
 const nicDriver = "virtio-net-pci-non-transitional";
@@ -321,10 +321,11 @@ function disks(guest: GuestSpec<QemuConfig>, fds: Descriptors): string[] {
 }
 
 function volumes(guest: GuestSpec, files: readonly VolumeFile[]): string[] {
-  const plugged = (guest.volumes ?? []).flatMap(({ id }, index) => {
+  const plugged = (guest.volumes ?? []).flatMap((volume, index) => {
+    const { id } = volume;
     const file = files[index];
     assert(file !== undefined, "each volume has an open file");
-    const { node, device } = hotDisk(id, { set: file.fd, direct: file.direct });
+    const { node, device } = hotDisk(volume, { set: file.fd, direct: file.direct });
     return [
       ...["-add-fd", `fd=${file.fd},set=${file.fd},opaque=${diskNodes(id).opaque}`],
       ...["-blockdev", JSON.stringify(node)],
@@ -340,16 +341,18 @@ function volumes(guest: GuestSpec, files: readonly VolumeFile[]): string[] {
  * finds no space on the host pauses the guest.
  */
 export function hotDisk(
-  id: string,
+  volume: GuestVolume,
   { set, direct }: { set: number; direct: boolean },
 ): { node: JsonObject; device: JsonObject } {
+  const { id } = volume;
   const names = diskNodes(id);
-  const file = { driver: "file", filename: `/dev/fdset/${set}`, aio: "threads", discard: "unmap" };
+  const discard = volume.type === "disk" && volume.keepsSpace ? "ignore" : "unmap";
+  const file = { driver: "file", filename: `/dev/fdset/${set}`, aio: "threads", discard };
   return {
     node: {
       "node-name": names.node,
       driver: "raw",
-      discard: "unmap",
+      discard,
       cache: { direct },
       file: { ...file, cache: { direct } },
     },

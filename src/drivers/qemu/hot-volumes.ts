@@ -103,7 +103,7 @@ export class HotVolumes {
         async (monitor) => {
           const [set] = await descriptorSets(monitor, opaque);
           if (set === undefined) throw new StrataError("Internal", "QEMU has lost the volume's descriptor");
-          const disk = hotDisk(id, { set, direct });
+          const disk = hotDisk(volume, { set, direct });
           await monitor.execute("blockdev-add", disk.node);
           await monitor.execute("device_add", disk.device);
         },

@@ -33,6 +33,8 @@ import {
 } from "./disk-parts.ts";
 import type { DataDiskRequest, Disks, IdRange, RootDiskRequest } from "./disks.ts";
 import { mountFile, mountOverlay, mountPoints, unmount } from "./mounts.ts";
+import { judgeSpace } from "./space-rule.ts";
+import { holdWrites, letWrite, roomOf, type VolumeRoom } from "./write-holds.ts";
 
 export interface DisksOptions {
   /** Made where it is missing. */
@@ -61,6 +63,8 @@ class LocalDisks implements Disks {
   readonly #data: DataDisks;
   /** One change at a time to each disk. */
   readonly #busy = new Map<string, Promise<unknown>>();
+  /** Volumes whose writers wait for space. */
+  readonly #held = new Set<string>();
 
   constructor({ directory, images, clock = systemClock }: DisksOptions) {
     this.#directory = directory;
@@ -90,9 +94,10 @@ class LocalDisks implements Disks {
   }
 
   mountData(request: DataDiskRequest, ids: IdRange, signal: AbortSignal): Promise<string> {
-    return this.#onData("make a volume", request.uid, signal, (directory) =>
-      this.#data.mount(directory, request, ids, signal),
-    );
+    return this.#onData("make a volume", request.uid, signal, async (directory) => {
+      await this.#thaw(request.uid);
+      return this.#data.mount(directory, request, ids, signal);
+    });
   }
 
   copyData(
@@ -105,6 +110,7 @@ class LocalDisks implements Disks {
     const source = typeof from === "string" ? this.#pathOf(from) : this.#partOf(from);
     return this.#exclusively(uid, () =>
       this.#onData("copy a volume", to, signal, async (directory) => {
+        await this.#thaw(uid);
         const copy = () => this.#data.copy(source, directory, pool, signal);
         const [, frozen] = await this.#data.frozen(source, signal, copy);
         return { frozen };
@@ -114,7 +120,10 @@ class LocalDisks implements Disks {
 
   copyTogether(disks: readonly string[], to: string, signal: AbortSignal): Promise<{ frozen: boolean }> {
     return this.#onAll(disks, () =>
-      this.#onData("copy disks", to, signal, () => copyTogether(this.#directory, disks, to, signal)),
+      this.#onData("copy disks", to, signal, async () => {
+        for (const disk of disks) await this.#thaw(disk);
+        return copyTogether(this.#directory, disks, to, signal);
+      }),
     );
   }
 
@@ -138,13 +147,38 @@ class LocalDisks implements Disks {
 
   async recover(): Promise<void> {
     for (const point of await mountPoints()) {
-      const ours = dirname(dirname(point)) === this.#directory;
-      if (ours && ["tree", "volume"].includes(basename(point))) await thaw(point);
+      const [name, uid] = [basename(point), basename(dirname(point))];
+      if (dirname(dirname(point)) !== this.#directory || !["tree", "volume"].includes(name)) continue;
+      const room = name === "tree" ? await this.room(uid).catch(() => undefined) : undefined;
+      if (room && judgeSpace({ ...room, volumes: 1 }, true).hold) this.#held.add(uid);
+      else await thaw(point);
     }
   }
 
   releaseData(uid: string, signal: AbortSignal): Promise<void> {
-    return this.#exclusively(uid, () => this.#data.release(this.#pathOf(uid), signal));
+    return this.#exclusively(uid, async () => {
+      await this.#thaw(uid);
+      await this.#data.release(this.#pathOf(uid), signal);
+    });
+  }
+
+  room(uid: string): Promise<VolumeRoom> {
+    return roomOf(this.#pathOf(uid));
+  }
+
+  hold(uid: string, signal: AbortSignal): Promise<void> {
+    return this.#exclusively(uid, async () => {
+      if (this.#held.has(uid)) return;
+      if (await holdWrites(this.#pathOf(uid), signal)) this.#held.add(uid);
+    });
+  }
+
+  letGo(uid: string): Promise<void> {
+    return this.#exclusively(uid, () => this.#thaw(uid));
+  }
+
+  async held(): Promise<readonly string[]> {
+    return [...this.#held];
   }
 
   remove(uid: string, signal: AbortSignal): Promise<void> {
@@ -184,6 +218,7 @@ class LocalDisks implements Disks {
 
   async #release(uid: string, signal: AbortSignal): Promise<void> {
     const directory = this.#pathOf(uid);
+    await this.#thaw(uid);
     await this.#data.release(directory, signal);
     for (const name of ["rootfs", "volume"]) await unmount(join(directory, name), this.#clock, signal);
   }
@@ -314,6 +349,12 @@ class LocalDisks implements Disks {
   #partOf(part: DiskPart): string {
     for (const uid of [part.snapshot, part.disk]) this.#pathOf(uid);
     return partDirectory(this.#directory, part);
+  }
+
+  async #thaw(uid: string): Promise<void> {
+    if (!this.#held.has(uid)) return;
+    await letWrite(this.#pathOf(uid));
+    this.#held.delete(uid);
   }
 
   #pathOf(uid: string): string {

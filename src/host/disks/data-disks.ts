@@ -20,6 +20,7 @@ import { run } from "../run.ts";
 import { findDataFile, type PoolPlace, placeDataFile } from "./data-files.ts";
 import type { DataDiskRequest, IdRange } from "./disks.ts";
 import { mountPoints, unmount } from "./mounts.ts";
+import { boundUnwritten } from "./unwritten.ts";
 
 /** Moves and shifts mounts; also used by drivers. */
 export const volumeMountsScript = fileURLToPath(new URL("volume-mounts.pl", import.meta.url));
@@ -107,6 +108,7 @@ export class DataDisks {
       });
       const shift = [volumeMountsScript, "shift", plain, tree, String(ids.idBase), String(ids.idCount)];
       await run("perl", shift, { signal });
+      if (request.allocation !== "full") await boundUnwritten(tree, path);
       await unmount(plain, this.#clock, signal);
       return tree;
     }

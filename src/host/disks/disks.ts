@@ -6,6 +6,7 @@
 import type { GuestRoot } from "../../drivers/driver.ts";
 import type { PoolPlace } from "./data-files.ts";
 import type { DiskPart } from "./disk-parts.ts";
+import type { VolumeRoom } from "./write-holds.ts";
 
 export interface RootDiskRequest {
   uid: string;
@@ -81,7 +82,15 @@ export interface Disks {
    * @throws Conflict while something does, NotFound, Unavailable without space; with nothing changed.
    */
   restoreTogether(from: string, disks: readonly string[], signal: AbortSignal): Promise<void>;
-  /** Lets writers go on that a killed predecessor had stopped in the middle of copyData. */
+  /** The space that a volume's file is in. @throws NotFound without one; Unavailable while its pool is not there. */
+  room(uid: string): Promise<VolumeRoom>;
+  /** Whoever writes to the mounted volume waits, with all on disk that was written before. Idempotent. */
+  hold(uid: string, signal: AbortSignal): Promise<void>;
+  /** They go on; not held is success. */
+  letGo(uid: string): Promise<void>;
+  /** Uids of volumes that are held; also by a predecessor, where there is no space still. */
+  held(): Promise<readonly string[]>;
+  /** Lets writers go on that a killed predecessor had stopped, unless there is no space for what they write. */
   recover(): Promise<void>;
   /** No mount of this host uses the volume afterwards; absent is success. @throws Conflict while something does. */
   releaseData(uid: string, signal: AbortSignal): Promise<void>;

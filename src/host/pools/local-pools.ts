@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { StrataError } from "../../core/errors.ts";
 import { type PoolPlace, poolMark, readMark, uidOfPoolFile } from "../disks/data-files.ts";
 import type { PoolFacts, PoolRequest, Pools, PoolUsage } from "./pools.ts";
-import { verifyPool } from "./verify-pool.ts";
+import { verifyPath, verifyPool } from "./verify-pool.ts";
 
 /** `own`: directories of the daemon, in which and around which there is no pool. */
 export function createPools(options: { own: readonly string[] }): Pools {
@@ -21,6 +21,7 @@ class LocalPools implements Pools {
 
   async open(request: PoolRequest, signal: AbortSignal): Promise<PoolFacts> {
     const { path, uid, prepared } = request;
+    await verifyPath(path, this.#own);
     const mark = await readMark(path);
     if (prepared && mark === undefined) {
       const why = `${path} has no ${poolMark}; is its file system mounted?`;
@@ -33,7 +34,7 @@ class LocalPools implements Pools {
     const device = (await stat(path).catch(() => undefined))?.dev;
     const proven = this.#proven.get(uid);
     if (mark !== undefined && proven?.device === device && proven !== undefined) return proven;
-    const facts = await verifyPool(request, this.#own, signal);
+    const facts = await verifyPool(request, signal);
     if (mark === undefined) await writeMark(request);
     this.#proven.set(uid, { ...facts, device: device ?? 0 });
     return facts;

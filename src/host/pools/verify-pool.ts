@@ -36,14 +36,9 @@ const transient: Readonly<Record<number, string>> = {
   38496: "iso9660",
 };
 
-/** @throws Invalid, Unsupported or Unavailable; `own`: directories of the daemon. */
-export async function verifyPool(
-  request: PoolRequest,
-  own: readonly string[],
-  signal: AbortSignal,
-): Promise<PoolFacts> {
+/** What the file system there can. @throws Unsupported, or Unavailable where it cannot be written to. */
+export async function verifyPool(request: PoolRequest, signal: AbortSignal): Promise<PoolFacts> {
   const { path, type, reflink } = request;
-  await verifyPath(path, own);
   const magic = (await statfs(path)).type >>> 0;
   const known = transient[magic];
   if (known !== undefined) throw refuse("Unsupported", path, `is on ${known}, which keeps nothing`);
@@ -62,7 +57,8 @@ export async function verifyPool(
   return { fileSystem, reflink: shares };
 }
 
-async function verifyPath(path: string, own: readonly string[]): Promise<void> {
+/** @throws Invalid for what is no directory, or none that root alone can change; `own`: directories of the daemon. */
+export async function verifyPath(path: string, own: readonly string[]): Promise<void> {
   const found = await lstat(path).catch((error: NodeJS.ErrnoException) => {
     if (error.code === "ENOENT") throw refuse("Invalid", path, "does not exist; make the directory first");
     if (error.code === "ENOTDIR")

@@ -1,0 +1,126 @@
+/** Storage pools through API and agent, on a simulated host. */
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { type AgentBench, agentBench } from "../../../sim/agent-bench.ts";
+import { settle } from "../../core/virtual-clock.ts";
+import { eventKind } from "../../kinds/event.ts";
+import { type StoragePool, storagePoolKind } from "../../kinds/storage-pool.ts";
+import { volumeKind } from "../../kinds/volume.ts";
+
+const GiB = 1024 ** 3;
+let bench: AgentBench;
+
+beforeEach(async () => {
+  bench = await agentBench();
+  await bench.createImage();
+  bench.host.directories.set("/srv/fast", { fileSystem: "xfs", reflink: true });
+  Object.assign(bench.host.space, { capacityBytes: 100 * GiB, freeBytes: 90 * GiB });
+});
+afterEach(() => bench.stop());
+
+const ref = { project: "default", name: "data" };
+const get = () => bench.client.require(storagePoolKind, { name: "fast" });
+const volume = () => bench.client.require(volumeKind, ref);
+
+async function create(spec: object = {}): Promise<void> {
+  const whole = { path: "/srv/fast", ...spec };
+  await bench.services.resources.create(bench.me, storagePoolKind, { name: "fast", spec: whole });
+}
+
+async function until(what: string, condition: () => Promise<boolean>): Promise<void> {
+  for (let round = 0; round < 400; round++) {
+    if (await condition()) return;
+    await bench.clock.advance(50);
+    await settle();
+  }
+  throw new Error(`in vain: ${what}; ${JSON.stringify([await get(), await volume().catch(() => "none")])}`);
+}
+
+const isReady = async () => (await get()).status.state === "ready";
+const condition = ({ status }: StoragePool, type: string) =>
+  status.conditions.find((one) => one.type === type)?.status;
+const events = async () =>
+  (await bench.client.list(eventKind, { project: "default" })).items
+    .map(({ spec }) => spec.reason)
+    .filter((reason) => /StoragePool|Writers/.test(reason));
+
+async function attached(): Promise<void> {
+  await bench.createInstance("web");
+  await bench.until("web", ({ status }) => status.state === "running");
+  const spec = { sizeMib: 120 * 1024, fileSystem: "ext4", pool: "fast", instance: "web" };
+  await bench.services.resources.create(bench.me, volumeKind, { ...ref, spec });
+  await until("it is attached", async () => (await volume()).status.state === "attached");
+}
+
+test("a pool is looked at, and says what it has and has promised", async () => {
+  await create();
+  await until("it is ready", isReady);
+  await attached();
+  await until("it has promised", async () => (await get()).status.hosts.alpha?.promisedMib === 120 * 1024);
+  expect((await get()).status.hosts.alpha).toMatchObject({
+    state: "ready",
+    prepared: true,
+    fileSystem: "xfs",
+    reflink: true,
+    capacityMib: 100 * 1024,
+    usedMib: 10 * 1024,
+    freeMib: 90 * 1024,
+  });
+});
+
+test("one that cannot be says why, one whose file system went away too, and is ready again afterwards", async () => {
+  await create({ path: "/srv/none" });
+  await until("it has failed", async () => (await get()).status.state === "failed");
+  expect((await get()).status.message).toContain("/srv/none does not exist");
+  await bench.services.resources.delete(bench.me, storagePoolKind, { name: "fast" });
+  await until("it is gone", async () => (await bench.client.list(storagePoolKind, {})).items.length === 0);
+  await create();
+  await until("it is ready", isReady);
+  bench.host.directories.clear();
+  await until("it is not", async () => !(await isReady()));
+  expect((await get()).status.hosts.alpha).toMatchObject({ prepared: true, capacityMib: 100 * 1024 });
+  bench.host.directories.set("/srv/fast", { fileSystem: "xfs", reflink: true });
+  await until("it is again", isReady);
+});
+
+test("one that fills warns, lets writers wait, and lets them go on", async () => {
+  await create({ warnPercent: 70 });
+  await until("it is ready", isReady);
+  await attached();
+  expect(condition(await get(), "NearlyFull")).toBe("false");
+  bench.host.space.freeBytes = 20 * GiB;
+  await until("it warns", async () => condition(await get(), "NearlyFull") === "true");
+  expect(await bench.host.disks.held()).toEqual([]);
+
+  bench.host.space.freeBytes = 0.5 * GiB;
+  await until("writers wait", async () => (await bench.host.disks.held()).length === 1);
+  await until("it is full", async () => condition(await get(), "Full") === "true");
+  expect((await volume()).status.message).toBe('writers wait: storage pool "fast" has no space left');
+
+  bench.host.space.freeBytes = 90 * GiB;
+  await until("writers go on", async () => (await bench.host.disks.held()).length === 0);
+  await until("it has space", async () => condition(await get(), "NearlyFull") === "false");
+  await until("it is not full", async () => condition(await get(), "Full") === "false");
+  expect((await volume()).status.message).toBe("");
+  await bench.clock.advance(5_000);
+  expect(await events()).toEqual(
+    expect.arrayContaining([
+      "StoragePoolNearlyFull",
+      "StoragePoolFull",
+      "WritersWait",
+      "WritersGoOn",
+      "StoragePoolHasSpace",
+    ]),
+  );
+});
+
+test("nothing of a container that is to stop waits for space", async () => {
+  await create();
+  await until("it is ready", isReady);
+  await attached();
+  bench.host.space.freeBytes = 0.1 * GiB;
+  await until("writers wait", async () => (await bench.host.disks.held()).length === 1);
+  await bench.patch("web", { power: "stopped" });
+  await until("nothing waits", async () => (await bench.host.disks.held()).length === 0);
+  await bench.clock.advance(10_000);
+  expect(await bench.host.disks.held()).toEqual([]);
+});

@@ -1,0 +1,50 @@
+/**
+ * Keeps writers from mounted volumes while there is no space, and lets them go on: by freezing the file system, which
+ * writes out first what it has taken on. Reading goes on. Held with the volume's lock, as everything that mounts,
+ * unmounts, grows or copies it, each of which thaws it before.
+ */
+import { stat, statfs } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { run } from "../run.ts";
+import { thaw } from "./data-disks.ts";
+import { findDataFile } from "./data-files.ts";
+import { mountPoints } from "./mounts.ts";
+
+/** Where a volume's file is, and what is left there. */
+export interface VolumeRoom {
+  /** The same for all volumes that share the space. */
+  place: number;
+  capacityBytes: number;
+  freeBytes: number;
+  /** What the volume can still take: what it has not written yet; all of it where blocks may be shared. */
+  mayTakeBytes: number;
+}
+
+/** Numbers of file systems (linux/magic.h) on which a block that is written may be another file's as well: xfs, btrfs. */
+const sharing = new Set([0x58465342, 0x9123683e]);
+
+export async function roomOf(directory: string): Promise<VolumeRoom> {
+  const path = await findDataFile(directory);
+  const [{ size, blocks, dev }, space] = await Promise.all([stat(path), statfs(dirname(path))]);
+  const sharesBlocks = sharing.has(space.type >>> 0);
+  return {
+    place: dev,
+    capacityBytes: space.blocks * space.bsize,
+    freeBytes: space.bavail * space.bsize,
+    mayTakeBytes: sharesBlocks ? size : Math.max(0, size - blocks * 512),
+  };
+}
+
+/** Idempotent; what is not mounted has no writers. False then. */
+export async function holdWrites(directory: string, signal: AbortSignal): Promise<boolean> {
+  const tree = join(directory, "tree");
+  if (!(await mountPoints()).has(tree)) return false;
+  // 1: it is frozen already.
+  await run("fsfreeze", ["--freeze", tree], { signal, expected: [0, 1], timeoutMs: 10 * 60_000 });
+  return true;
+}
+
+export async function letWrite(directory: string): Promise<void> {
+  const tree = join(directory, "tree");
+  if ((await mountPoints()).has(tree)) await thaw(tree);
+}
