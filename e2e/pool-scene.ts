@@ -1,5 +1,5 @@
 /** Small file systems on loop devices, for tests of storage pools. */
-import { mkdir, mkdtemp, rm, stat, statfs } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import { run } from "../src/host/run.ts";
 
@@ -66,8 +66,4 @@ export class PoolScene {
     for (const path of [...this.#mounted].reverse()) await run("umount", [path]);
     await rm(this.directory, { recursive: true });
   }
-}
-
-export async function blocksMib(path: string): Promise<number> {
-  return Math.round(((await stat(path)).blocks * 512) / 1024 ** 2);
 }
