@@ -34,3 +34,19 @@ test("a store that cannot be opened leaves the directory free", async () => {
   await (await openState({ stateDir, fake: true })).close();
   other.close();
 });
+
+test.each([
+  ["real", false, { size: 1 }, 1],
+  ["pretended", true, undefined, 0],
+])("after a restart, the state of a %s host", async (_, fake, value, revision) => {
+  await using directory = await mkdtempDisposable(join(tmpdir(), "strata-state-"));
+  const stateDir = directory.path;
+  const before = await openState({ stateDir, fake });
+  await before.store.commit([{ put: "/things/one", value: { size: 1 } }]);
+  expect((await before.store.get("/things/one"))?.value).toEqual({ size: 1 });
+  await before.close();
+  const after = await openState({ stateDir, fake });
+  expect((await after.store.get("/things/one"))?.value).toEqual(value);
+  expect(await after.store.revision()).toBe(revision);
+  await after.close();
+});

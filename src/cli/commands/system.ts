@@ -47,7 +47,12 @@ function settingOptions(verb: string) {
       choices: ["debug", "info", "warn", "error"],
     },
     ...(verb === "run" || verb === "start" || verb === "restart"
-      ? [{ flags: "--fake", summary: "pretend: guests without substance, state in memory, no root needed" }]
+      ? [
+          {
+            flags: "--fake",
+            summary: "pretend: guests without substance, state gone with it, no root needed",
+          },
+        ]
       : []),
   ];
 }
