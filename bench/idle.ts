@@ -32,6 +32,8 @@ const { values } = parseArgs({
   },
 });
 const project = "default";
+/** For each thing that is waited for; a busy machine needs minutes for 1,000 instances. */
+const untilMs = 300_000;
 const members = Number(values.members);
 const main = fileURLToPath(new URL("../src/bin/strata.ts", import.meta.url));
 
@@ -53,10 +55,10 @@ async function measure(groups: number): Promise<Memory & { share: number }> {
   });
   const ended = new Promise((resolve) => command.on("close", resolve));
   // What starts it hands over to another process, perhaps twice.
-  await until(async () => findDaemon(settings) !== undefined);
+  await until("the daemon runs", async () => findDaemon(settings) !== undefined);
   const client = createHttpClient({ socketPath: settings.socketPath, retryForMs: 30_000 });
   try {
-    await until(async () => (await client.list(hostKind, {})).items.length > 0);
+    await until("it knows its host", async () => (await client.list(hostKind, {})).items.length > 0);
     if (groups > 0) await populate(client, groups);
     await systemClock.sleep(Number(values.settle) * 1_000);
     const { pid } = findDaemon(settings) ?? { pid: 0 };
@@ -94,18 +96,28 @@ async function populate(client: Client, groups: number): Promise<void> {
     });
   }
   const wanted = groups * members;
-  await until(async () => (await client.list(instanceKind, { state: "running" })).items.length === wanted);
-  await until(async () => (await client.currentMetrics("instances", {})).length === wanted);
+  await until(
+    "all instances run",
+    async () => (await client.list(instanceKind, { state: "running" })).items.length === wanted,
+  );
+  await until(
+    "all instances are measured",
+    async () => (await client.currentMetrics("instances", {})).length === wanted,
+  );
 }
 
 async function stop(settings: Settings): Promise<void> {
   const daemon = findDaemon(settings);
   if (daemon) process.kill(daemon.pid, "SIGTERM");
-  await until(async () => findDaemon(settings) === undefined);
+  await until("the daemon has ended", async () => findDaemon(settings) === undefined);
 }
 
-async function until(condition: () => Promise<boolean>): Promise<void> {
-  while (!(await condition())) await systemClock.sleep(500);
+async function until(what: string, condition: () => Promise<boolean>): Promise<void> {
+  const deadline = systemClock.monotonicMs() + untilMs;
+  while (!(await condition())) {
+    if (systemClock.monotonicMs() > deadline) throw new Error(`not within ${untilMs / 1_000} s: ${what}`);
+    await systemClock.sleep(500);
+  }
 }
 
 async function cpuMs(pid: number): Promise<number> {
