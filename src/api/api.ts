@@ -5,7 +5,7 @@
  * Invariants: every answer has a request id; every failure is a problem (RFC 9457) from one table; nothing a client
  * sends or fails to take can grow memory without bound; secrets reach neither logs nor messages.
  */
-import { createServer, type Server } from "node:http";
+import type { Server } from "node:http";
 import { createServer as createHttpsServer, type Server as HttpsServer } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 import websocket from "@fastify/websocket";
@@ -14,6 +14,7 @@ import type { Clock } from "../core/clock.ts";
 import { describeError, StrataError } from "../core/errors.ts";
 import { encodeBase32 } from "../core/ids.ts";
 import type { Logger } from "../core/logger.ts";
+import { createServer } from "../core/node-http.ts";
 import type { Random } from "../core/random.ts";
 import type { Services } from "../services/services.ts";
 import { installAuthentication, TrustedSockets } from "./authentication.ts";

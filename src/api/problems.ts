@@ -1,6 +1,6 @@
-import { STATUS_CODES } from "node:http";
 import { type ErrorCode, StrataError, toStrataError } from "../core/errors.ts";
 import type { JsonObject } from "../core/json.ts";
+import { STATUS_CODES } from "../core/node-http.ts";
 
 /** Errors as HTTP answers: problem details (RFC 9457), told apart by `code`. */
 

@@ -1,10 +1,11 @@
-import { Agent, type IncomingMessage, type RequestOptions, request as requestHttp } from "node:http";
+import type { Agent as HttpAgent, IncomingMessage, RequestOptions } from "node:http";
 import { Agent as HttpsAgent, request as requestHttps } from "node:https";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { Clock } from "../core/clock.ts";
 import { hasCode, StrataError } from "../core/errors.ts";
 import type { Json } from "../core/json.ts";
+import { Agent, request as requestHttp } from "../core/node-http.ts";
 import { type Random, randomFraction } from "../core/random.ts";
 import { fromProblem } from "./problem.ts";
 
@@ -53,7 +54,7 @@ const maxSockets = 64;
 /** HTTP to one API over kept-alive connections, with the retries that are safe. */
 export class Transport {
   readonly #options: TransportOptions;
-  readonly #agent: Agent;
+  readonly #agent: HttpAgent;
   readonly #base: URL | undefined;
 
   /** @throws Invalid for a URL that is not https. */

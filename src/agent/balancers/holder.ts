@@ -4,11 +4,11 @@
  * survives until somebody can answer.
  */
 import { chmod, mkdir, rm } from "node:fs/promises";
-import { createServer as createHttpServer } from "node:http";
 import { createServer as createHttp2Server } from "node:http2";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { dirname } from "node:path";
 import type { Clock } from "../../core/clock.ts";
+import { createServer as createHttpServer } from "../../core/node-http.ts";
 import { balancerLimits } from "../../kinds/load-balancer.ts";
 
 export interface HolderTarget {

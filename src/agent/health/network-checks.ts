@@ -1,7 +1,8 @@
 /** What a health check asks of a guest over the network, from the host. */
-import { request } from "node:http";
+
 import { connect } from "node:net";
 import type { Clock } from "../../core/clock.ts";
+import { request } from "../../core/node-http.ts";
 import type { ConnectTarget } from "../instances/probes.ts";
 
 /** `saw`: what was there instead of health, for people: `answered 503`. */

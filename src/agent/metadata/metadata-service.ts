@@ -5,11 +5,12 @@
  * address the instance: the network lets no guest send from an address that is not its own. Whoever is nobody gets no
  * answer at all. Guests are strangers here: headers, bodies, times, connections and requests of each are bounded.
  */
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import { isIPv4, type Socket } from "node:net";
 import type { Clock } from "../../core/clock.ts";
 import { describeError } from "../../core/errors.ts";
 import type { Logger } from "../../core/logger.ts";
+import { createServer } from "../../core/node-http.ts";
 import type { Random } from "../../core/random.ts";
 import { type Answer, answerQuestion, failure } from "./answer.ts";
 import type { InstanceFacts } from "./instance-facts.ts";

@@ -2,8 +2,9 @@
  * Load on one URL, open-loop: requests are sent when they are due, whether or not earlier ones were answered, as people
  * do. What a server fails to answer in time is counted and not sent again.
  */
-import { Agent, request } from "node:http";
+
 import type { Clock } from "../../core/clock.ts";
+import { Agent, request } from "../../core/node-http.ts";
 
 export interface LoadOptions {
   /** http:// with an address, a port and a path. */

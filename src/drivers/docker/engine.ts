@@ -6,10 +6,10 @@
  * Only the Engine of this very host will do: guests' network cards are put into the containers' namespaces from here.
  */
 import { access } from "node:fs/promises";
-import { Agent } from "node:http";
 import type { Readable } from "node:stream";
 import type Docker from "dockerode";
 import { StrataError } from "../../core/errors.ts";
+import { Agent } from "../../core/node-http.ts";
 
 export type ContainerInfo = Docker.ContainerInspectInfo;
 export type ContainerOptions = Docker.ContainerCreateOptions;
