@@ -34,12 +34,12 @@ export class WaitingWriters {
 /** Until the signal aborts. Writers that wait then go on waiting: their space is as little as before. */
 export async function runSpaceGuard(context: AgentContext): Promise<void> {
   const { signal, logger } = context;
-  const rest = restUntilChange(context);
+  const guard = new SpaceGuard(context);
   let failing = false;
   while (!signal.aborted) {
     let againMs: number | undefined = looksMs.most;
     try {
-      againMs = await guardOnce(context);
+      againMs = await guard.look();
       failing = false;
     } catch (error) {
       if (!failing && !signal.aborted) {
@@ -47,69 +47,86 @@ export async function runSpaceGuard(context: AgentContext): Promise<void> {
       }
       failing = true;
     }
-    await rest(againMs);
+    await guard.rest(againMs);
   }
 }
 
-/** Rests for so long, or for ever, but no longer than until something becomes of a volume or of an instance. */
-function restUntilChange({ views, clock, signal }: AgentContext): (ms: number | undefined) => Promise<void> {
-  let wake = () => {};
-  let changed = false;
-  const onChange = () => {
-    changed = true;
-    wake();
-  };
-  views.volumes.onChange(onChange);
-  views.instances.onChange(onChange);
-  signal.addEventListener("abort", onChange, { once: true });
-  return async (ms) => {
+class SpaceGuard {
+  readonly #context: AgentContext;
+  /** Volumes that are being held or let go: one that is just copied may take long, and others do not wait for it. */
+  readonly #pending = new Set<string>();
+  #changed = false;
+  #wake = () => {};
+
+  constructor(context: AgentContext) {
+    this.#context = context;
+    const { views, signal } = context;
+    const changed = () => this.#change();
+    views.volumes.onChange(changed);
+    views.instances.onChange(changed);
+    signal.addEventListener("abort", changed, { once: true });
+  }
+
+  /** For so long, or for ever; no longer than until something becomes of a volume or of an instance. */
+  async rest(ms: number | undefined): Promise<void> {
     await new Promise<void>((resolve) => {
-      const cancel = ms === undefined ? () => {} : clock.after(ms, resolve);
-      wake = () => {
+      const cancel = ms === undefined ? () => {} : this.#context.clock.after(ms, resolve);
+      this.#wake = () => {
         cancel();
         resolve();
       };
-      if (changed) wake();
+      if (this.#changed) this.#wake();
     });
-    changed = false;
-  };
-}
-
-/** One look at every place. Returns when the next is due; undefined when there is nothing to look at. */
-async function guardOnce(context: AgentContext): Promise<number | undefined> {
-  const { disks, waiting, signal, logger } = context;
-  const held = new Set(await disks.held());
-  for (const uid of held) waiting.set(uid, true);
-  const places = new Map<number, { space: Space; uids: string[] }>();
-  const written = writtenVolumes(context);
-  if (written.length === 0 && held.size === 0) return undefined;
-  const rooms = await Promise.all(
-    written.map(
-      async ({ metadata }) => [metadata.uid, await disks.room(metadata.uid).catch(absent)] as const,
-    ),
-  );
-  for (const [uid, room] of rooms) if (room) addTo(places, uid, room);
-  const hold = new Set<string>();
-  let againMs: number = looksMs.most;
-  for (const { space, uids } of places.values()) {
-    const judged = judgeSpace(
-      space,
-      uids.some((uid) => held.has(uid)),
-    );
-    againMs = Math.min(againMs, judged.lookAgainMs);
-    if (judged.hold) for (const uid of uids) hold.add(uid);
+    this.#changed = false;
   }
-  const changes = [
-    ...[...hold].filter((uid) => !held.has(uid)).map((uid) => disks.hold(uid, signal)),
-    ...[...held].filter((uid) => !hold.has(uid)).map((uid) => disks.letGo(uid)),
-  ];
-  if (changes.length === 0) return againMs;
-  const failed = (await Promise.allSettled(changes)).find((result) => result.status === "rejected");
-  const now = new Set(await disks.held());
-  for (const uid of new Set([...held, ...now])) waiting.set(uid, now.has(uid));
-  logger.warn({ waiting: [...now] }, "writers to volumes wait for space, or go on");
-  if (failed) throw failed.reason;
-  return againMs;
+
+  /** At every place. Returns when the next look is due; undefined when there is nothing to look at. */
+  async look(): Promise<number | undefined> {
+    const { disks, waiting } = this.#context;
+    const held = new Set(await disks.held());
+    for (const uid of held) waiting.set(uid, true);
+    const written = writtenVolumes(this.#context).map(({ metadata }) => metadata.uid);
+    if (written.length === 0 && held.size === 0) return undefined;
+    const places = new Map<number, { space: Space; uids: string[] }>();
+    const rooms = await Promise.all(written.map((uid) => disks.room(uid).catch(absent)));
+    for (const [index, room] of rooms.entries()) if (room) addTo(places, written[index] ?? "", room);
+    const hold = new Set<string>();
+    let againMs: number = looksMs.most;
+    for (const { space, uids } of places.values()) {
+      const judged = judgeSpace(
+        space,
+        uids.some((uid) => held.has(uid)),
+      );
+      againMs = Math.min(againMs, judged.lookAgainMs);
+      if (judged.hold) for (const uid of uids) hold.add(uid);
+    }
+    for (const uid of hold) if (!held.has(uid)) this.#begin(uid, true);
+    for (const uid of held) if (!hold.has(uid)) this.#begin(uid, false);
+    return againMs;
+  }
+
+  #begin(uid: string, wait: boolean): void {
+    if (this.#pending.has(uid)) return;
+    this.#pending.add(uid);
+    void this.#set(uid, wait).finally(() => this.#pending.delete(uid));
+  }
+
+  async #set(uid: string, wait: boolean): Promise<void> {
+    const { disks, waiting, signal, logger } = this.#context;
+    try {
+      await (wait ? disks.hold(uid, signal) : disks.letGo(uid));
+      waiting.set(uid, (await disks.held()).includes(uid));
+      logger.warn({ volume: uid }, wait ? "writers wait for space" : "writers go on");
+    } catch (error) {
+      if (signal.aborted) return;
+      logger.error({ volume: uid, error: describeError(error) }, "writers cannot be held or let go");
+    }
+  }
+
+  #change(): void {
+    this.#changed = true;
+    this.#wake();
+  }
 }
 
 function addTo(places: Map<number, { space: Space; uids: string[] }>, uid: string, room: VolumeRoom): void {
@@ -131,10 +148,9 @@ function addTo(places: Map<number, { space: Space; uids: string[] }>, uid: strin
  */
 function writtenVolumes({ views, hostName }: Pick<AgentContext, "views" | "hostName">): Volume[] {
   return [...views.volumes.values()].filter((volume) => {
-    const { spec, status, metadata } = volume;
+    const { spec, status } = volume;
     if (spec.role !== "data" || spec.allocation === "full" || status.host !== hostName) return false;
-    if (status.instance === undefined || status.instance !== spec.instance) return false;
-    if (metadata.deletedAt !== undefined) return false;
+    if (status.instance === undefined) return false;
     const holder = views.instances.get(siblingKey(instanceKind, volume, status.instance));
     return (
       holder?.spec.type === "container" &&

@@ -5,10 +5,14 @@
  */
 import { stat, statfs } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { StrataError } from "../../core/errors.ts";
 import { run } from "../run.ts";
 import { thaw } from "./data-disks.ts";
 import { findDataFile } from "./data-files.ts";
 import { mountPoints } from "./mounts.ts";
+
+/** All that was written comes on disk first. */
+const freezeMs = 10 * 60_000;
 
 /** Where a volume's file is, and what is left there. */
 export interface VolumeRoom {
@@ -39,9 +43,11 @@ export async function roomOf(directory: string): Promise<VolumeRoom> {
 export async function holdWrites(directory: string, signal: AbortSignal): Promise<boolean> {
   const tree = join(directory, "tree");
   if (!(await mountPoints()).has(tree)) return false;
-  // 1: it is frozen already.
-  await run("fsfreeze", ["--freeze", tree], { signal, expected: [0, 1], timeoutMs: 10 * 60_000 });
-  return true;
+  const options = { signal, expected: [0, 1], timeoutMs: freezeMs };
+  const { status, stderr } = await run("fsfreeze", ["--freeze", tree], options);
+  // Busy: it is frozen already.
+  if (status === 0 || /busy/i.test(stderr)) return true;
+  throw new StrataError("Internal", "the volume's file system cannot be frozen", { detail: stderr.trim() });
 }
 
 export async function letWrite(directory: string): Promise<void> {
