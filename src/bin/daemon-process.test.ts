@@ -1,10 +1,10 @@
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { systemClock } from "../core/clock.ts";
-import { findDaemon, startTimeOf, stopDaemon, unitText } from "./daemon-process.ts";
+import { daemonCommand, findDaemon, startTimeOf, stopDaemon, unitText } from "./daemon-process.ts";
 import { readSettings, type Settings } from "./settings.ts";
 
 let directory: string;
@@ -36,6 +36,16 @@ test("stopping waits until the process is gone", async () => {
   expect(await stopDaemon(settings, systemClock)).toBe(true);
   await ended;
   expect(findDaemon(settings)).toBeUndefined();
+});
+
+test("the unit brings what keeps the daemon small, which Node.js knows", () => {
+  const text = unitText(settings);
+  expect(text).toContain('Environment="MALLOC_ARENA_MAX=1"');
+  const { command, args } = daemonCommand();
+  const limit = "console.log(require('node:v8').getHeapStatistics().heap_size_limit / 2 ** 20)";
+  const mib = Number(execFileSync(command, [...args.slice(0, -1), "--eval", limit], { encoding: "utf8" }));
+  expect(mib).toBeGreaterThanOrEqual(512);
+  expect(mib).toBeLessThan(600);
 });
 
 test("the unit leaves guests alone when the daemon stops, and takes odd paths literally", () => {

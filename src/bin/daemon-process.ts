@@ -35,15 +35,19 @@ const unitFile = `/etc/systemd/system/${unitName}`;
  * JSON anyway.
  */
 const memoryFlags = ["--max-semi-space-size=2", "--max-old-space-size=512"];
-/** Downloads trust what the rest of the machine trusts. */
-const trustFlags = ["--use-system-ca"];
+/** The C library's: one arena for all threads, instead of one each whose free pages no other one uses. */
+export const memoryEnvironment = { MALLOC_ARENA_MAX: "1" } as const;
 
 export function daemonCommand(): { command: string; args: string[] } {
-  return { command: process.execPath, args: [...memoryFlags, ...trustFlags, daemonMain] };
+  return { command: process.execPath, args: [...memoryFlags, daemonMain] };
 }
 
 export function daemonEnvironment(settings: Settings): Record<string, string> {
-  return { ...settingsEnvironment(settings), NODE_COMPILE_CACHE: compileCacheDirectory };
+  return {
+    ...settingsEnvironment(settings),
+    ...memoryEnvironment,
+    NODE_COMPILE_CACHE: compileCacheDirectory,
+  };
 }
 
 interface FoundDaemon {

@@ -22,5 +22,7 @@ if (wasCold() && process.execve && times < 2) {
     [begunAnew]: String(times + 1),
   });
 }
-delete process.env[begunAnew];
+const { memoryEnvironment } = await import("./daemon-process.ts");
+// They have taken effect, and are not for the programs that this one starts.
+for (const name of [begunAnew, ...Object.keys(memoryEnvironment)]) delete process.env[name];
 await runDaemon();

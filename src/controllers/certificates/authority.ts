@@ -9,6 +9,7 @@ import { Agent } from "node:https";
 import { connect } from "node:tls";
 import * as acme from "acme-client";
 import { StrataError } from "../../core/errors.ts";
+import { trustAsTheSystemDoes } from "../../core/system-trust.ts";
 import { challengeForms } from "../../kinds/certificate.ts";
 
 export interface CertificateOrder {
@@ -73,6 +74,7 @@ export async function orderCertificate(
 }
 
 async function placeOrder(order: CertificateOrder): Promise<{ chain: string; privateKey: string }> {
+  trustAsTheSystemDoes();
   const client = new acme.Client({
     directoryUrl: order.directory,
     accountKey: order.accountKey,

@@ -1,6 +1,7 @@
 /** Fetches over HTTP as a stream that goes on where it broke off, with limits on time; whoever reads it limits the size and checks the content. */
 import type { Clock } from "../../core/clock.ts";
 import { isRetryable, StrataError } from "../../core/errors.ts";
+import { trustAsTheSystemDoes } from "../../core/system-trust.ts";
 
 export interface DownloadOptions {
   signal: AbortSignal;
@@ -52,6 +53,7 @@ async function* receive(
 ): AsyncGenerator<Uint8Array, void, void> {
   const silence = new AbortController();
   let cancel = clock.after(silenceMs, () => silence.abort());
+  trustAsTheSystemDoes();
   try {
     const { received, version } = progress;
     const part =
