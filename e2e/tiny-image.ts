@@ -15,8 +15,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { promisify } from "node:util";
+import { type TarHeader, tarEnd, writeTarHeader } from "../src/core/tar-writer.ts";
 import { readTar } from "../src/host/images/tar-reader.ts";
-import { type TarHeader, tarEnd, writeTarHeader } from "../src/host/images/tar-writer.ts";
 
 const exec = promisify(execFile);
 const version = 1;

@@ -3,7 +3,7 @@ import { mkdir, rm } from "node:fs/promises";
 import type { Clock } from "../../core/clock.ts";
 import { describeError, StrataError } from "../../core/errors.ts";
 import type { Uid } from "../../core/ids.ts";
-import { type TarHeader, tarEnd, writeTarHeader } from "../../host/images/tar-writer.ts";
+import { type TarHeader, tarEnd, writeTarHeader } from "../../core/tar-writer.ts";
 import type { Fingerprint } from "../../kinds/host.ts";
 import { holdNamespaces } from "./card-ports.ts";
 import { containerOptions } from "./container-spec.ts";

@@ -1,8 +1,7 @@
 /** A file system as a root archive: the form in which every source is checked and unpacked. */
 import { StrataError } from "../../core/errors.ts";
+import { type TarHeader, type TarType, tarEnd, writeTarHeader } from "../../core/tar-writer.ts";
 import type { Ext4FileSystem, Inode } from "./ext4-file-system.ts";
-import type { TarType } from "./tar-reader.ts";
-import { type TarHeader, tarEnd, writeTarHeader } from "./tar-writer.ts";
 
 export interface Mounted {
   fileSystem: Ext4FileSystem;

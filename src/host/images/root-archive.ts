@@ -8,9 +8,9 @@
  * neutralFstab.
  */
 import { StrataError } from "../../core/errors.ts";
+import { tarEnd, writeTarHeader } from "../../core/tar-writer.ts";
 import { formatBytes } from "../../core/units.ts";
 import { readTar, show, type TarEntry } from "./tar-reader.ts";
-import { tarEnd, writeTarHeader } from "./tar-writer.ts";
 
 export interface ArchiveLimits {
   maxEntries: number;

@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { hasCode } from "../../core/errors.ts";
+import { tarEnd, writeTarHeader } from "../../core/tar-writer.ts";
 import { readTar, type TarEntry } from "./tar-reader.ts";
-import { tarEnd, writeTarHeader } from "./tar-writer.ts";
 import { collect, inChunks, tarOf } from "./test-archives.ts";
 
 type Read = Omit<TarEntry, "content" | "attributes"> & { text: string; attributes: Record<string, string> };

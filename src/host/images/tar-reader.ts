@@ -4,23 +4,10 @@
  * names come through byte for byte. Formats: POSIX.1-2017 pax, GNU tar manual "Basic Tar Format".
  */
 import { StrataError } from "../../core/errors.ts";
+import type { TarHeader, TarType } from "../../core/tar-writer.ts";
 
-export type TarType = "file" | "hardlink" | "symlink" | "directory" | "character" | "block" | "fifo";
-
-export interface TarEntry {
-  /** As in the archive, without validation. */
-  path: string;
-  type: TarType;
-  mode: number;
-  uid: number;
-  gid: number;
-  /** Bytes of content; 0 for all types but `file`. */
-  sizeBytes: number;
-  mtimeSeconds: number;
-  /** Target of hard and symbolic links, else "". */
-  target: string;
-  /** Extended attributes by name, such as `security.capability`. */
-  attributes: ReadonlyMap<string, Uint8Array>;
+/** Everything as in the archive, without validation. */
+export interface TarEntry extends TarHeader {
   /** The content; to be read to its end before the next entry, the rest is skipped. */
   content: AsyncIterable<Uint8Array>;
 }

@@ -3,7 +3,7 @@ import { createHash, hash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { open, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { plainFileHeader, tarEnd, tarPadding } from "../tar-writer.ts";
+import { plainFileHeader, tarEnd, tarPadding } from "../../../core/tar-writer.ts";
 import type { WriteDiskRequest } from "./write-disk.ts";
 
 const names = { descriptor: "image.ovf", manifest: "image.mf", disk: "image-disk1.vmdk" } as const;

@@ -9,7 +9,7 @@ import type { Readable } from "node:stream";
 import { Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { canonicalJson, type Json } from "../../../core/json.ts";
-import { plainFileHeader, tarEnd, tarPadding } from "../tar-writer.ts";
+import { plainFileHeader, tarEnd, tarPadding } from "../../../core/tar-writer.ts";
 import { withTreeArchive } from "../tree-archive.ts";
 
 export interface TreeExport {

@@ -4,7 +4,8 @@
  * have in its directory; both count for lower layers only, wherever they stand in their own.
  */
 import { StrataError } from "../../../core/errors.ts";
-import { show, type TarType } from "../tar-reader.ts";
+import type { TarType } from "../../../core/tar-writer.ts";
+import { show } from "../tar-reader.ts";
 
 export interface LayerEntry {
   path: string;

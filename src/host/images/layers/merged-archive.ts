@@ -4,11 +4,11 @@
  */
 import { createHash } from "node:crypto";
 import { StrataError } from "../../../core/errors.ts";
+import { tarEnd, writeTarHeader } from "../../../core/tar-writer.ts";
 import { formatBytes } from "../../../core/units.ts";
 import { unpackStream } from "../decompression.ts";
 import type { ArchiveLimits } from "../root-archive.ts";
 import { readTar, type TarEntry } from "../tar-reader.ts";
-import { tarEnd, writeTarHeader } from "../tar-writer.ts";
 import type { LayerFile } from "./image-archive.ts";
 import { entryId, type LayerEntry, LayerMerge } from "./layer-merge.ts";
 

@@ -1,5 +1,21 @@
-/** Writes tar headers (POSIX.1-2017 pax). Counterpart of tar-reader; the caller writes content, padding and end. */
-import type { TarEntry, TarType } from "./tar-reader.ts";
+/** Writes tar headers (POSIX.1-2017 pax); the caller writes content, padding and end. */
+
+export type TarType = "file" | "hardlink" | "symlink" | "directory" | "character" | "block" | "fifo";
+
+export interface TarHeader {
+  path: string;
+  type: TarType;
+  mode: number;
+  uid: number;
+  gid: number;
+  /** Bytes of content; 0 for all types but `file`. */
+  sizeBytes: number;
+  mtimeSeconds: number;
+  /** Target of hard and symbolic links, else "". */
+  target: string;
+  /** Extended attributes by name, such as `security.capability`. */
+  attributes: ReadonlyMap<string, Uint8Array>;
+}
 
 const flags: Record<TarType, string> = {
   file: "0",
@@ -10,8 +26,6 @@ const flags: Record<TarType, string> = {
   directory: "5",
   fifo: "6",
 };
-
-export type TarHeader = Omit<TarEntry, "content">;
 
 /** Two blocks of zeros. */
 export const tarEnd = Buffer.alloc(1024);
