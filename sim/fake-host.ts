@@ -320,5 +320,6 @@ function imageOf(source: ImageSource): StoredImage {
     os: "Simulated",
     types: ["vm", "container"],
     limitation: "",
+    remark: "",
   };
 }

@@ -7,6 +7,7 @@ import { StrataError } from "../core/errors.ts";
 import { type Logger, silentLogger } from "../core/logger.ts";
 import { systemRandom } from "../core/random.ts";
 import { createDockerDriver } from "../drivers/docker/docker-driver.ts";
+import { createEngineBuilder } from "../drivers/docker/engine-builder.ts";
 import { createLxcDriver } from "../drivers/lxc/lxc-driver.ts";
 import { createQemuDriver } from "../drivers/qemu/qemu-driver.ts";
 import { createBalancers } from "../host/balancers/haproxy-balancers.ts";
@@ -28,6 +29,14 @@ export async function realHostParts(settings: Settings, logger: Logger): Promise
     imageDir: settings.imageDir,
     idBase: settings.idBase,
     mirrors: settings.imageMirrors,
+    builders: [
+      createEngineBuilder({
+        namespace: settings.namespace,
+        socketPath: settings.dockerSocket,
+        network: settings.buildNetwork,
+        clock: systemClock,
+      }),
+    ],
   });
   const disks = createDisks({ directory: join(settings.stateDir, "volumes"), images, clock: systemClock });
   const networks = createNetworks({

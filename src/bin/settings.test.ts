@@ -36,6 +36,7 @@ test("the daemon's process reads the same settings that its starter had", () => 
     STRATA_DIR: "/srv/a",
     STRATA_IMAGE_DIR: "/srv/images",
     STRATA_IMAGE_MIRRORS: mirrors,
+    STRATA_BUILD_NETWORK: "host",
     STRATA_FAKE: "1",
   };
   const settings = readSettings(env);
@@ -50,6 +51,7 @@ test.each([
   ["https-port", "70000"],
   ["log-level", "loud"],
   ["image-mirrors", "https://cloud.debian.org/"],
+  ["build-network", "no such/network"],
   ["socket", `/${"x".repeat(120)}`],
 ])("a wrong %s is refused with what is allowed", (name, value) => {
   expect(() => readSettings({}, (option) => (option === name ? value : undefined))).toThrow(

@@ -16,6 +16,8 @@ export interface Settings extends HostConfig {
   addressPool: string;
   /** Of the Docker Engine that application containers run in. */
   dockerSocket: string;
+  /** The Engine's network that the steps of a Dockerfile have; undefined is the Engine's default. */
+  buildNetwork: string | undefined;
   /** Addresses that images of the catalogue are fetched from instead, by what the official ones begin with. */
   imageMirrors: Readonly<Record<string, string>>;
   /** Of the HTTPS interface on loopback; 0 takes any free one. */
@@ -57,6 +59,7 @@ export function readSettings(env: Environment, option: Source = () => undefined,
       value("network-pool") ?? (own ? `10.${78 + (own.readUInt32BE(4) % 120)}.0.0/16` : "10.77.0.0/16"),
     addressPool: value("address-pool") ?? (own ? `100.126.${own[8]}.0/24` : "100.127.0.0/24"),
     dockerSocket: resolve(value("docker-socket") ?? "/run/docker.sock"),
+    buildNetwork: value("build-network"),
     idBase: Number(value("id-base") ?? defaultIdBase),
     socketPath: resolve(value("socket") ?? join(runDir, "strata.sock")),
     httpsPort: Number(value("https-port") ?? (base ? 0 : 7443)),
@@ -103,6 +106,11 @@ function problems(settings: Settings): FieldError[] {
   require(urls.every((url) =>
     /^https?:\/\/[^\s,=]+$/.test(url),
   ), "image-mirrors", "has something that is no address", "FROM=TO, with commas between, each an http:// or https:// URL");
+  const { buildNetwork } = settings;
+  require(buildNetwork === undefined ||
+    /^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$/.test(
+      buildNetwork,
+    ), "build-network", "is no name of a network", "a network of the Docker Engine, such as host, none or bridge");
   require(Number.isInteger(idBase) &&
     idBase >= 65_536 &&
     idBase <= 4_000_000_000, "id-base", "is out of range", "65536 to 4000000000");
@@ -138,6 +146,7 @@ export function settingsEnvironment(settings: Settings): Record<string, string> 
     STRATA_NETWORK_POOL: settings.networkPool,
     STRATA_ADDRESS_POOL: settings.addressPool,
     STRATA_DOCKER_SOCKET: settings.dockerSocket,
+    ...(settings.buildNetwork === undefined ? {} : { STRATA_BUILD_NETWORK: settings.buildNetwork }),
     STRATA_ID_BASE: String(settings.idBase),
     STRATA_SOCKET: settings.socketPath,
     STRATA_HTTPS_PORT: String(settings.httpsPort),

@@ -80,6 +80,8 @@ export function sourceText(source: Image["spec"]["source"]): string {
   switch (source.type) {
     case "debian":
       return `debian ${source.suite}`;
+    case "dockerfile":
+      return source.file;
     case "url":
       return source.url;
     case "catalogue":

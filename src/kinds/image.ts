@@ -57,6 +57,46 @@ export const imageSourceSchema = z.discriminatedUnion("type", [
       .optional(),
   }),
   z.strictObject({
+    /** Built of a Dockerfile by a builder of the host: its Docker Engine, or another that is installed. */
+    type: z.literal("dockerfile"),
+    /** The build's context, a tar that was sent to the API beforehand (POST /v1/uploads). */
+    upload: z.string().max(100),
+    /** The Dockerfile's path in the context. */
+    file: z.string().min(1).max(1000).default("Dockerfile"),
+    /** The stage that becomes the image; left out, the last one. */
+    target: z
+      .string()
+      .regex(/^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/, { error: "must be the name or number of a stage" })
+      .optional(),
+    /** Values of the Dockerfile's ARGs. */
+    args: z
+      .record(
+        z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, { error: "must be the name of a variable" }),
+        z.string().max(32 * 1024),
+      )
+      .default({}),
+    /** False: every step is made anew, and so is an image that was built of the same context before. */
+    cache: z.boolean().default(true),
+    limits: z
+      .strictObject({
+        /** Of each step, in MiB. */
+        memoryMib: z
+          .int()
+          .min(64)
+          .max(1024 * 1024)
+          .default(2048),
+        /** Processor time per time, of each step; the host's guests come first in any case. */
+        cpus: z.number().min(0.1).max(1024).default(2),
+        /** Of the whole build, in seconds. */
+        seconds: z
+          .int()
+          .min(5)
+          .max(24 * 3600)
+          .default(1800),
+      })
+      .default({ memoryMib: 2048, cpus: 2, seconds: 1800 }),
+  }),
+  z.strictObject({
     type: z.literal("url"),
     url: httpUrl,
     format: artefact,

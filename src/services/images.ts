@@ -20,7 +20,7 @@ export function imageHooks(uploads: KnownUploads | undefined): Hooks {
     async admit(image, _world, action) {
       const { source } = image.spec;
       refuseBootOfArchives(source, action);
-      if (source.type !== "upload" || !uploads || (await uploads.has(source.upload))) return {};
+      if (!("upload" in source) || !uploads || (await uploads.has(source.upload))) return {};
       const message = `names the upload "${source.upload.slice(0, 40)}", which is not there`;
       const allowed = "the name that POST /v1/uploads gave, within an hour";
       throw invalid(action, [{ path: "spec.source.upload", message, allowed }]);

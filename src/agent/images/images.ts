@@ -8,7 +8,7 @@ import type { Instant } from "../../core/clock.ts";
 import { isRetryable, toStrataError } from "../../core/errors.ts";
 import type { StoredImage } from "../../host/images/image-store.ts";
 import { type Image, type ImageStatus, imageKind } from "../../kinds/image.ts";
-import type { Ref } from "../../kinds/keys.ts";
+import { type Ref, resourceKey } from "../../kinds/keys.ts";
 import type { Failure, Reconciler, Watch } from "../../reconcile/reconciler.ts";
 import type { AgentContext } from "../agent-context.ts";
 import { reportStatus } from "../report.ts";
@@ -128,6 +128,12 @@ class ImageReconciler implements Reconciler<ImageWorld, ImageAction, ImageStatus
       const stored = await images.make(image.spec.source, {
         signal,
         onProgress: (progress) => reports.add(progress),
+        findImage: async (name) => {
+          const found = views.images.get(
+            resourceKey(imageKind, { project: image.metadata.project ?? "", name }),
+          );
+          return found?.status.state === "ready" ? found.status.digest : undefined;
+        },
         openUpload: async (upload) => Readable.from(await client.download(upload, { signal })),
       });
       this.#made.set(image.metadata.uid, stored);

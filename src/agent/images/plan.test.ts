@@ -12,6 +12,7 @@ const stored: StoredImage = {
   os: "Debian",
   types: ["container"],
   limitation: "no kernel",
+  remark: "runs: server",
 };
 const imageOf = (status: Partial<Image["status"]>, metadata: Partial<Image["metadata"]> = {}): Image => {
   const image = readyImage({ observedGeneration: 1, ...status });
@@ -66,7 +67,7 @@ test("what was made is told in full, and progress is over", () => {
   const { status } = planImage(worldOf(image, { made: stored }), now);
   expect(status).toMatchObject({
     ...{ digest: stored.digest, os: "Debian", types: ["container"] },
-    message: "no kernel",
+    message: "no kernel; runs: server",
   });
   expect(statusPatch(image.status, status ?? {})).toMatchObject({ progress: null });
 });

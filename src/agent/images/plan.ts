@@ -51,7 +51,10 @@ function readyStatus(image: Image, made: StoredImage, now: Instant): ImageStatus
   return {
     ...kept,
     state: "ready",
-    message: made.limitation.slice(0, 2000),
+    message: [made.limitation, made.remark]
+      .filter((text) => text !== "")
+      .join("; ")
+      .slice(0, 2000),
     digest: made.digest,
     sizeBytes: made.sizeBytes,
     types: made.types,

@@ -3,20 +3,19 @@ import { createReadStream } from "node:fs";
 import { access, mkdir, readFile, writeFile } from "node:fs/promises";
 import { resolve as resolvePath } from "node:path";
 import { StrataError } from "../../core/errors.ts";
-import type { JsonObject } from "../../core/json.ts";
-import { artefactFormats, imageKind } from "../../kinds/image.ts";
+import { artefactFormats } from "../../kinds/image.ts";
 import { findInCatalogue, searchCatalogue } from "../../kinds/image-catalogue.ts";
 import { keyPairKind } from "../../kinds/key-pair.ts";
 import type { ArgumentSpec, Call, CommandSpec, OptionSpec } from "../command.ts";
 import type { Output } from "../output.ts";
-import { asJson, imageForm, keyPairForm } from "../show.ts";
-import { awaitImages } from "../stack/await-stack.ts";
+import { asJson, keyPairForm } from "../show.ts";
 import { formatOf } from "../stack/expand-stack.ts";
 import { sha256Of } from "../stack/load-stack.ts";
-import { patience } from "../watching.ts";
+import { buildImageCommand } from "./build-image.ts";
 import { exportImageCommand, imageSbomCommand } from "./export-image.ts";
 import { imageGcCommands } from "./image-gc.ts";
 import { deleteResources, listOptions, listResources, showResource } from "./listings.ts";
+import { makeImage } from "./make-image.ts";
 
 const newName: ArgumentSpec = { name: "<name>", summary: "its name in the project" };
 const imageNames: ArgumentSpec = {
@@ -38,25 +37,7 @@ const boot: OptionSpec = {
 };
 
 export const imageCommands: readonly CommandSpec[] = [
-  {
-    path: "image build",
-    group: "Images and keys",
-    summary: "Build an image from a Debian suite",
-    arguments: [newName],
-    options: [
-      { flags: "--suite <suite>", summary: "bookworm or trixie (default: bookworm)" },
-      { flags: "--package <name>", summary: "package to install as well", repeatable: true },
-      description,
-    ],
-    examples: [
-      "strata image build debian12",
-      "strata image build web --suite trixie --package nginx --package git",
-    ],
-    run: (call) => {
-      const suite = call.options.text("suite") ?? "bookworm";
-      return makeImage(call, { type: "debian", suite, packages: [...call.options.texts("package")] });
-    },
-  },
+  buildImageCommand,
   {
     path: "image pull",
     group: "Images and keys",
@@ -146,38 +127,20 @@ export const imageCommands: readonly CommandSpec[] = [
   ...keyPairCommands(),
 ];
 
-async function makeImage(call: Call, source: JsonObject): Promise<Output> {
-  const { session, options } = call;
-  const { project, signal } = session;
-  const name = call.args[0] ?? "";
-  const client = await session.startedClient();
-  const spec = { description: options.text("description") ?? "", source };
-  const created = await client.create(imageKind, { name, project, spec }, { signal });
-  session.onInterrupt(`interrupted; the image is made in the background: see \`strata image info ${name}\``);
-  const images = session.wait
-    ? await awaitImages(client, project, [name], patience(session), session.printer)
-    : [created];
-  return {
-    type: "table",
-    columns: imageForm.columns,
-    rows: images.map((image) => imageForm.row(image)),
-    empty: "no image",
-    json: asJson(images[0]),
-  };
-}
-
 function pullImage(call: Call): Promise<Output> {
   const { options } = call;
   const url = call.args[1] ?? "";
   const alias = options.text("alias");
-  if (findInCatalogue(url) && alias === undefined) return makeImage(call, { type: "catalogue", name: url });
+  if (findInCatalogue(url) && alias === undefined)
+    return makeImage(call, call.args[0] ?? "", { type: "catalogue", name: url });
   if (!URL.canParse(url)) {
     throw new StrataError(
       "Invalid",
       `"${url}" is neither an address nor an image of the catalogue; \`strata image search\` lists those`,
     );
   }
-  if (alias !== undefined) return makeImage(call, { type: "simplestreams", server: url, alias });
+  if (alias !== undefined)
+    return makeImage(call, call.args[0] ?? "", { type: "simplestreams", server: url, alias });
   const checksum = options.text("sha256");
   if (checksum === undefined) {
     throw new StrataError(
@@ -186,7 +149,13 @@ function pullImage(call: Call): Promise<Output> {
     );
   }
   const given = options.text("format") ?? formatOf(new URL(url).pathname);
-  return makeImage(call, { type: "url", url, sha256: checksum, format: given, ...bootOption(call) });
+  return makeImage(call, call.args[0] ?? "", {
+    type: "url",
+    url,
+    sha256: checksum,
+    format: given,
+    ...bootOption(call),
+  });
 }
 
 async function importImage(call: Call): Promise<Output> {
@@ -202,7 +171,7 @@ async function importImage(call: Call): Promise<Output> {
   const sent = await client.upload(createReadStream(path), { signal: session.signal });
   const given = options.text("format") ?? formatOf(path);
   const source = { type: "upload", upload: sent.upload, format: given, sha256: checksum };
-  return await makeImage(call, { ...source, ...bootOption(call) });
+  return await makeImage(call, call.args[0] ?? "", { ...source, ...bootOption(call) });
 }
 
 function bootOption({ options }: Call): { boot?: string } {

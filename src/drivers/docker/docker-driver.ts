@@ -41,7 +41,7 @@ import { EngineImages } from "./engine-images.ts";
 import { ensureVolumes, removeVolumes } from "./engine-volumes.ts";
 import { openGate } from "./gate.ts";
 import { type DockerGuest, GuestRecord, recordedGuests } from "./guest-record.ts";
-import { checkInit } from "./image-init.ts";
+import { checkInit, withImageApplication } from "./image-init.ts";
 import { containerName, imageTag, labels, ownerOf } from "./labels.ts";
 import { runIdOf, stateOf } from "./run-state.ts";
 
@@ -148,9 +148,10 @@ class DockerDriver implements GuestDriver<DockerConfig> {
     return recorded ? { uid, handle: this.#handle(uid), state: "created" } : undefined;
   }
 
-  async create(guest: DockerGuest, signal: AbortSignal): Promise<JsonObject> {
+  async create(wanted: DockerGuest, signal: AbortSignal): Promise<JsonObject> {
     signal.throwIfAborted();
-    checkGuest(guest);
+    checkGuest(wanted);
+    const guest = await withImageApplication(wanted);
     const { uid, root } = guest;
     if (root.type !== "image") return this.#handle(uid);
     await checkInit(guest);

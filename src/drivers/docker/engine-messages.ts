@@ -5,6 +5,8 @@ import type { Readable } from "node:stream";
 export interface EngineMessage {
   /** Of an import that failed. */
   error?: string;
+  /** Of a build: what it prints. */
+  stream?: string;
   /** Of an event. */
   Type?: string;
   Action?: string;

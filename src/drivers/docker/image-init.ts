@@ -1,9 +1,25 @@
-/** Can the image's own init run in a Docker container? */
+/** What a container runs that was told nothing: the image's application, or its own init if that can. */
 import { posix } from "node:path";
 import { StrataError } from "../../core/errors.ts";
+import { readApplication } from "../../host/images/dockerfile/application.ts";
 import { findFile } from "../../host/images/tree-paths.ts";
 import { initCommand } from "./container-spec.ts";
 import type { DockerGuest } from "./guest-record.ts";
+
+/** The guest with the application of its image, where it has none of its own and the image was made of a Dockerfile. */
+export async function withImageApplication(guest: DockerGuest): Promise<DockerGuest> {
+  const { config, root } = guest;
+  if (config.command !== undefined || root.type !== "image") return guest;
+  const application = await readApplication(root.path);
+  if (application === undefined) return guest;
+  const { command, workingDirectory, user } = application;
+  const variables = application.environment.map((variable): [string, string] => {
+    const at = variable.indexOf("=");
+    return at < 0 ? [variable, ""] : [variable.slice(0, at), variable.slice(at + 1)];
+  });
+  const environment = { ...Object.fromEntries(variables), ...config.environment };
+  return { ...guest, config: { ...config, command, environment, workingDirectory, ...(user && { user }) } };
+}
 
 /**
  * Without an application the image's init is process 1. systemd has to mount file systems, which a Docker container may

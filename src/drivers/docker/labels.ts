@@ -13,6 +13,8 @@ export const labels = {
   image: "strata.image",
   /** Hash of what cannot change without losing a container's root. */
   recipe: "strata.recipe",
+  /** On images of builds: `base` or `result`. */
+  build: "strata.build",
   /** On what `fingerprint` makes, instead of `uid`. */
   probe: "strata.probe",
 } as const;

@@ -22,6 +22,10 @@ import { idCount } from "./contained-process.ts";
 import { buildDebianTree, builtFraction } from "./debian-build.ts";
 import { debianPackages, recipeVersion } from "./debian-recipe.ts";
 import { defaultMaxDiskBytes } from "./disk-import.ts";
+import { writeContext } from "./dockerfile/build-context.ts";
+import { buildImage, findBases } from "./dockerfile/build-image.ts";
+import { completionVersion } from "./dockerfile/completion.ts";
+import type { ImageBuilder } from "./dockerfile/image-builder.ts";
 import { download, plain } from "./download.ts";
 import { type Description, diskDescriptionSchema, readJson, writeJson } from "./entry-files.ts";
 import { writeDisk } from "./export/write-disk.ts";
@@ -56,6 +60,8 @@ export interface ImageStoreOptions {
   maxDiskBytes?: number;
   /** Where to fetch the catalogue's images instead. */
   mirrors?: Mirrors;
+  /** Of Dockerfiles: the first one that can build here does. Default: none. */
+  builders?: readonly ImageBuilder[];
   clock?: Clock;
 }
 
@@ -63,6 +69,8 @@ const reportEveryBytes = 16 * 1024 ** 2;
 
 /** Increase it when the same artefact would give another tree. */
 const importVersion = 2;
+
+type DockerfileSource = Extract<ImageSource, { type: "dockerfile" }>;
 
 /** What a build depends on; equal recipes give equal trees. */
 type Recipe = Record<string, unknown>;
@@ -77,13 +85,16 @@ class LocalImageStore implements ImageStore {
   readonly #context: ImportContext;
   readonly #mirrors: Mirrors;
   readonly #clock: Clock;
+  readonly #builders: readonly ImageBuilder[];
   readonly #directory: (name: "tmp" | "locks" | "sources") => string;
   /** What this process has verified, or is verifying: `tree DIGEST`, `disk DIGEST`. */
   readonly #verified = new Map<string, Promise<void>>();
 
-  constructor({ imageDir, idBase, limits, maxDiskBytes, mirrors, clock = systemClock }: ImageStoreOptions) {
-    this.#mirrors = mirrors ?? {};
-    this.#clock = clock;
+  constructor(options: ImageStoreOptions) {
+    const { imageDir, idBase, limits, maxDiskBytes } = options;
+    this.#mirrors = options.mirrors ?? {};
+    this.#clock = options.clock ?? systemClock;
+    this.#builders = options.builders ?? [];
     this.#imageDir = imageDir;
     this.#idBase = idBase;
     this.#context = {
@@ -134,6 +145,8 @@ class LocalImageStore implements ImageStore {
             (work) => importArtefact(this.#context, work, artefact, source, options),
           );
         }
+        case "dockerfile":
+          return await this.#build(source, options);
         case "url":
           return await this.#download(
             { ...source, checksum: sha256Sum(source.sha256), title: plain(source.url) },
@@ -259,15 +272,16 @@ class LocalImageStore implements ImageStore {
     recipe: Recipe,
     options: MakeImageOptions,
     build: (job: JobDirectory) => Promise<Description>,
+    { anew = false } = {},
   ): Promise<StoredImage> {
     const { signal, onProgress } = options;
-    const before = await this.#remembered(recipe);
+    const before = anew ? undefined : await this.#remembered(recipe);
     if (before) return before;
     const lockPath = join(this.#directory("locks"), keyOf(recipe));
     const free = await tryLockFile(lockPath);
     if (!free) onProgress({ step: "waiting for another build of the same image" });
     await using _lock: FileLock = free ?? (await lockFile(lockPath, signal));
-    const meanwhile = await this.#remembered(recipe);
+    const meanwhile = anew ? undefined : await this.#remembered(recipe);
     if (meanwhile) return meanwhile;
     onProgress({ step: "starting" });
     await using job = await this.#job(signal);
@@ -275,6 +289,44 @@ class LocalImageStore implements ImageStore {
     const description = await build(job);
     await writeJson(this.#memory(recipe), { digest: description.digest, recipe });
     return toStoredImage(description);
+  }
+
+  /** One build at a time on this host, so that builds never crowd out guests. */
+  async #build(source: DockerfileSource, options: MakeImageOptions): Promise<StoredImage> {
+    const { signal, onProgress } = options;
+    await using job = await this.#job(signal);
+    const upload = await options.openUpload(source.upload);
+    const context = await writeContext(upload, source.file, join(job.path, "context.tar"), signal);
+    const bases = await findBases({ ...context, ...source }, options.findImage);
+    const { file, target, args } = source;
+    const recipe = {
+      type: "dockerfile",
+      context: context.sha256,
+      file,
+      args,
+      bases: Object.fromEntries(bases),
+    };
+    const known = { ...recipe, completionVersion, ...(target && { target }) };
+    const build = async (work: JobDirectory) => {
+      const lock = join(this.#directory("locks"), "dockerfile-builds");
+      const free = await tryLockFile(lock);
+      if (!free) onProgress({ step: "waiting for another build on this host" });
+      await using _turn: FileLock = free ?? (await lockFile(lock, signal));
+      const trees = new Map<string, { path: string; idBase: number }>();
+      for (const [name, digest] of bases) trees.set(name, await this.containerTree(digest, signal));
+      const builders = this.#builders;
+      return buildImage({
+        context: this.#context,
+        job: work,
+        source,
+        build: context,
+        bases,
+        trees,
+        builders,
+        options,
+      });
+    };
+    return await this.#once(known, options, build, { anew: !source.cache });
   }
 
   /** What was fetched before is not fetched again. */

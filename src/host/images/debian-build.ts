@@ -109,6 +109,17 @@ async function mmdebstrapArguments(source: DebianSource, signal: AbortSignal): P
 
 /** Lines for the image's sources.list; none leaves the choice to mmdebstrap. */
 async function mirrors(suite: string, signal: AbortSignal): Promise<string[]> {
+  const known = await debianMirrors(signal);
+  return known === undefined ? [] : sourcesOf(known, suite);
+}
+
+export interface DebianMirrors {
+  main: string;
+  security: string;
+}
+
+/** Where this host's own apt gets Debian from; undefined where it does not. */
+export async function debianMirrors(signal: AbortSignal): Promise<DebianMirrors | undefined> {
   const format = "$(REPO_URI) $(ORIGIN) $(LABEL)";
   const known = await run("apt-get", ["indextargets", "--format", format], { signal }).catch(() => undefined);
   const uriOf = (label: string) =>
@@ -120,7 +131,11 @@ async function mirrors(suite: string, signal: AbortSignal): Promise<string[]> {
       )?.[0];
   const main = uriOf("Debian");
   const security = uriOf("Debian-Security");
-  if (main === undefined || security === undefined) return [];
+  return main === undefined || security === undefined ? undefined : { main, security };
+}
+
+/** Lines of a sources.list. */
+export function sourcesOf({ main, security }: DebianMirrors, suite: string): string[] {
   return [
     `deb ${main} ${suite} main`,
     `deb ${main} ${suite}-updates main`,
@@ -129,6 +144,12 @@ async function mirrors(suite: string, signal: AbortSignal): Promise<string[]> {
 }
 
 async function proxyOptions(signal: AbortSignal): Promise<string[]> {
+  const lines = await aptProxies(signal);
+  return lines.map((line) => `--aptopt=${line}`);
+}
+
+/** Lines of an apt.conf: the proxies that this host's own apt uses. */
+export async function aptProxies(signal: AbortSignal): Promise<string[]> {
   const scopes = ["Acquire::http::Proxy", "Acquire::https::Proxy"];
   const known = await run("apt-config", ["dump", "--format", "%f %v%n", ...scopes], { signal }).catch(
     () => undefined,
@@ -136,7 +157,7 @@ async function proxyOptions(signal: AbortSignal): Promise<string[]> {
   return (known?.stdout ?? "")
     .split("\n")
     .filter((line) => /^Acquire::https?::Proxy [^\s"]+$/.test(line))
-    .map((line) => `--aptopt=${line.replace(" ", ' "')}"`);
+    .map((line) => `${line.replace(" ", ' "')}"`);
 }
 
 function followMessages(stderr: Readable, onProgress: (progress: Progress) => void): () => string[] {

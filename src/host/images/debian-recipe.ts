@@ -9,7 +9,8 @@ import { StrataError } from "../../core/errors.ts";
 /** Part of what a build is remembered by. Increase it with every change to this file. */
 export const recipeVersion = 4;
 
-const basePackages = [
+/** What every guest needs: init, network, names, its seed, a way in. */
+export const basePackages: readonly string[] = [
   "systemd-sysv",
   "systemd-resolved",
   "dbus",
@@ -31,14 +32,17 @@ const kernelPackages: Record<string, string> = {
 
 /** All packages to install, sorted. @throws Unsupported on a processor that Strata has no kernel for. */
 export function debianPackages(requested: readonly string[], architecture: string = process.arch): string[] {
+  return [...new Set([...basePackages, kernelPackage(architecture), ...requested])].sort();
+}
+
+/** @throws Unsupported on a processor that Strata has no kernel for. */
+export function kernelPackage(architecture: string = process.arch): string {
   const kernel = kernelPackages[architecture];
-  if (kernel === undefined) {
-    throw new StrataError(
-      "Unsupported",
-      `cannot build Debian images on a host of the architecture ${architecture}`,
-    );
-  }
-  return [...new Set([...basePackages, kernel, ...requested])].sort();
+  if (kernel !== undefined) return kernel;
+  throw new StrataError(
+    "Unsupported",
+    `cannot build Debian images on a host of the architecture ${architecture}`,
+  );
 }
 
 /**
@@ -197,8 +201,8 @@ const writeFiles = files
   })
   .join("");
 
-/** After all packages: configuration, and nothing left that must be a guest's own. */
-export const customizeHook = `set -eu
+/** After all packages: what makes the tree a guest's. */
+export const configureHook = `set -eu
 chroot "$1" dpkg-divert --quiet --local --rename --add /usr/bin/cloud-init
 ${writeFiles}
 chmod 755 "$1/usr/bin/cloud-init" "$1/etc/systemd/system-generators/cloud-init-generator"
@@ -207,7 +211,10 @@ mkdir -p "$1/var/lib/cloud/seed/nocloud"
 chroot "$1" python3 -m compileall -q -f --invalidation-mode unchecked-hash /usr/lib/python3 /usr/lib/python3.* || true
 chroot "$1" systemctl enable systemd-networkd.service strata-grow-root.service
 chroot "$1" systemctl mask ${maskedUnits.join(" ")}
-rm -f "$1"/etc/ssh/ssh_host_* "$1/etc/hostname" "$1/var/lib/dbus/machine-id" "$1/var/lib/systemd/random-seed"
+`;
+
+/** The same, and nothing left that must be a guest's own. */
+export const customizeHook = `${configureHook}rm -f "$1"/etc/ssh/ssh_host_* "$1/etc/hostname" "$1/var/lib/dbus/machine-id" "$1/var/lib/systemd/random-seed"
 rm -f "$1/etc/dpkg/dpkg.cfg.d/99mmdebstrap" "$1/etc/apt/apt.conf.d/99mmdebstrap"
 rm -rf "$1/var/lib/cloud/instances" "$1"/var/log/*.log "$1"/var/log/apt/* "$1"/var/cache/debconf/*-old
 ln -sf ../run/systemd/resolve/stub-resolv.conf "$1/etc/resolv.conf"

@@ -29,6 +29,7 @@ export const descriptionSchema = z.object({
   os: z.string(),
   types: z.array(z.enum(["vm", "container"])),
   limitation: z.string(),
+  remark: z.string().default(""),
   /** Hashes of vmlinuz and initrd. */
   boot: z.object({ kernel: sha256, initrd: sha256.optional() }).optional(),
   /** Where VMs start the imported disk as it is. */

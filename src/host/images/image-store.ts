@@ -34,6 +34,8 @@ export interface StoredImage {
   limitation: string;
   /** How a VM starts from it; absent when none can. */
   boot?: Boot;
+  /** What else people should know, such as what Strata added to it; "" when nothing. */
+  remark: string;
 }
 
 export interface VmDisk {
@@ -53,8 +55,10 @@ export interface VmDisk {
 export interface MakeImageOptions {
   signal: AbortSignal;
   onProgress(progress: Progress): void;
-  /** Reads what was sent to the API, for sources of type `upload`. */
+  /** Reads what was sent to the API, for sources of type `upload` and `dockerfile`. */
   openUpload(upload: string): Promise<Readable>;
+  /** Digest of an image that the same user may build on, by its name; undefined when there is none that is ready. */
+  findImage?(name: string): Promise<string | undefined>;
 }
 
 export interface ImageStore {

@@ -33,6 +33,8 @@ export interface SanitizeOptions {
   packedBytes(): number;
   /** Takes only what is below this directory of the archive, as the root. */
   below?: string;
+  /** The archive is no root tree: nothing is left out or changed. */
+  verbatim?: boolean;
 }
 
 /** What an archive has that the tree on disk does not show to us. */
@@ -66,7 +68,7 @@ export async function* sanitizeRootArchive(
   const seen = new Map<string, Seen>([["", "directory"]]);
   for await (const entry of readTar(source)) {
     const path = relativePath(entry.path, options.below);
-    if (path === undefined || mountedInGuests.some((name) => path.startsWith(`${name}/`))) continue;
+    if (path === undefined || (!options.verbatim && isMountedInGuests(path))) continue;
     count(entry, facts, options);
     const type = checkEntry(entry, path, seen, options.below);
     for (const parent of missingParents(path, seen)) {
@@ -77,8 +79,13 @@ export async function* sanitizeRootArchive(
     seen.set(path, type);
     yield* copyEntry(entry, path, facts, options);
   }
-  if (seen.size === 1) throw new StrataError("Invalid", "the archive holds no root tree: it has no files");
+  if (seen.size === 1 && !options.verbatim)
+    throw new StrataError("Invalid", "the archive holds no root tree: it has no files");
   yield tarEnd;
+}
+
+function isMountedInGuests(path: string): boolean {
+  return mountedInGuests.some((name) => path.startsWith(`${name}/`));
 }
 
 const implicitDirectory = {
@@ -95,7 +102,7 @@ async function* copyEntry(
   entry: TarEntry,
   path: string,
   facts: ArchiveFacts,
-  { below }: SanitizeOptions,
+  { below, verbatim }: SanitizeOptions,
 ): AsyncGenerator<Buffer, void, void> {
   const attributes = new Map([...entry.attributes].filter(([name]) => name === capability));
   const value = attributes.get(capability);
@@ -107,7 +114,7 @@ async function* copyEntry(
   }
   const target = entry.type === "hardlink" ? (relativePath(entry.target, below) ?? "") : entry.target;
   const header = { ...entry, path: path === "" ? "." : path, target, attributes };
-  if (path === fstabPath && entry.type === "file") {
+  if (path === fstabPath && entry.type === "file" && !verbatim) {
     const text = Buffer.from(neutralFstab(await readSmall(entry)));
     yield writeTarHeader({ ...header, sizeBytes: text.length });
     yield text;

@@ -1,16 +1,20 @@
 /** What a root tree can do: which types of guest can start from it, with which kernel, and what it calls itself. */
 
 import { StrataError } from "../../core/errors.ts";
+import { addedPath, readApplication } from "./dockerfile/application.ts";
 import { findFile, namesIn, readStart } from "./tree-paths.ts";
 
 export interface TreeInspection {
   os: string;
   types: ("vm" | "container")[];
   limitation: string;
+  /** What was added to the tree for it to start everywhere, and what its application is; "" when nothing. */
+  remark: string;
   /** Host paths of the newest kernel in the tree that has its modules, and of its initrd. */
   boot?: { kernel: string; initrd?: string };
 }
 
+const maxAddedBytes = 64 * 1024;
 const initPaths = [
   "/sbin/init",
   "/usr/sbin/init",
@@ -29,13 +33,33 @@ export async function inspectTree(root: string): Promise<TreeInspection> {
     );
   }
   const boot = await findKernel(root);
-  if (boot) return { os, types: ["vm", "container"], limitation: "", boot };
+  const remark = await describeBuild(root);
+  if (boot) return { os, types: ["vm", "container"], limitation: "", remark, boot };
   return {
     os,
+    remark,
     types: ["container"],
     limitation:
       "the tree has no kernel in /boot (with its modules in /lib/modules), so it cannot start as a VM",
   };
+}
+
+async function describeBuild(root: string): Promise<string> {
+  const added = (await readStart(root, addedPath, maxAddedBytes))?.trim().split("\n").join(", ");
+  const application = await readApplication(root);
+  const ports = application?.ports.join(", ");
+  const parts = [
+    ...(application ? [`runs ${shown(application.command)}${ports ? `, exposes ${ports}` : ""}`] : []),
+    ...(added ? [`added by Strata: ${added}`] : []),
+  ];
+  return parts.join("; ");
+}
+
+function shown(command: readonly string[]): string {
+  return command
+    .join(" ")
+    .replace(/\p{Cc}/gu, " ")
+    .slice(0, 200);
 }
 
 async function hasInit(root: string): Promise<boolean> {

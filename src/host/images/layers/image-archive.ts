@@ -28,7 +28,7 @@ export interface LayeredImage {
 }
 
 const strings = z.array(z.string().max(64 * 1024)).max(4096);
-const configSchema = z.object({
+export const imageConfigSchema = z.object({
   architecture: z.string().optional(),
   os: z.string().optional(),
   config: z
@@ -39,11 +39,13 @@ const configSchema = z.object({
       WorkingDir: z.string().nullish(),
       User: z.string().nullish(),
       StopSignal: z.string().nullish(),
+      /** `8080/tcp` */
+      ExposedPorts: z.record(z.string().max(64), z.unknown()).nullish(),
     })
     .nullish(),
   rootfs: z.object({ diff_ids: z.array(z.string()).max(1024) }).optional(),
 });
-export type ImageConfig = z.infer<typeof configSchema>;
+export type ImageConfig = z.infer<typeof imageConfigSchema>;
 
 const descriptorSchema = z.object({
   mediaType: z.string().default(""),
@@ -90,7 +92,7 @@ async function readLayout(members: ReadonlyMap<string, Member>): Promise<Layered
   const index = members.get("index.json");
   if (!index) throw invalid("has no index.json");
   const manifest = await findManifest(members, await json(index, indexSchema, "index.json"), 0);
-  const config = await json(blobOf(members, manifest.config.digest), configSchema, "the configuration");
+  const config = await json(blobOf(members, manifest.config.digest), imageConfigSchema, "the configuration");
   const foreign = manifest.layers.find(
     ({ urls, mediaType }) => urls?.length || /foreign|nondistributable/.test(mediaType),
   );
@@ -131,7 +133,7 @@ async function readDocker(members: ReadonlyMap<string, Member>): Promise<Layered
     if (found) return found;
     throw invalid(`does not hold "${show(path)}", which its manifest names`);
   };
-  const config = await json(member(image.Config), configSchema, "the configuration");
+  const config = await json(member(image.Config), imageConfigSchema, "the configuration");
   return { config, layers: layersOf(image.Layers.map(member), config) };
 }
 

@@ -17,11 +17,15 @@ afterEach(() => rm(directory, { recursive: true }));
 const { signal } = new AbortController();
 
 /** `path: content`, `path -> target`, `path = other` for hard links, `path/` for directories. */
-async function merged(archive: Buffer, limits = defaultLimits): Promise<string[]> {
+async function merged(
+  archive: Buffer,
+  limits = defaultLimits,
+  tidy?: Parameters<typeof mergedArchive>[3],
+): Promise<string[]> {
   const own = await mkdtemp(join(directory, "work-"));
   const { layers } = await readImageArchive(inChunks(archive, 7000), own, 1024 ** 3, signal);
   const lines: string[] = [];
-  for await (const entry of readTar(mergedArchive(layers, limits, signal))) {
+  for await (const entry of readTar(mergedArchive(layers, limits, signal, tidy))) {
     const parts: Uint8Array[] = [];
     for await (const chunk of entry.content) parts.push(Uint8Array.from(chunk));
     const content = Buffer.concat(parts).toString();
@@ -34,6 +38,33 @@ async function merged(archive: Buffer, limits = defaultLimits): Promise<string[]
 const merge = async (...layers: TestLayer[]) => merged(await ociArchive(layers));
 const file = (name: string, content = name): TestEntry => ({ name, content });
 const directoryAt = (name: string): TestEntry => ({ name, type: "directory" });
+
+describe("layers that are tidied up", () => {
+  it("lose, change and gain what they are told, whatever the layer", async () => {
+    const archive = await ociArchive([
+      [directoryAt("log"), file("log/a"), file("shadow", "old"), file("resolv", "x")],
+      [file("log/b"), { name: "twin", type: "link", linkname: "log/b" }],
+    ]);
+    const asked: string[][] = [];
+    const lines = await merged(archive, defaultLimits, (paths) => {
+      asked.push([...paths].sort());
+      return {
+        of: (path, isDirectory) => {
+          if (path === "shadow") return { text: (before) => `${before} and new` };
+          if (path === "resolv") return { link: "../run/resolv" };
+          return path.startsWith("log/") && !isDirectory ? "drop" : "keep";
+        },
+        missing: [
+          ["id", { text: () => "" }],
+          ["names", { link: "id" }],
+        ],
+      };
+    });
+    expect(asked).toEqual([["log", "log/a", "log/b", "resolv", "shadow", "twin"]]);
+    const expected = ["log/", "shadow: old and new", "resolv -> ../run/resolv", "twin: log/b"];
+    expect(lines).toEqual([...expected, "id: ", "names -> id"]);
+  });
+});
 
 describe("layers as one tree", () => {
   it("the upper file counts, the directory's last word too", async () => {

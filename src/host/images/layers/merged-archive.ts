@@ -4,32 +4,84 @@
  */
 import { createHash } from "node:crypto";
 import { StrataError } from "../../../core/errors.ts";
-import { tarEnd, writeTarHeader } from "../../../core/tar-writer.ts";
+import { type TarHeader, tarEnd, tarPadding, writeTarHeader } from "../../../core/tar-writer.ts";
 import { formatBytes } from "../../../core/units.ts";
 import { unpackStream } from "../decompression.ts";
+import type { Replacement, TreeTidying } from "../dockerfile/tidy-tree.ts";
 import type { ArchiveLimits } from "../root-archive.ts";
-import { readTar, type TarEntry } from "../tar-reader.ts";
+import { readTar, show, type TarEntry } from "../tar-reader.ts";
 import type { LayerFile } from "./image-archive.ts";
 import { entryId, type LayerEntry, LayerMerge } from "./layer-merge.ts";
 
-/** @throws (while reading) Invalid for layers that are damaged, climb, or unpack to more than the limits. */
+/** Of files that are written anew. */
+const maxTextBytes = 1024 ** 2;
+
+/**
+ * `tidy` is asked, with all paths, what should become of each.
+ * @throws (while reading) Invalid for layers that are damaged, climb, or unpack to more than the limits.
+ */
 export async function* mergedArchive(
   layers: readonly LayerFile[],
   limits: ArchiveLimits,
   signal: AbortSignal,
+  tidy?: (paths: ReadonlySet<string>) => TreeTidying,
 ): AsyncGenerator<Buffer, void, void> {
   const merge = new LayerMerge();
   const budget = { entries: 0, bytes: 0, packed: 0 };
   for (const layer of layers) merge.add(await listEntries(layer, limits, budget, signal));
   const paths = merge.paths();
+  const tidying = tidy?.(new Set([...paths.values()].flat()));
   for (const [number, layer] of layers.entries()) {
     let index = 0;
     for await (const entry of readTar(unpackStream(layer.read(), layer.packing, signal))) {
       const names = paths.get(entryId(number, index++));
-      if (names) yield* copy(entry, names);
+      if (names) yield* copyTidied(entry, names, tidying);
     }
   }
+  for (const [path, content] of tidying?.missing ?? []) yield* replace({ ...newEntry, path }, content, "");
   yield tarEnd;
+}
+
+const newEntry: TarHeader = {
+  ...{ path: "", type: "file", target: "", sizeBytes: 0, mode: 0o644, uid: 0, gid: 0, mtimeSeconds: 0 },
+  attributes: new Map(),
+};
+
+async function* copyTidied(
+  entry: TarEntry,
+  paths: readonly string[],
+  tidying: TreeTidying | undefined,
+): AsyncGenerator<Buffer, void, void> {
+  const isDirectory = entry.type === "directory";
+  const kept = tidying ? paths.filter((path) => tidying.of(path, isDirectory) !== "drop") : paths;
+  if (kept.length === 0) return;
+  const tidied = tidying?.of(kept[0] ?? "", isDirectory);
+  if (tidied === undefined || typeof tidied === "string") yield* copy(entry, kept);
+  else yield* replace({ ...entry, path: kept[0] ?? "" }, tidied, await readText(entry));
+}
+
+function* replace(entry: TarHeader, content: Replacement, before: string): Generator<Buffer, void, void> {
+  const plain = { ...entry, attributes: new Map<string, Uint8Array>() };
+  if ("link" in content) {
+    yield writeTarHeader({ ...plain, type: "symlink", target: content.link, mode: 0o777, sizeBytes: 0 });
+    return;
+  }
+  const text = Buffer.from(content.text(before));
+  yield writeTarHeader({ ...plain, type: "file", target: "", sizeBytes: text.length });
+  yield text;
+  yield tarPadding(text.length);
+}
+
+async function readText(entry: TarEntry): Promise<string> {
+  if (entry.sizeBytes > maxTextBytes) {
+    throw new StrataError(
+      "Invalid",
+      `"${show(entry.path)}" has ${entry.sizeBytes} bytes; ${maxTextBytes} is the limit`,
+    );
+  }
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of entry.content) chunks.push(Uint8Array.from(chunk));
+  return Buffer.concat(chunks).toString("utf8");
 }
 
 async function* copy(entry: TarEntry, paths: readonly string[]): AsyncGenerator<Buffer, void, void> {
@@ -37,7 +89,7 @@ async function* copy(entry: TarEntry, paths: readonly string[]): AsyncGenerator<
   const path = first === "" ? "." : first;
   yield writeTarHeader({ ...entry, path });
   for await (const chunk of entry.content) yield Buffer.from(chunk.buffer, chunk.byteOffset, chunk.length);
-  yield Buffer.alloc((512 - (entry.sizeBytes % 512)) % 512);
+  yield tarPadding(entry.sizeBytes);
   for (const other of others) {
     const link = { ...entry, path: other, type: "hardlink" as const, target: first, sizeBytes: 0 };
     yield writeTarHeader({ ...link, attributes: new Map() });
