@@ -31,10 +31,10 @@ export const unitName = "strata.service";
 const unitFile = `/etc/systemd/system/${unitName}`;
 
 /**
- * A small young generation: an idle daemon then stays small, and what it allocates under load is mostly short-lived
- * JSON anyway.
+ * An idle daemon stays small: its young generation is, because what is allocated under load is mostly short-lived JSON, and
+ * the old one is collected when it has grown by a fifth (docs/benchmarks.md has what that costs).
  */
-const memoryFlags = ["--max-semi-space-size=2", "--max-old-space-size=512"];
+const memoryFlags = ["--max-semi-space-size=2", "--max-old-space-size=512", "--heap-growing-percent=20"];
 /** The C library's: one arena for all threads, instead of one each whose free pages no other one uses. */
 export const memoryEnvironment = { MALLOC_ARENA_MAX: "1" } as const;
 
