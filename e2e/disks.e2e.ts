@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { systemClock } from "../src/core/clock.ts";
 import { randomInt, seededRandom } from "../src/core/random.ts";
+import type { GuestRoot } from "../src/drivers/driver.ts";
 import { createDisks } from "../src/host/disks/create-disks.ts";
 import type { Disks, RootDiskRequest } from "../src/host/disks/disks.ts";
 import { mountPoints } from "../src/host/disks/mounts.ts";
@@ -173,6 +174,68 @@ describe("a container's root", () => {
     const mounted = [...(await mountPoints())].filter((point) => point.includes("/killed"));
     expect(mounted).toEqual([]);
   });
+});
+
+describe("a root that is made anew", () => {
+  const types = ["container", "vm"] as const;
+
+  it.each(types)("%s: what was written is gone; another image is another content", async (type) => {
+    const request = { ...container("anew", 256), type };
+    const first = await disks.ensureRoot(request, signal);
+    if (first.type === "tree") await sh('touch "$1/mine"', first.path);
+    else if (first.type === "disk") await sh('qemu-io -f qcow2 -c "write 0 1M" "$1" >/dev/null', first.path);
+    const used = await disks.usedBytes("anew");
+    const second = await disks.ensureRoot({ ...request, generation: 1 }, signal);
+    expect(second).toMatchObject({ type: first.type, path: first.path, generation: 1 });
+    if (second.type === "tree") expect(await readdir(second.path)).not.toContain("mine");
+    else expect(await disks.usedBytes("anew")).toBeLessThan(used);
+    expect(await disks.ensureRoot({ ...request, generation: 1 }, signal)).toEqual(second);
+    const back = disks.ensureRoot(request, signal);
+    await expect(back).rejects.toMatchObject({ code: "Conflict" });
+    const small = { ...request, generation: 2, sizeMib: 10 };
+    await expect(disks.ensureRoot(small, signal)).rejects.toMatchObject({ code: "Conflict" });
+    await disks.remove("anew", signal);
+  });
+
+  it("is the old one or the new one, whenever kill -9 comes", async () => {
+    const random = seededRandom(11);
+    const script = new URL("./disks-child.ts", import.meta.url).pathname;
+    const seen = { old: 0, new: 0 };
+    for (let round = 0; round < 12; round++) {
+      const type = types[round % 2] ?? "vm";
+      const request = { ...container("anew", 256), type };
+      const first = await disks.ensureRoot(request, signal);
+      if (first.type === "tree") await sh('touch "$1/mine"; sync -f "$1"', first.path);
+      else if (first.type === "disk")
+        await sh('qemu-io -f qcow2 -c "write -P 7 0 64k" "$1" >/dev/null', first.path);
+      const args = [script, box.imageDir, `${idBase}`, directory, imageDigest, type];
+      const child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"] });
+      await Promise.race([once(child.stdout, "data"), once(child, "close")]);
+      await systemClock.sleep(randomInt(random, 120));
+      child.kill("SIGKILL");
+      await once(child, "close");
+      disks = createDisks({ directory, images });
+      // As it was, unless the description names the new one already.
+      const old = await disks.ensureRoot(request, signal).catch(() => undefined);
+      if (old) {
+        expect(await isMine(old)).toBe(true);
+        seen.old++;
+      } else seen.new++;
+      const next = await disks.ensureRoot({ ...request, generation: 1 }, signal);
+      expect(await isMine(next)).toBe(false);
+      expect((await readdir(join(directory, "anew"))).filter((name) => /anew|new$/.test(name))).toEqual([]);
+      await disks.remove("anew", signal);
+    }
+    expect(seen.old + seen.new).toBe(12);
+    expect(seen.old).toBeGreaterThan(0);
+  });
+
+  async function isMine(root: GuestRoot): Promise<boolean> {
+    if (root.type === "tree") return (await readdir(root.path)).includes("mine");
+    await sh('qemu-img check -q "$1"', root.path);
+    const read = await sh('qemu-io -r -f qcow2 -c "read -P 7 0 64k" "$1" || true', root.path);
+    return !/verification failed/i.test(read);
+  }
 });
 
 describe("a VM's root", () => {

@@ -94,6 +94,31 @@ test("so is a container of Docker's", async () => {
   expect(withoutModules(await changes("app"))).toEqual(findings);
 });
 
+test("rebuilt, they are as their image again, with their volumes, addresses and names", async () => {
+  const before = await daemon.instances();
+  await daemon.ok(["start", "box", "app"]);
+  await daemon.ok(["volume", "create", "kept", "--size", "64MiB"]);
+  await daemon.ok(["volume", "attach", "kept", "box"]);
+  await inside("box", "echo kept > /mnt/kept/text; sync");
+  expect(withoutModules(await changes("box"))).toContain("added /srv/www/index");
+  const refused = await daemon.strata(["instance", "rebuild", "box"]);
+  expect(refused.status).not.toBe(0);
+  expect(refused.stderr).toMatch(/--yes/);
+  await daemon.ok(["instance", "rebuild", "box", "app", "--yes"]);
+  expect((await inside("box", "cat /mnt/kept/text")).stdout).toBe("kept\n");
+  await inside("app", "! test -e /srv");
+  for (const name of ["box", "app"]) expect(await changes(name)).toEqual([]);
+  for (const instance of await daemon.instances()) {
+    const old = before.find(({ metadata }) => metadata.uid === instance.metadata.uid);
+    expect(instance.status.nic).toEqual(old?.status.nic);
+    expect(instance.status).toMatchObject({ state: "running", observedRebuilds: 1 });
+  }
+  await inside("box", "echo changed > /etc/motd");
+  await daemon.ok(["stop", "box", "app"]);
+  await daemon.ok(["instance", "rebuild", "box", "--yes"]);
+  expect(await drift("box")).toMatchObject({ reading: "idle", differences: [] });
+});
+
 /** Types a line into the machine's console, and waits for what it prints at its end. */
 async function type(name: string, script: string): Promise<void> {
   const channel = await daemon.client.openSession("console", { project, name }, {}, signal);

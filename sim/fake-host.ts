@@ -59,6 +59,8 @@ export class FakeHost {
   readonly storedImages = new Map<string, StoredImage>();
   /** Volume uid to the digest it was made from. */
   readonly roots = new Map<string, string>();
+  /** Volume uid to the times that it was made anew. */
+  readonly rootGenerations = new Map<string, number>();
   /** Volume uid to what is there of it. */
   readonly data = new Map<string, { sizeMib: number; use: "free" | "lent" | "mounted" }>();
   /** Uid of a snapshot of several disks to those. */
@@ -130,15 +132,19 @@ export class FakeHost {
   };
 
   readonly disks: Disks = {
-    ensureRoot: async ({ uid, imageDigest, source }) => {
+    ensureRoot: async ({ uid, imageDigest, source, generation = 0 }) => {
       if (source && !this.parts.get(source.snapshot)?.has(source.disk)) {
         throw new StrataError("NotFound", `the simulated snapshot ${source.snapshot} is not here`);
       }
       if (!this.storedImages.has(imageDigest)) {
         throw new StrataError("NotFound", `the image ${imageDigest} is not on host ${this.name}`);
       }
-      if (!this.roots.has(uid)) this.roots.set(uid, imageDigest);
-      return { type: "tree", path: `/volumes/${uid}`, idBase: 100_000, idCount: 65_536 };
+      if (!this.roots.has(uid) || generation > (this.rootGenerations.get(uid) ?? 0)) {
+        this.roots.set(uid, imageDigest);
+      }
+      this.rootGenerations.set(uid, generation);
+      const root = { type: "tree", path: `/volumes/${uid}`, idBase: 100_000, idCount: 65_536 } as const;
+      return generation > 0 ? { ...root, generation } : root;
     },
     lendData: async ({ uid, sizeMib }) => this.#ensureData(uid, sizeMib, "lent"),
     mountData: async ({ uid, sizeMib }) => this.#ensureData(uid, sizeMib, "mounted"),
@@ -192,6 +198,7 @@ export class FakeHost {
     remove: async (uid) => {
       this.roots.delete(uid);
       this.heldData.delete(uid);
+      this.rootGenerations.delete(uid);
       this.data.delete(uid);
       this.parts.delete(uid);
     },

@@ -50,6 +50,12 @@ function instanceProblems(instance: Instance, hosts: readonly SimulatedHost[]): 
   const guest = host?.machine.world.guests.get(metadata.uid);
   const ready = status.conditions.find(({ type }) => type === "Ready")?.status === "true";
   if (!host) return status.state === "pending" ? [] : [told];
+  if (status.imageDigest !== undefined && spec.rebuilds > 0) {
+    const root = guest?.spec.root;
+    const made = root?.type === "disk" || root?.type === "tree" ? (root.generation ?? 0) : -1;
+    if (status.observedRebuilds !== spec.rebuilds || made !== spec.rebuilds)
+      return [`${told}, and its root was made ${made} times anew of ${spec.rebuilds}`];
+  }
   if (spec.power === "stopped") {
     return status.state === "stopped" && guest?.state !== "running" ? [] : [told];
   }

@@ -69,6 +69,7 @@ export class Users {
     ["power", () => this.#power()],
     ["power", () => this.#power()],
     ["restart", () => this.#restart()],
+    ["rebuild", () => this.#rebuild()],
     ["delete", () => this.#delete()],
     ["delete", () => this.#delete()],
     ["kill guest", () => this.#endGuest("crash")],
@@ -134,6 +135,13 @@ export class Users {
     const instance = await this.#anyInstance();
     if (!instance) return "nothing";
     await this.#patch(instance, { restarts: instance.spec.restarts + 1 });
+    return instance.metadata.name;
+  }
+
+  async #rebuild(): Promise<string> {
+    const instance = await this.#anyInstance();
+    if (!instance) return "nothing";
+    await this.#patch(instance, { rebuilds: instance.spec.rebuilds + 1 });
     return instance.metadata.name;
   }
 
@@ -245,7 +253,10 @@ export class Users {
     return chance.pick(items.filter(({ metadata }) => metadata.deletedAt === undefined));
   }
 
-  async #patch(instance: Instance, spec: { power?: string; restarts?: number }): Promise<void> {
+  async #patch(
+    instance: Instance,
+    spec: { power?: string; restarts?: number; rebuilds?: number },
+  ): Promise<void> {
     this.disturbed.add(instance.metadata.uid);
     const { project = "", name } = instance.metadata;
     await this.#options.client.patch(instanceKind, { project, name }, { spec });

@@ -23,6 +23,8 @@ export type GuestRoot =
       /** Guest id 0 is host id idBase; idCount ids follow. */
       idBase: number;
       idCount: number;
+      /** Times that it was made anew: with another number it is another root in the same place. Default 0. */
+      generation?: number;
       /** Where it is an overlay: the directory that has what the guest wrote, and the image's tree below it. */
       layers?: { upper: string; lower: string };
     }
@@ -33,6 +35,8 @@ export type GuestRoot =
       format: "qcow2" | "raw";
       /** Direct kernel boot; without it the disk boots by itself (firmware and boot loader). */
       boot?: { kernel: string; initrd?: string; commandLine: string };
+      /** As above. */
+      generation?: number;
       /** Which firmware, where the disk boots by itself; left out: BIOS. */
       firmware?: "bios" | "uefi";
     }
@@ -42,6 +46,8 @@ export type GuestRoot =
       digest: string;
       /** The image's root tree, shared and read-only: the driver makes a root of the guest's own from it. */
       path: string;
+      /** As above: with another number, a guest that does not run gets a new root, and keeps its volumes. */
+      generation?: number;
       /** Owners in the tree are shifted by this; idCount ids follow. */
       idBase: number;
       idCount: number;

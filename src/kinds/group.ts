@@ -17,10 +17,11 @@ export const memberTemplateSchema = instanceSpecSchema.omit({
   protected: true,
   power: true,
   restarts: true,
+  rebuilds: true,
 });
 export type MemberTemplate = Omit<
   InstanceSpec,
-  "ipAddress" | "ipv6Address" | "protected" | "power" | "restarts"
+  "ipAddress" | "ipv6Address" | "protected" | "power" | "restarts" | "rebuilds"
 >;
 
 const count = z.int().min(0).max(groupLimits.maxMembers);

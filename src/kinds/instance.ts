@@ -146,6 +146,11 @@ export const instanceSpecSchema = z.strictObject({
   power: z.enum(["running", "stopped"]).default("running"),
   /** Restarts asked for so far; one more than before restarts the guest once. */
   restarts: z.int().min(0).default(0),
+  /**
+   * Times that the root was asked to be made anew so far; one more than before does so once. All that was written to the
+   * root is lost; volumes, addresses, cards and identity stay. `image` may change together with it.
+   */
+  rebuilds: z.int().min(0).default(0),
   services: z.array(serviceSchema).max(32).default([]),
   healthCheck: healthCheckSchema.optional(),
   /** A driver by name; left out, the host's preferred one for the type. */
@@ -157,7 +162,7 @@ export type InstanceSpec = z.infer<typeof instanceSpecSchema>;
  * | state    | meaning                                                          | leads to                    |
  * |----------|------------------------------------------------------------------|-----------------------------|
  * | pending  | waits for an image, a network or a host; `message` says for which | starting, failed, deleting  |
- * | starting | its disk, network and guest are being made                        | running, failed, deleting   |
+ * | starting | its disk, network and guest are being made                        | running, stopped, failed, deleting |
  * | running  | the guest runs (Ready tells whether it answers)                   | stopping, backoff, deleting |
  * | stopping | was asked to shut down; killed when the grace period ends         | stopped                     |
  * | stopped  | does not run, as wanted                                           | starting, deleting          |
@@ -207,6 +212,8 @@ export const instanceStatusSchema = z.strictObject({
   observedGeneration: z.int().min(0),
   /** The `spec.restarts` that the running guest was started with. */
   observedRestarts: z.int().min(0),
+  /** The `spec.rebuilds` that the root was made for; left out: 0. */
+  observedRebuilds: z.int().min(0).optional(),
   /** Starts after the guest ended by itself, since creation. */
   crashes: z.int().min(0),
   /** Consecutive ones, for the back-off; 0 again after ten minutes of running. */
@@ -256,7 +263,6 @@ export const instanceKind = defineKind({
   validateUpdate(next, previous) {
     const errors = immutable(next, previous, [
       "type",
-      "image",
       "source",
       "diskMib",
       "maxProcesses",
@@ -269,6 +275,16 @@ export const instanceKind = defineKind({
       "keyPairs",
       "driver",
     ]);
+    if (next.image !== previous.image && next.rebuilds <= previous.rebuilds) {
+      errors.push({
+        path: "spec.image",
+        message: "can change only when the root is made anew: with one more in spec.rebuilds",
+        allowed: JSON.stringify(previous.image),
+      });
+    }
+    if (next.rebuilds < previous.rebuilds) {
+      errors.push({ path: "spec.rebuilds", message: "can only grow", allowed: `>= ${previous.rebuilds}` });
+    }
     if (next.restarts < previous.restarts) {
       errors.push({ path: "spec.restarts", message: "can only grow", allowed: `>= ${previous.restarts}` });
     }
@@ -276,3 +292,9 @@ export const instanceKind = defineKind({
   },
 });
 export type Instance = ResourceOf<typeof instanceKind>;
+
+/** Is its root to be made anew, and was not yet? */
+export function wantsRebuild({ spec, status }: Pick<Instance, "spec" | "status">): boolean {
+  // Instances of earlier versions have neither.
+  return (spec.rebuilds ?? 0) > (status.observedRebuilds ?? 0);
+}

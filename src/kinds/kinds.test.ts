@@ -69,6 +69,13 @@ describe("Instance", () => {
       instanceKind.initialStatus(),
     );
     expect(fewer.map((error) => error.path)).toEqual(["spec.restarts"]);
+    const paths = (change: object, before = previous) =>
+      instanceKind
+        .validateUpdate({ ...previous, ...change }, before, instanceKind.initialStatus())
+        .map(({ path }) => path);
+    expect(paths({ image: "other" })).toEqual(["spec.image"]);
+    expect(paths({ image: "other", rebuilds: 1 })).toEqual([]);
+    expect(paths({}, { ...previous, rebuilds: 1 })).toEqual(["spec.rebuilds"]);
   });
 });
 

@@ -32,8 +32,8 @@ export function instanceHooks(
   capacity: Capacity,
 ): KindHooks<InstanceSpec, InstanceStatus> {
   return {
-    // A stack file says how an instance should be, not how often somebody restarted it.
-    keptByApply: ["restarts"],
+    // A stack file says how an instance should be, not how often somebody restarted or rebuilt it.
+    keptByApply: ["restarts", "rebuilds"],
     admit: (instance, world, action) => admitInstance({ addresses, capacity }, instance, world, action),
     admitUpdate: (next, previous, world, action) => admitChange(capacity, next, previous, world, action),
     validateStatus(next, previous) {
@@ -107,7 +107,7 @@ async function admitInstance(
 
 /** What an instance, or a template of some, names and needs, but for its key pairs. Errors go to `references`. */
 export async function findParts(
-  spec: Omit<InstanceSpec, "protected" | "power" | "restarts">,
+  spec: Omit<InstanceSpec, "protected" | "power" | "restarts" | "rebuilds">,
   references: References,
   world: World,
 ): Promise<Place> {
@@ -129,6 +129,12 @@ async function admitChange(
 ): Promise<Write[]> {
   const writes: Write[] = [];
   const { spec } = next;
+  if (spec.image !== previous.spec.image) {
+    const references = new References(world, next.metadata.project ?? "");
+    await findImage(spec, references);
+    references.check(action);
+    writes.push(...references.writes());
+  }
   if (spec.securityGroups.join() !== previous.spec.securityGroups.join()) {
     const references = new References(world, next.metadata.project ?? "");
     await findGroups(spec.securityGroups, references);

@@ -96,7 +96,9 @@ async function prepare(
     const handle = await driver.create(guestSpec(driver, action, { nics, root, volumes: prepared }), signal);
     const size = { cpus, memoryMib };
     memory.forgetSize(uid);
-    memory.attempts.set(uid, { stage: "prepared", driver: action.driver, handle, imageDigest, size });
+    const { rebuilds } = instance.spec;
+    const prepared_ = { driver: action.driver, handle, imageDigest, rebuilds, size };
+    memory.attempts.set(uid, { stage: "prepared", ...prepared_ });
   } catch (error) {
     context.guestCards.endStart(uid);
     throw error;
@@ -160,18 +162,19 @@ async function rootOf(
   { instance, volume, imageDigest }: Prepare,
   signal: AbortSignal,
 ): Promise<GuestRoot> {
+  const { rebuilds } = instance.spec;
   if (driver.root === "image") {
-    return { type: "image", digest: imageDigest, ...(await images.containerTree(imageDigest, signal)) };
+    const tree = await images.containerTree(imageDigest, signal);
+    return { type: "image", digest: imageDigest, ...tree, ...(rebuilds > 0 && { generation: rebuilds }) };
   }
   const { uid } = volume.metadata;
   const { type } = instance.spec;
+  const request = { uid, type, sizeMib: volume.spec.sizeMib, imageDigest, generation: rebuilds };
   const { source: origin } = instance.status;
-  const source = origin && { snapshot: origin.snapshotUid, disk: origin.rootUid };
-  const root = await disks.ensureRoot(
-    { uid, type, sizeMib: volume.spec.sizeMib, imageDigest, ...(source && { source }) },
-    signal,
-  );
-  return source ? withMachineId(root, instance.metadata.uid) : root;
+  // What was made anew is the image's.
+  if (!origin || rebuilds > 0) return disks.ensureRoot(request, signal);
+  const source = { snapshot: origin.snapshotUid, disk: origin.rootUid };
+  return withMachineId(await disks.ensureRoot({ ...request, source }, signal), instance.metadata.uid);
 }
 
 /**

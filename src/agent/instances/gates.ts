@@ -1,5 +1,5 @@
 import type { Image } from "../../kinds/image.ts";
-import type { InstanceState } from "../../kinds/instance.ts";
+import { type InstanceState, wantsRebuild } from "../../kinds/instance.ts";
 import type { Network } from "../../kinds/network.ts";
 import type { Volume } from "../../kinds/volume.ts";
 import type { InstanceWorld } from "./world.ts";
@@ -50,12 +50,15 @@ export function openGate(world: InstanceWorld): Gate {
   return { open: true, network, volume, imageDigest: image.imageDigest, driver: driver.name, publicKeys };
 }
 
-/** The content the root disk is made from: recorded once, then it does not matter what becomes of the image. */
-function imageGate(world: InstanceWorld): Gate | { imageDigest: string } {
+/**
+ * The content the root disk is made from: recorded once, then it does not matter what becomes of the image, until the
+ * root is to be made anew.
+ */
+export function imageGate(world: InstanceWorld): Gate | { imageDigest: string } {
   const { instance, image, hostName } = world;
   if (!instance) return pending("NoInstance", "there is no such instance");
   const { spec, status } = instance;
-  if (status.imageDigest !== undefined) return { imageDigest: status.imageDigest };
+  if (status.imageDigest !== undefined && !wantsRebuild(instance)) return { imageDigest: status.imageDigest };
   if (!image || image.metadata.deletedAt) {
     const message = `waiting for the image "${spec.image}", which does not exist in this project; create it`;
     return pending("ImageMissing", message);

@@ -6,6 +6,7 @@ import { type InstanceStatus, instanceKind, instanceStates } from "../../kinds/i
 import { statusPatch } from "../status-patch.ts";
 import { planInstance } from "./plan.ts";
 import { digest, guestOf, handle, instanceOf, now, readyImage, worldOf } from "./testing.ts";
+import { prepared } from "./testing-rows.ts";
 import type { InstanceWorld } from "./world.ts";
 
 const maybe = <T>(arbitrary: fc.Arbitrary<T>) => fc.option(arbitrary, { nil: undefined });
@@ -56,11 +57,14 @@ const world: fc.Arbitrary<InstanceWorld> = fc
     deleted: fc.boolean(),
     power: fc.constantFrom("running" as const, "stopped" as const),
     restarts: fc.integer({ min: 0, max: 2 }),
+    rebuilds: fc.integer({ min: 0, max: 2 }),
+    observedRebuilds: fc.integer({ min: 0, max: 2 }),
     restartPolicy: fc.constantFrom("always" as const, "on-failure" as const, "never" as const),
     services: fc.constantFrom([], [{ name: "http", port: 80, protocol: "tcp" as const, path: "/" }]),
     attempt: fc.constantFrom<InstanceWorld["attempt"]>(
       undefined,
-      { stage: "prepared", driver: "fake", handle, imageDigest: digest, size: { cpus: 1, memoryMib: 512 } },
+      prepared,
+      { ...prepared, rebuilds: 1 },
       { stage: "started" },
     ),
     image: fc.constantFrom(
@@ -78,10 +82,15 @@ const world: fc.Arbitrary<InstanceWorld> = fc
         spec: {
           power: row.power,
           restarts: row.restarts,
+          rebuilds: row.rebuilds,
           restartPolicy: row.restartPolicy,
           services: [...row.services],
         },
-        status: { ...row.status, ...(row.status.handle === undefined ? {} : { driver: "fake" }) },
+        status: {
+          ...row.status,
+          ...(row.observedRebuilds > 0 && { observedRebuilds: row.observedRebuilds }),
+          ...(row.status.handle === undefined ? {} : { driver: "fake" }),
+        },
         metadata: {
           generation: row.generation,
           ...(row.deleted ? { deletedAt: toTimestamp(now) } : {}),
@@ -129,6 +138,9 @@ test("no plan starts a guest unless this very handle is recorded in the same rep
         expect(jsonEquals(plan.status?.status.handle as never, action.handle)).toBe(true);
         expect(plan.status?.status.driver).toBe(action.driver);
         expect(plan.status?.status.imageDigest).toBeDefined();
+        // Nor unless its root is the one that is wanted.
+        const { rebuilds } = before.instance?.spec ?? { rebuilds: 0 };
+        expect(plan.status?.status.observedRebuilds ?? 0).toBeGreaterThanOrEqual(rebuilds);
       }
     }),
     { numRuns: 400 },
@@ -157,7 +169,8 @@ test("a running guest is stopped only when someone wants that, and never started
       const types = planInstance(before, now).actions.map(({ type }) => type);
       expect(types).not.toContain("start");
       expect(types).not.toContain("prepare");
-      const wanted = spec.power === "running" && spec.restarts <= status.observedRestarts;
+      const rebuild = spec.rebuilds > (status.observedRebuilds ?? 0);
+      const wanted = spec.power === "running" && spec.restarts <= status.observedRestarts && !rebuild;
       if (wanted && metadata.deletedAt === undefined)
         expect(types.filter((type) => type !== "probe")).toEqual([]);
     }),

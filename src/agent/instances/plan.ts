@@ -7,11 +7,10 @@
  * leads to no action and no change of status.
  */
 import { fromTimestamp, type Instant, toTimestamp } from "../../core/clock.ts";
-import { jsonEquals } from "../../core/json.ts";
-import type { Instance, InstanceStatus } from "../../kinds/instance.ts";
+import { type Instance, type InstanceStatus, wantsRebuild } from "../../kinds/instance.ts";
 import type { Plan } from "../../reconcile/reconciler.ts";
 import { checkTarget, idleConditions, probeTarget, runningConditions } from "./conditions.ts";
-import { openGate, outsideReasons } from "./gates.ts";
+import { type Gate, imageGate, openGate, outsideReasons } from "./gates.ts";
 import { isSame, planSize } from "./size.ts";
 import type {
   InstanceAction,
@@ -20,6 +19,7 @@ import type {
   InstanceWorld,
   PlacedGuest,
   Size,
+  StartAttempt,
 } from "./world.ts";
 
 export type InstancePlan = Plan<InstanceAction, InstanceReport>;
@@ -95,10 +95,11 @@ function planRunning(
   const { spec, status } = instance;
   const { handle } = guest.observed;
   const restart = spec.restarts > status.observedRestarts;
-  if (spec.power === "stopped" || restart || world.hold !== undefined) {
+  const rebuild = canRebuild(world, instance);
+  if (spec.power === "stopped" || restart || rebuild || world.hold !== undefined) {
     const stopping = report(instance, {
       state: "stopping",
-      reason: spec.power === "stopped" ? "Stopping" : world.hold === undefined ? "Restarting" : "RollingBack",
+      reason: stopReason(world, spec.power, rebuild),
       message: `was asked to shut down; killed after ${stopGraceMs / 1000} s`,
       driver: guest.driver,
       handle,
@@ -127,7 +128,7 @@ function planRunning(
     {
       state: "running",
       reason: "Running",
-      message: "",
+      message: waitsForRebuild(world, instance),
       driver,
       handle,
       size: sizes.has,
@@ -142,6 +143,22 @@ function planRunning(
     actions: [...resize, ...probeActions(world, instance), ...checkActions(world, instance, guest)],
     ...(status.recentCrashes > 0 && !recovered ? { recheckAfterMs: recoveredAfterMs - ranMs } : {}),
   };
+}
+
+function stopReason({ hold }: InstanceWorld, power: "running" | "stopped", rebuild: boolean): string {
+  if (hold !== undefined && power === "running") return "RollingBack";
+  if (rebuild) return "Rebuilding";
+  return power === "stopped" ? "Stopping" : "Restarting";
+}
+
+/** Wanted, and what it is made of is here: a guest is not stopped before. */
+function canRebuild(world: InstanceWorld, instance: Instance): boolean {
+  return wantsRebuild(instance) && "imageDigest" in imageGate(world);
+}
+
+function waitsForRebuild(world: InstanceWorld, instance: Instance): string {
+  const gate = wantsRebuild(instance) ? imageGate(world) : undefined;
+  return gate && "message" in gate ? `runs as before, and is rebuilt later: ${gate.message}` : "";
 }
 
 function resized({ size }: InstanceStatus, has: Size): InstanceEvent[] {
@@ -204,24 +221,35 @@ function checkActions(world: InstanceWorld, instance: Instance, guest: PlacedGue
 
 function planStopped(world: InstanceWorld, instance: Instance, now: Instant): InstancePlan {
   const wasRunning = instance.status.state !== "stopped" && instance.status.handle !== undefined;
+  if (wantsRebuild(instance) && hasFailed(instance)) return stay(instance);
+  // One that never had a root gets the newest with its first start.
+  const rebuild = wantsRebuild(instance) && instance.status.imageDigest !== undefined;
+  if (rebuild && !isPrepared(world, instance)) {
+    const gate = openGate(world);
+    if (gate.open) return planPreparation(world, instance, gate, rebuilding(world, now));
+  }
   const stopped = report(
     instance,
     {
       state: "stopped",
       reason: "Stopped",
       message: "does not run, as wanted",
+      ...(rebuild ? recordOf(world, instance) : {}),
       conditions: idleConditions(world, now),
     },
-    wasRunning ? [normal("Stopped", "the guest was stopped")] : [],
+    [
+      ...(wasRunning ? [normal("Stopped", "the guest was stopped")] : []),
+      ...(rebuild ? rebuiltEvents(world, instance) : []),
+    ],
   );
   return { status: stopped, actions: [] };
 }
 
 /** Wanted running, and no guest runs. */
 function planIdle(world: InstanceWorld, instance: Instance, now: Instant): InstancePlan {
-  const { spec, status, metadata } = instance;
+  const { spec, status } = instance;
   if (world.hold !== undefined) return planHold(world, instance, world.hold, now);
-  const asked = spec.restarts > status.observedRestarts;
+  const asked = spec.restarts > status.observedRestarts || (wantsRebuild(instance) && !hasFailed(instance));
   if (!asked && endedByItself(world, instance)) {
     const ended = planEnd(world, instance, now);
     if (ended) return ended;
@@ -230,8 +258,7 @@ function planIdle(world: InstanceWorld, instance: Instance, now: Instant): Insta
     const waitMs = (fromTimestamp(status.nextStartAt ?? "") ?? 0) - now;
     if (status.state === "backoff" && waitMs > 0) return stay(instance, waitMs);
     if (status.state === "stopped" && status.reason === "PoweredOff") return stay(instance);
-    const changed = metadata.generation !== status.observedGeneration;
-    if (status.state === "failed" && !changed && !outsideReasons.has(status.reason)) return stay(instance);
+    if (hasFailed(instance)) return stay(instance);
   }
   return planStart(world, instance, asked, now);
 }
@@ -244,6 +271,12 @@ function planHold(world: InstanceWorld, instance: Instance, snapshot: string, no
     conditions: idleConditions(world, now),
   };
   return { status: report(instance, change), actions: [] };
+}
+
+/** For good, unless somebody changes something. */
+function hasFailed({ status, metadata }: Instance): boolean {
+  const changed = metadata.generation !== status.observedGeneration;
+  return status.state === "failed" && !changed && !outsideReasons.has(status.reason);
 }
 
 /** Nothing to do and nothing to tell. */
@@ -331,43 +364,80 @@ function planStart(world: InstanceWorld, instance: Instance, asked: boolean, now
     const change: Change = { state, reason, message, conditions: idleConditions(world, now) };
     return { status: report(instance, change), actions: [] };
   }
-  const { attempt } = world;
   const starting: Change = {
-    state: "starting",
-    reason: "Starting",
-    message: "its disk, network and guest are being made",
-    conditions: idleConditions(world, now),
+    ...(wantsRebuild(instance) && status.imageDigest !== undefined
+      ? rebuilding(world, now)
+      : made(world, now)),
     ...(asked ? { recentCrashes: 0 } : {}),
   };
-  if (attempt?.stage !== "prepared") {
-    // What a try that failed had to say stays until the next step is reached.
-    const repeated = status.state === "starting" ? { reason: status.reason, message: status.message } : {};
-    const { network, volume, imageDigest, driver, publicKeys } = gate;
-    return {
-      status: report(instance, { ...starting, ...repeated }),
-      actions: [
-        { type: "prepare", key: world.key, instance, network, volume, imageDigest, driver, publicKeys },
-      ],
-      reportAfterMs: newsAfterMs,
-    };
-  }
-  const { driver, handle, imageDigest, size } = attempt;
-  const created = jsonEquals(status.handle, handle)
-    ? []
-    : [normal("Created", `disk and guest are made (driver ${driver})`)];
+  if (!isPrepared(world, instance)) return planPreparation(world, instance, gate, starting);
+  const { driver, handle, size } = world.attempt;
+  const created =
+    status.handle === undefined ? [normal("Created", `disk and guest are made (driver ${driver})`)] : [];
   const recorded: Change = {
     ...starting,
     message: "the guest is being started",
-    driver,
-    handle,
+    ...recordOf(world, instance),
     size,
-    imageDigest,
     observedRestarts: spec.restarts,
   };
   return {
-    status: report(instance, recorded, status.handle === undefined ? created : []),
+    status: report(instance, recorded, [...created, ...rebuiltEvents(world, instance)]),
     actions: [{ type: "start", uid: metadata.uid, driver, handle }],
   };
+}
+
+type Prepared = Extract<StartAttempt, { stage: "prepared" }>;
+
+/** This process has made disk and guest, and the root is the one that is wanted. */
+function isPrepared(
+  world: InstanceWorld,
+  { spec }: Instance,
+): world is InstanceWorld & { attempt: Prepared } {
+  const { attempt } = world;
+  return attempt?.stage === "prepared" && attempt.rebuilds === spec.rebuilds;
+}
+
+/** Disk and guest are made. */
+function planPreparation(
+  world: InstanceWorld,
+  instance: Instance,
+  { network, volume, imageDigest, driver, publicKeys }: Extract<Gate, { open: true }>,
+  change: Change,
+): InstancePlan {
+  const { status } = instance;
+  // What a try that failed had to say stays until the next step is reached.
+  const repeated = status.state === "starting" ? { reason: status.reason, message: status.message } : {};
+  return {
+    status: report(instance, { ...change, ...repeated }),
+    actions: [
+      { type: "prepare", key: world.key, instance, network, volume, imageDigest, driver, publicKeys },
+    ],
+    reportAfterMs: newsAfterMs,
+  };
+}
+
+const made = (world: InstanceWorld, now: Instant): Change => ({
+  ...{ state: "starting", reason: "Starting", message: "its disk, network and guest are being made" },
+  conditions: idleConditions(world, now),
+});
+
+const rebuilding = (world: InstanceWorld, now: Instant): Change => ({
+  ...{ state: "starting", reason: "Rebuilding", message: "its root is being made anew from the image" },
+  conditions: idleConditions(world, now),
+});
+
+/** What is recorded of a guest that was made, before it first runs. */
+function recordOf(world: InstanceWorld, instance: Instance): Partial<InstanceStatus> {
+  if (!isPrepared(world, instance)) return {};
+  const { driver, handle, imageDigest, rebuilds } = world.attempt;
+  return { driver, handle, imageDigest, ...(rebuilds > 0 && { observedRebuilds: rebuilds }) };
+}
+
+function rebuiltEvents(world: InstanceWorld, instance: Instance): InstanceEvent[] {
+  if (!isPrepared(world, instance) || !wantsRebuild(instance)) return [];
+  if (instance.status.imageDigest === undefined) return [];
+  return [normal("Rebuilt", `the root was made anew from the image "${instance.spec.image}"`)];
 }
 
 function keepStart(status: InstanceStatus): Pick<InstanceStatus, "startedAt"> {

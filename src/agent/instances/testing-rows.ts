@@ -17,7 +17,14 @@ export interface Row {
 }
 
 export const size = { cpus: 1, memoryMib: 512 } as const;
-export const prepared = { stage: "prepared", driver: "fake", handle, imageDigest: digest, size } as const;
+export const prepared = {
+  stage: "prepared",
+  driver: "fake",
+  handle,
+  imageDigest: digest,
+  rebuilds: 0,
+  size,
+} as const;
 export const started = { stage: "started" } as const;
 export const crash = { reason: "crash", message: "killed by signal 9" } as const;
 export const poweroff = { reason: "poweroff", message: "" } as const;

@@ -63,7 +63,15 @@ export interface PlacedGuest {
  * safe because every step may be repeated.
  */
 export type StartAttempt =
-  | { stage: "prepared"; driver: string; handle: JsonObject; imageDigest: string; size: Size }
+  | {
+      stage: "prepared";
+      driver: string;
+      handle: JsonObject;
+      imageDigest: string;
+      /** The `spec.rebuilds` that its root was made for. */
+      rebuilds: number;
+      size: Size;
+    }
   | { stage: "started" };
 
 /** What is known of the services of one run of the guest. */

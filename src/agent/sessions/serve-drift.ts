@@ -6,7 +6,9 @@ import type { Drift, GuestDriver, GuestRoot } from "../../drivers/driver.ts";
 import { compareRoots } from "../../host/drift/compare-roots.ts";
 import type { DriftReport } from "../../kinds/drift.ts";
 import type { Instance } from "../../kinds/instance.ts";
+import { mountPathOf } from "../../kinds/volume.ts";
 import type { AgentContext } from "../agent-context.ts";
+import { recordedVolumes } from "../volumes/guest-volumes.ts";
 import { sendWhole } from "./send-whole.ts";
 import type { SessionEnds } from "./splice.ts";
 
@@ -51,14 +53,16 @@ async function examine(
   const original = await context.images.entries(imageDigest);
   const at = toTimestamp(context.clock.now());
   const root = await rootOf(context, driver, instance, imageDigest, signal);
+  const volumes = driver.volumes?.takes === "mount" ? recordedVolumes(context, instance) : [];
+  const mounts = volumes.map(mountPathOf);
   const { listings, reading } = await drift.read(handle, { root, original }, signal);
-  return { imageDigest, at, reading, differences: compareRoots(original, listings) };
+  return { imageDigest, at, reading, differences: compareRoots(original, listings, mounts) };
 }
 
 async function rootOf(
   { disks, images, views }: AgentContext,
   driver: GuestDriver,
-  { metadata, spec }: Instance,
+  { metadata, spec, status }: Instance,
   imageDigest: string,
   signal: AbortSignal,
 ): Promise<GuestRoot> {
@@ -69,5 +73,7 @@ async function rootOf(
   const volume = key === undefined ? undefined : views.volumes.get(key);
   if (!volume) throw new StrataError("Conflict", `instance "${metadata.name}" has no root volume`);
   const { uid } = volume.metadata;
-  return disks.ensureRoot({ uid, type: spec.type, sizeMib: volume.spec.sizeMib, imageDigest }, signal);
+  const { sizeMib } = volume.spec;
+  const generation = status.observedRebuilds ?? 0;
+  return disks.ensureRoot({ uid, type: spec.type, sizeMib, imageDigest, generation }, signal);
 }

@@ -13,6 +13,7 @@ import { asJson, instanceForm } from "../show.ts";
 import { awaitInstances } from "../stack/await-stack.ts";
 import { follow, patience } from "../watching.ts";
 import { driftCommand } from "./drift.ts";
+import { rebuildCommand } from "./rebuild.ts";
 import { parseLabel, templateOf, templateOptions } from "./template-options.ts";
 
 const instanceArgument = {
@@ -85,6 +86,7 @@ export const instanceCommands: readonly CommandSpec[] = [
     run: resize,
   },
   driftCommand,
+  rebuildCommand,
   {
     path: "delete",
     group: "Instances",

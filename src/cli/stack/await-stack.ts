@@ -2,7 +2,7 @@
 import type { Client } from "../../client/client.ts";
 import { StrataError } from "../../core/errors.ts";
 import { type Image, imageKind } from "../../kinds/image.ts";
-import { type Instance, instanceKind } from "../../kinds/instance.ts";
+import { type Instance, instanceKind, wantsRebuild } from "../../kinds/instance.ts";
 import type { Progress } from "../../kinds/kind.ts";
 import { follow, type Patience } from "../watching.ts";
 import type { Reporter } from "./apply-stack.ts";
@@ -75,6 +75,7 @@ export async function awaitImages(
 /** Running, and every service accepts connections; or stopped where that is wanted. */
 export function isReady(instance: Instance): boolean {
   if (instance.metadata.generation > instance.status.observedGeneration) return false;
+  if (wantsRebuild(instance)) return false;
   if (instance.spec.power === "stopped") return instance.status.state === "stopped";
   if (instance.status.state !== "running") return false;
   const ready = instance.status.conditions.find((condition) => condition.type === "Ready");

@@ -84,7 +84,10 @@ function changeFor(desired: Desired, existing: Existing | undefined): Change {
 function adopted(desired: Desired, existing: Resource): Desired {
   const spec = desired.kind.spec.parse(desired.spec) as JsonObject;
   const previous = existing.spec as JsonObject;
-  if (desired.kind === instanceKind) spec.restarts = previous.restarts ?? 0;
+  if (desired.kind === instanceKind) {
+    spec.restarts = previous.restarts ?? 0;
+    spec.rebuilds = previous.rebuilds ?? 0;
+  }
   for (const field of settledFields(desired.kind)) {
     if (spec[field] === undefined && previous[field] !== undefined) spec[field] = previous[field];
   }

@@ -23,6 +23,7 @@ export function templateOf(spec: InstanceSpec): MemberTemplate {
     protected: _kept,
     power: _power,
     restarts: _restarts,
+    rebuilds: _rebuilds,
     ...template
   } = spec;
   return template;

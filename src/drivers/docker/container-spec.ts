@@ -118,6 +118,7 @@ function containerLabels(guest: DockerGuest, { namespace, handleVersion }: Conta
     [labels.version]: String(handleVersion),
     [labels.image]: guest.root.type === "image" ? guest.root.digest : "",
     [labels.recipe]: recipeOf(guest),
+    ...(guest.root.generation ? { [labels.generation]: String(guest.root.generation) } : {}),
   };
 }
 

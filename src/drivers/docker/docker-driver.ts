@@ -42,7 +42,7 @@ import { ensureVolumes, removeVolumes } from "./engine-volumes.ts";
 import { openGate } from "./gate.ts";
 import { type DockerGuest, GuestRecord, recordedGuests } from "./guest-record.ts";
 import { checkInit, withImageApplication } from "./image-init.ts";
-import { containerName, imageTag, labels, ownerOf } from "./labels.ts";
+import { containerName, generationOf, imageTag, labels, ownerOf } from "./labels.ts";
 import { runIdOf, stateOf } from "./run-state.ts";
 
 export interface DockerDriverOptions {
@@ -157,17 +157,24 @@ class DockerDriver implements GuestDriver<DockerConfig> {
     await checkInit(guest);
     const found = await this.#container(uid, signal);
     const record = this.#record(uid);
+    const anew = found !== undefined && generationOf(found.Config.Labels) < (root.generation ?? 0);
     if (found !== undefined) {
       const state = stateOf(found.State, await record.readRun());
       if (state.state === "running") return this.#handle(uid);
-      expectRecipe(guest, found);
+      if (!anew) expectRecipe(guest, found);
     }
     await record.writeSpec(guest);
-    if (found !== undefined) return this.#handle(uid);
+    if (found !== undefined && !anew) return this.#handle(uid);
     await record.writeMounted(guest);
     const hostCpus = await this.#cpus(signal);
     await ensureVolumes(this.#engine, this.#namespace, guest, signal);
-    await this.#images.using(root, signal, () => this.#createContainer(guest, hostCpus, signal));
+    await this.#images.using(root, signal, async () => {
+      // Named volumes stay; the record has the guest until the new container is there.
+      if (found !== undefined) await this.#engine.removeContainer(found.Id, signal);
+      await this.#createContainer(guest, hostCpus, signal);
+    });
+    const before = found?.Config.Labels[labels.image];
+    if (before !== undefined && before !== root.digest) await this.#images.release(before, signal);
     return this.#handle(uid);
   }
 

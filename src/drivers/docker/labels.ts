@@ -15,6 +15,8 @@ export const labels = {
   recipe: "strata.recipe",
   /** On images of builds: `base` or `result`. */
   build: "strata.build",
+  /** Times that the root was made anew; left out: 0. */
+  generation: "strata.generation",
   /** On what `fingerprint` makes, instead of `uid`. */
   probe: "strata.probe",
 } as const;
@@ -25,6 +27,11 @@ export type Labels = Readonly<Record<string, string>>;
 export function ownerOf(found: Labels | null | undefined, namespace: string): Uid | undefined {
   const uid = found?.[labels.uid];
   return found?.[labels.namespace] === namespace && uid !== undefined && isUid(uid) ? uid : undefined;
+}
+
+/** Of a container's root. */
+export function generationOf(found: Labels | null | undefined): number {
+  return Number(found?.[labels.generation] ?? 0);
 }
 
 export function containerName(namespace: string, uid: Uid): string {

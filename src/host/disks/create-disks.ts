@@ -1,7 +1,8 @@
 /**
  * Root disks in `DIR/UID/`:
  *
- * - `disk.json`: for whom it was made. Written first, so that a half-made disk is never taken for another one.
+ * - `disk.json`: for whom it was made. Written first, so that a half-made disk is never taken for another one. When a root
+ *   is made anew, its file is made beside the old one first (NAME.anew), then named here, then put in the old one's place.
  * - container: `volume.img` (sparse, ext4 with a journal) mounted at `volume/`, in it `upper/` and `work/` over the
  *   image's tree, together mounted at `rootfs/`. The file system's size is the guest's limit, whatever holds the file.
  * - VM: `disk.qcow2`, an overlay over the image's base disk. The guest grows its file system at boot.
@@ -9,7 +10,19 @@
  * Files appear under their name when complete (made as NAME.new and renamed), and mounts are looked up in the kernel's
  * own list, so each step can be repeated after a crash at any point. Mounts outlive the daemon, as guests do.
  */
-import { chmod, chown, lstat, mkdir, open, readdir, rm, stat, statfs, truncate } from "node:fs/promises";
+import {
+  chmod,
+  chown,
+  lstat,
+  mkdir,
+  open,
+  readdir,
+  rename,
+  rm,
+  stat,
+  statfs,
+  truncate,
+} from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { z } from "zod";
 import { type Clock, systemClock } from "../../core/clock.ts";
@@ -17,7 +30,7 @@ import { assert, StrataError } from "../../core/errors.ts";
 import { formatMib } from "../../core/units.ts";
 import type { GuestRoot } from "../../drivers/driver.ts";
 import { readJson, writeJson } from "../images/entry-files.ts";
-import type { ImageStore } from "../images/image-store.ts";
+import type { ImageStore, VmDisk } from "../images/image-store.ts";
 import { explainNoSpace } from "../images/space-error.ts";
 import { run } from "../run.ts";
 import { complete, DataDisks, exists, growUnmounted, thaw } from "./data-disks.ts";
@@ -43,6 +56,9 @@ export interface DisksOptions {
   clock?: Clock;
 }
 
+const fileNames = { vm: "disk.qcow2", container: "volume.img" } as const;
+/** Ends the name of a file that is to take the other's place. */
+const anew = ".anew";
 const serialConsole: Record<string, string> = { x64: "ttyS0", arm64: "ttyAMA0" };
 
 const requestSchema = z.object({
@@ -50,7 +66,11 @@ const requestSchema = z.object({
   type: z.enum(["vm", "container"]),
   sizeMib: z.int(),
   imageDigest: z.string(),
+  generation: z.int().min(0).default(0),
+  /** The file made for it is complete and may still have to take the old one's place. */
+  replacing: z.boolean().optional(),
 });
+type Described = z.infer<typeof requestSchema>;
 
 export function createDisks(options: DisksOptions): Disks {
   return new LocalDisks(options);
@@ -76,7 +96,7 @@ class LocalDisks implements Disks {
   ensureRoot(request: RootDiskRequest, signal: AbortSignal): Promise<GuestRoot> {
     return this.#exclusively(request.uid, async () => {
       try {
-        await this.#ensureDescribed(request);
+        await this.#ensureDescribed(request, signal);
         return request.type === "vm"
           ? await this.#ensureDisk(request, signal)
           : await this.#ensureTree(request, signal);
@@ -121,7 +141,10 @@ class LocalDisks implements Disks {
   copyTogether(disks: readonly string[], to: string, signal: AbortSignal): Promise<{ frozen: boolean }> {
     return this.#onAll(disks, () =>
       this.#onData("copy disks", to, signal, async () => {
-        for (const disk of disks) await this.#thaw(disk);
+        for (const disk of disks) {
+          await this.#settle(disk, signal);
+          await this.#thaw(disk);
+        }
         return copyTogether(this.#directory, disks, to, signal);
       }),
     );
@@ -130,7 +153,10 @@ class LocalDisks implements Disks {
   restoreTogether(from: string, disks: readonly string[], signal: AbortSignal): Promise<void> {
     return this.#onAll(disks, async () => {
       try {
-        for (const disk of disks) await this.#release(disk, signal);
+        for (const disk of disks) {
+          await this.#settle(disk, signal);
+          await this.#release(disk, signal);
+        }
         const moves = await Promise.all(
           disks.map(async (disk) => {
             const part = this.#partOf({ snapshot: from, disk });
@@ -247,57 +273,98 @@ class LocalDisks implements Disks {
     });
   }
 
-  async #ensureDescribed({ uid, type, sizeMib, imageDigest }: RootDiskRequest): Promise<void> {
+  async #ensureDescribed(request: RootDiskRequest, signal: AbortSignal): Promise<void> {
+    const { uid, type, sizeMib, imageDigest, generation = 0 } = request;
     const directory = this.#pathOf(uid);
     await this.#ensureDirectory();
     await mkdir(directory, { recursive: true, mode: 0o711 });
-    const path = join(directory, "disk.json");
-    const known = await readJson(path, requestSchema);
-    if (!known) return writeJson(path, { version: 1, type, sizeMib, imageDigest });
-    if (known.type === type && known.imageDigest === imageDigest && known.sizeMib === sizeMib) return;
+    const wanted: Described = { version: 1, type, sizeMib, imageDigest, generation };
+    const known = await this.#settle(uid, signal);
+    if (!known) return writeJson(this.#descriptionOf(uid), wanted);
+    if (known.type === type && known.sizeMib === sizeMib) {
+      if (known.generation < generation) return this.#replace(request, wanted, signal);
+      if (known.generation === generation && known.imageDigest === imageDigest) return;
+    }
     throw new StrataError(
       "Conflict",
       `the root disk ${uid} was made for a ${known.type} with ${formatMib(known.sizeMib)} from another request; remove it first`,
-      { detail: `has ${JSON.stringify(known)}, wanted ${type} ${sizeMib} ${imageDigest}` },
+      { detail: `has ${JSON.stringify(known)}, wanted ${type} ${sizeMib} ${imageDigest} ${generation}` },
+    );
+  }
+
+  /** Its description, once what was interrupted in the middle of `#replace` is done. */
+  async #settle(uid: string, signal: AbortSignal): Promise<Described | undefined> {
+    const known = await readJson(this.#descriptionOf(uid), requestSchema);
+    if (known?.replacing) await this.#finishReplacement(uid, known, signal);
+    return known;
+  }
+
+  /**
+   * A new root in the place of the old one. The description decides: until it names the new one, the old one is
+   * untouched; from then on the new file, which is complete, takes the old one's name, now or with the next call.
+   */
+  async #replace(request: RootDiskRequest, wanted: Described, signal: AbortSignal): Promise<void> {
+    const { uid, type, sizeMib } = request;
+    const path = join(this.#pathOf(uid), `${fileNames[type]}${anew}`);
+    await rm(path, { force: true });
+    if (type === "vm") {
+      const base = await this.#baseOf(request, signal);
+      await makeOverlay(base, `${path}.new`, sizeMib, signal);
+    } else {
+      await this.#images.containerTree(request.imageDigest, signal);
+      await makeFileSystem(`${path}.new`, sizeMib, signal);
+    }
+    await complete(`${path}.new`, path);
+    await this.#release(uid, signal);
+    const replacing = { ...wanted, replacing: true };
+    await writeJson(this.#descriptionOf(uid), replacing);
+    await this.#finishReplacement(uid, replacing, signal);
+  }
+
+  async #finishReplacement(uid: string, known: Described, signal: AbortSignal): Promise<void> {
+    await this.#release(uid, signal);
+    const path = join(this.#pathOf(uid), fileNames[known.type]);
+    if (await exists(`${path}${anew}`)) await rename(`${path}${anew}`, path);
+    const { replacing: _done, ...described } = known;
+    await writeJson(this.#descriptionOf(uid), described);
+  }
+
+  /** @throws Invalid when it does not fit. */
+  async #baseOf({ sizeMib, imageDigest }: RootDiskRequest, signal: AbortSignal): Promise<VmDisk> {
+    const base = await this.#images.vmDisk(imageDigest, signal);
+    if (base.sizeMib <= sizeMib) return base;
+    throw new StrataError(
+      "Invalid",
+      `the image needs a root disk of at least ${formatMib(base.sizeMib)}; ${formatMib(sizeMib)} were asked for`,
     );
   }
 
   async #ensureDisk(request: RootDiskRequest, signal: AbortSignal): Promise<GuestRoot> {
-    const { uid, sizeMib, imageDigest } = request;
-    const base = await this.#images.vmDisk(imageDigest, signal);
-    if (base.sizeMib > sizeMib) {
-      throw new StrataError(
-        "Invalid",
-        `the image needs a root disk of at least ${formatMib(base.sizeMib)}; ${formatMib(sizeMib)} were asked for`,
-      );
-    }
+    const { uid, sizeMib, generation = 0 } = request;
+    const base = await this.#baseOf(request, signal);
     const path = join(this.#pathOf(uid), "disk.qcow2");
     if (!(await exists(path))) {
       const next = `${path}.new`;
-      await rm(next, { force: true });
       if (request.source) {
+        await rm(next, { force: true });
         await copyFile(join(this.#partOf(request.source), "disk.qcow2"), next, signal);
         await run("qemu-img", ["resize", "-q", "-f", "qcow2", next, `${sizeMib}M`], { signal });
-      } else {
-        const backing = ["-b", base.path, "-F", base.format];
-        await run("qemu-img", ["create", "-q", "-f", "qcow2", ...backing, next, `${sizeMib}M`], { signal });
-      }
+      } else await makeOverlay(base, next, sizeMib, signal);
       await complete(next, path);
     }
     const { boot, firmware } = base;
-    if (!boot) return { type: "disk", path, format: "qcow2", ...(firmware && { firmware }) };
+    const disk = { type: "disk", path, format: "qcow2", ...(generation > 0 && { generation }) } as const;
+    if (!boot) return { ...disk, ...(firmware && { firmware }) };
     const { root, ...files } = boot;
     const console = serialConsole[process.arch] ?? "ttyS0";
     return {
-      type: "disk",
-      path,
-      format: "qcow2",
+      ...disk,
       boot: { ...files, commandLine: `root=${root} rw console=${console} loglevel=4` },
     };
   }
 
   async #ensureTree(request: RootDiskRequest, signal: AbortSignal): Promise<GuestRoot> {
-    const { uid, imageDigest } = request;
+    const { uid, imageDigest, generation = 0 } = request;
     const { path: lower, idBase, idCount } = await this.#images.containerTree(imageDigest, signal);
     const directory = this.#pathOf(uid);
     const volume = join(directory, "volume");
@@ -318,7 +385,8 @@ class LocalDisks implements Disks {
       await mountOverlay({ lower, upper, work, target: rootfs }, signal);
     }
     const layers = { upper: join(volume, "upper"), lower };
-    return { type: "tree", path: rootfs, idBase, idCount, layers };
+    const tree = { type: "tree", path: rootfs, idBase, idCount, layers } as const;
+    return generation > 0 ? { ...tree, generation } : tree;
   }
 
   async #ensureFileSystem({ uid, sizeMib, source }: RootDiskRequest, signal: AbortSignal): Promise<string> {
@@ -357,6 +425,10 @@ class LocalDisks implements Disks {
     this.#held.delete(uid);
   }
 
+  #descriptionOf(uid: string): string {
+    return join(this.#pathOf(uid), "disk.json");
+  }
+
   #pathOf(uid: string): string {
     assert(/^[a-z0-9][a-z0-9-]{0,63}$/.test(uid), "a disk's uid is a plain name");
     return join(this.#directory, uid);
@@ -381,7 +453,14 @@ class LocalDisks implements Disks {
   }
 }
 
+async function makeOverlay(base: VmDisk, path: string, sizeMib: number, signal: AbortSignal): Promise<void> {
+  await rm(path, { force: true });
+  const backing = ["-b", base.path, "-F", base.format];
+  await run("qemu-img", ["create", "-q", "-f", "qcow2", ...backing, path, `${sizeMib}M`], { signal });
+}
+
 async function makeFileSystem(path: string, sizeMib: number, signal: AbortSignal): Promise<void> {
+  await rm(path, { force: true });
   {
     await using file = await open(path, "wx", 0o600);
     await file.truncate(sizeMib * 1024 ** 2);

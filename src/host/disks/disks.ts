@@ -13,6 +13,8 @@ export interface RootDiskRequest {
   type: "vm" | "container";
   sizeMib: number;
   imageDigest: string;
+  /** More than before: the root is made anew, of this image, and what was on it is lost. Default 0. */
+  generation?: number;
   /** What is on it at first: a root of the same type that was made from the same image; as large or larger. */
   source?: DiskPart;
 }
@@ -37,8 +39,10 @@ export interface IdRange {
 export interface Disks {
   /**
    * Makes the disk where it is missing, mounts what must be mounted (again, after a reboot of the host), and says how a
-   * guest uses it. Idempotent; an interrupted call is completed by the next. @throws Unavailable without space; Invalid
-   * when the image does not fit into sizeMib.
+   * guest uses it. Idempotent; an interrupted call is completed by the next. A root that is made anew is the old one, as
+   * it was, or the new one, complete, whenever somebody looks; its guest must not run.
+   * @throws Unavailable without space, or while the old root is in use; Invalid when the image does not fit into sizeMib;
+   * Conflict for a generation before the one that is there.
    */
   ensureRoot(request: RootDiskRequest, signal: AbortSignal): Promise<GuestRoot>;
   /**

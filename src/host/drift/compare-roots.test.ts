@@ -108,6 +108,25 @@ test.each<[string, RootListing[], unknown[]]>([
   expect(compareRoots(tree, listings)).toEqual(differences);
 });
 
+test("directories for volumes are the host's doing, what is beside them is not", () => {
+  const entries = ["mnt", "mnt/kept", "mnt/mine"].map((path) => directory(path));
+  const listings = entries.map((entry) => ({ path: entry.path.split("/").slice(0, -1).join("/"), entry }));
+  const found = compareRoots(
+    tree,
+    listings.map(({ path, entry }) => ({
+      ...{ path, entries: [entry] },
+      names: path === "" ? ["etc", "srv", "usr.bin", "mnt"] : ["kept", "mine"],
+    })),
+    ["/mnt/kept"],
+  );
+  const usual = "what the host mounts";
+  expect(found.map((difference) => [difference.path, difference.usual])).toEqual([
+    ["/mnt", usual],
+    ["/mnt/kept", usual],
+    ["/mnt/mine", undefined],
+  ]);
+});
+
 test("a content is needed only where the size does not tell", () => {
   expect(needsContent(file("a"), 3)).toBe(true);
   expect(needsContent(file("a"), 4)).toBe(false);

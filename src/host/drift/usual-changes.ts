@@ -14,6 +14,8 @@ interface Rule {
   paths: readonly string[];
 }
 
+export const whatHostMounts = "what the host mounts";
+
 const rules: readonly Rule[] = [
   {
     name: "identity of the machine",
@@ -57,7 +59,7 @@ const rules: readonly Rule[] = [
   { name: "logs", paths: ["var/log/"] },
   { name: "temporary files", paths: ["tmp/", "var/tmp/", "run/", "var/run/", "var/lock/", "lost+found/"] },
   {
-    name: "what the host mounts",
+    name: whatHostMounts,
     paths: [".dockerenv", "dev/", "proc/", "sys/", "etc/mtab", "run", "dev", "proc", "sys", "lost+found"],
   },
   {
