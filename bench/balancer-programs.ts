@@ -2,8 +2,9 @@
 import { type ChildProcess, type StdioOptions, spawn } from "node:child_process";
 import { once } from "node:events";
 import { constants } from "node:fs";
-import { open, writeFile } from "node:fs/promises";
+import { mkdtemp, open, rm, writeFile } from "node:fs/promises";
 import { get } from "node:http";
+import { loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import { systemClock } from "../src/core/clock.ts";
 import { logDescriptor } from "../src/host/balancers/haproxy-config.ts";
@@ -65,7 +66,7 @@ export function configFile(directory: string, name: string): string {
 }
 
 /** Standard output, so a log written by hand, goes to a file beside the configuration; Strata's goes to `logPipe`. */
-export async function startHaproxy(
+async function startHaproxy(
   directory: string,
   name: string,
   text: string,
@@ -84,7 +85,40 @@ export async function startHaproxy(
   return child;
 }
 
-export async function endAll(children: readonly ChildProcess[]): Promise<void> {
+export interface Loopback {
+  /** For files; gone at the end. */
+  directory: string;
+  /** HAProxy that ends at the end. Whether it answers is not waited for. */
+  start: (
+    name: string,
+    text: string,
+    options?: { mode?: "-db" | "-W"; logPipe?: string },
+  ) => Promise<ChildProcess>;
+}
+
+/** Everything that a bench starts is ended after it; it begins and ends with the machine's load average. */
+export async function onLoopback(measure: (loopback: Loopback) => Promise<void>): Promise<void> {
+  const directory = await mkdtemp(join(tmpdir(), "strata-balancer-bench-"));
+  const children: ChildProcess[] = [];
+  const load = () => loadavg()[0]?.toFixed(1) ?? "";
+  const began = load();
+  try {
+    await measure({
+      directory,
+      start: async (name, text, options) => {
+        const child = await startHaproxy(directory, name, text, options);
+        children.push(child);
+        return child;
+      },
+    });
+    row("load average before and after", [began, load()]);
+  } finally {
+    await endAll(children);
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+async function endAll(children: readonly ChildProcess[]): Promise<void> {
   const running = children.filter(({ exitCode, signalCode }) => exitCode === null && signalCode === null);
   const ended = running.map((child) => once(child, "exit"));
   for (const child of running) child.kill("SIGTERM");

@@ -7,24 +7,23 @@
  *   node bench/balancer-throughput.ts [--rounds 10] [--seconds 2] [--connections 8]
  */
 import type { ChildProcess } from "node:child_process";
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { loadavg, tmpdir } from "node:os";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { Traffic } from "../src/agent/balancers/traffic.ts";
 import { systemClock } from "../src/core/clock.ts";
 import { systemRandom } from "../src/core/random.ts";
-import { backendName, balancerPaths, renderConfig } from "../src/host/balancers/haproxy-config.ts";
+import { balancerPaths, renderConfig } from "../src/host/balancers/haproxy-config.ts";
 import { RuntimeApi } from "../src/host/balancers/runtime-api.ts";
 import { parseStatistics } from "../src/host/balancers/runtime-texts.ts";
 import { type LoadBalancer, loadBalancerSpecSchema } from "../src/kinds/load-balancer.ts";
 import {
-  endAll,
   handWritten,
   isAnswered,
+  type Loopback,
+  onLoopback,
   originConfig,
   row,
-  startHaproxy,
   until,
   wrk,
 } from "./balancer-programs.ts";
@@ -41,7 +40,6 @@ const originPort = 27_189;
 /** As the agent looks for news. */
 const lookEveryMs = 200;
 const ticksPerSecond = 100;
-const directory = await mkdtemp(join(tmpdir(), "strata-balancer-throughput-"));
 const end = new AbortController();
 
 interface Contender {
@@ -58,7 +56,12 @@ function contender(name: string, port: number, child: ChildProcess): Contender {
   return { name, port, child, perSecond: [], haproxyUs: [], agentUs: [] };
 }
 
-async function strata(name: string, port: number, accessLog: boolean): Promise<Contender> {
+async function strata(
+  { directory, start }: Loopback,
+  name: string,
+  port: number,
+  accessLog: boolean,
+): Promise<Contender> {
   const paths = balancerPaths(directory, String(port));
   const spec = loadBalancerSpecSchema.parse({
     listeners: [{ port }],
@@ -76,7 +79,7 @@ async function strata(name: string, port: number, accessLog: boolean): Promise<C
     balancers: {
       channels: () => paths,
       logPath: () => join(directory, `${port}.log`),
-      statistics: async () => parseStatistics(await api.ask(`show stat ${backendName} 6 -1`)),
+      statistics: async () => parseStatistics(await api.ask("show stat -1 6 -1")),
     },
     clock: systemClock,
     resource: () => ({ spec, status }) as unknown as LoadBalancer,
@@ -90,7 +93,7 @@ async function strata(name: string, port: number, accessLog: boolean): Promise<C
     ipv6: true,
     large: [],
   });
-  const child = await startHaproxy(directory, String(port), text, { logPipe: paths.log });
+  const child = await start(String(port), text, { logPipe: paths.log });
   void follow(traffic).finally(() => {
     traffic.close();
     api.close();
@@ -105,9 +108,14 @@ async function follow(traffic: Traffic): Promise<void> {
   }
 }
 
-async function byHand(name: string, port: number, log: "every request" | "one in 20" | "none") {
+async function byHand(
+  { start }: Loopback,
+  name: string,
+  port: number,
+  log: "every request" | "one in 20" | "none",
+) {
   const text = handWritten({ port, origins: [originPort], log });
-  return contender(name, port, await startHaproxy(directory, String(port), text));
+  return contender(name, port, await start(String(port), text));
 }
 
 /** CPU time of all its threads, in seconds. */
@@ -140,19 +148,16 @@ function compare(ours: Contender, hand: Contender): void {
   );
 }
 
-const load = () => loadavg()[0]?.toFixed(1) ?? "";
-const contenders: Contender[] = [];
-const origin = await startHaproxy(directory, "origin", originConfig([originPort]));
-try {
+await onLoopback(async (loopback) => {
+  await loopback.start("origin", originConfig([originPort]));
   await until("the origin answers", () => isAnswered(originPort));
-  const logged = await strata("Strata, access log", 27_180, true);
-  const handLogged = await byHand("by hand, every request logged", 27_181, "every request");
-  const handThinned = await byHand("by hand, one in 20 logged", 27_182, "one in 20");
-  const plain = await strata("Strata, no access log", 27_183, false);
-  const handPlain = await byHand("by hand, no log", 27_184, "none");
-  contenders.push(logged, handLogged, handThinned, plain, handPlain);
+  const logged = await strata(loopback, "Strata, access log", 27_180, true);
+  const handLogged = await byHand(loopback, "by hand, every request logged", 27_181, "every request");
+  const handThinned = await byHand(loopback, "by hand, one in 20 logged", 27_182, "one in 20");
+  const plain = await strata(loopback, "Strata, no access log", 27_183, false);
+  const handPlain = await byHand(loopback, "by hand, no log", 27_184, "none");
+  const contenders = [logged, handLogged, handThinned, plain, handPlain];
   for (const { name, port } of contenders) await until(`"${name}" answers`, () => isAnswered(port));
-  const began = load();
   for (let round = -1; round < Number(values.rounds); round++) {
     for (const one of round % 2 === 0 ? contenders : contenders.toReversed()) await measure(one);
     if (round >= 0) continue;
@@ -168,9 +173,4 @@ try {
   compare(logged, handLogged);
   compare(logged, handThinned);
   compare(plain, handPlain);
-  row("load average before and after", [began, load()]);
-} finally {
-  end.abort();
-  await endAll([origin, ...contenders.map(({ child }) => child)]);
-  await rm(directory, { recursive: true, force: true });
-}
+}).finally(() => end.abort());

@@ -6,8 +6,7 @@
  *   node bench/balancer.ts [--cycles 500] [--changes 20]
  */
 import type { ChildProcess } from "node:child_process";
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { loadavg, tmpdir } from "node:os";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { formatAccess } from "../src/agent/balancers/access-log.ts";
@@ -15,18 +14,17 @@ import { Holder } from "../src/agent/balancers/holder.ts";
 import { LogFile } from "../src/agent/balancers/log-file.ts";
 import { LogIntake } from "../src/agent/balancers/log-intake.ts";
 import { systemClock } from "../src/core/clock.ts";
-import type { BalancerRequest, ServerRequest } from "../src/host/balancers/balancers.ts";
+import type { BalancerRequest, Balancers, ServerRequest } from "../src/host/balancers/balancers.ts";
 import { createBalancers } from "../src/host/balancers/haproxy-balancers.ts";
 import { openCgroups } from "../src/host/kernel-cgroups.ts";
 import { loadBalancerSpecSchema } from "../src/kinds/load-balancer.ts";
 import {
   configFile,
-  endAll,
   handWritten,
   isAnswered,
+  onLoopback,
   originConfig,
   row,
-  startHaproxy,
   until,
   wrk,
 } from "./balancer-programs.ts";
@@ -41,11 +39,7 @@ const { values } = parseArgs({
 const ports = { strata: 27_180, hand: 27_181, originA: 27_182, originB: 27_183 };
 const namespace = "lbbench";
 const uid = "0000000000000000";
-const directory = await mkdtemp(join(tmpdir(), "strata-balancer-bench-"));
 const never = new AbortController().signal;
-const cgroups = await openCgroups({ clock: systemClock });
-const config = { namespace, runDir: join(directory, "run"), stateDir: join(directory, "state") };
-const balancers = createBalancers({ config, cgroups, clock: systemClock });
 
 const spec = loadBalancerSpecSchema.parse({
   listeners: [{ port: ports.strata }],
@@ -66,13 +60,13 @@ const handConfig = (origins: readonly number[]) =>
 
 const threeFigures = (times: number[]) => [median(times), percentile(times, 0.95), Math.max(...times)];
 
-async function removeServer(name: string): Promise<void> {
+async function removeServer(balancers: Balancers, name: string): Promise<void> {
   await balancers.drainServer(uid, name);
   await until(`server ${name} is removed`, () => balancers.removeServer(uid, name));
 }
 
 /** Each cycle adds a server, drains it, and takes it away when it is idle. @throws when a request failed. */
-async function cycles(): Promise<void> {
+async function cycles(balancers: Balancers): Promise<void> {
   const count = Number(values.cycles);
   const abort = new AbortController();
   const load = (async () => {
@@ -91,7 +85,7 @@ async function cycles(): Promise<void> {
       await balancers.addServer(request([serverA]), serverB);
       times.push(systemClock.monotonicMs() - at);
       await systemClock.sleep(10);
-      await removeServer(name);
+      await removeServer(balancers, name);
     }
   } finally {
     abort.abort();
@@ -110,7 +104,12 @@ async function workersOf(master: number): Promise<string[]> {
  * Reloads as a person would. Returns once the former worker is gone: until then sockets of both may take a connection,
  * and a signal for the next reload can get lost.
  */
-async function reload(hand: ChildProcess, origins: readonly number[], whenSent?: () => Promise<void>) {
+async function reload(
+  directory: string,
+  hand: ChildProcess,
+  origins: readonly number[],
+  whenSent?: () => Promise<void>,
+) {
   const { pid = 0 } = hand;
   const before = await workersOf(pid);
   await writeFile(configFile(directory, "hand"), handConfig(origins));
@@ -123,19 +122,19 @@ async function reload(hand: ChildProcess, origins: readonly number[], whenSent?:
 }
 
 /** From the wish until a request is answered by a server where there was none. */
-async function firstAnswer(hand: ChildProcess): Promise<void> {
+async function firstAnswer(balancers: Balancers, directory: string, hand: ChildProcess): Promise<void> {
   const [ours, reloads]: [number[], number[]] = [[], []];
   const nameA = balancers.serverName(serverA);
   for (let change = 0; change < Number(values.changes); change++) {
-    await removeServer(nameA);
+    await removeServer(balancers, nameA);
     let began = systemClock.monotonicMs();
     await balancers.addServer(request([]), serverA);
     await until("a server that was added answers", () => isAnswered(ports.strata));
     ours.push(systemClock.monotonicMs() - began);
 
-    await reload(hand, []);
+    await reload(directory, hand, []);
     began = systemClock.monotonicMs();
-    await reload(hand, [ports.originA], async () => {
+    await reload(directory, hand, [ports.originA], async () => {
       await until("a server answers after a reload", () => isAnswered(ports.hand));
       reloads.push(systemClock.monotonicMs() - began);
     });
@@ -144,36 +143,35 @@ async function firstAnswer(hand: ChildProcess): Promise<void> {
   row("change to first answer, reload by hand", threeFigures(reloads));
 }
 
-await mkdir(config.runDir, { recursive: true });
-const file = new LogFile(balancers.logPath(uid), systemClock);
-const intake = new LogIntake(
-  {
-    onAccess: (record) => file.write(formatAccess(record, "origin")),
-    onLatency: () => {},
-    onNotice: () => {},
-  },
-  systemClock,
-);
-const holder = new Holder(systemClock, () => {});
-const children: ChildProcess[] = [];
-try {
-  const channels = balancers.channels(uid);
-  await Promise.all([intake.listen(channels.log), holder.listen(channels.holder)]);
-  children.push(await startHaproxy(directory, "origin", originConfig([ports.originA, ports.originB])));
-  const hand = await startHaproxy(directory, "hand", handConfig([ports.originA]), { mode: "-W" });
-  children.push(hand);
-  await balancers.ensure(request([serverA]), never);
-  for (const port of Object.values(ports)) await until(`port ${port} answers`, () => isAnswered(port));
-  row("load average", loadavg().slice(0, 1));
-  await cycles();
-  await firstAnswer(hand);
-  row("load average", loadavg().slice(0, 1));
-} finally {
-  await balancers.remove(uid);
-  await cgroups.remove(namespace);
-  await endAll(children);
-  holder.close();
-  intake.close();
-  balancers.close();
-  await rm(directory, { recursive: true, force: true });
-}
+await onLoopback(async ({ directory, start }) => {
+  const config = { namespace, runDir: join(directory, "run"), stateDir: join(directory, "state") };
+  await mkdir(config.runDir, { recursive: true });
+  const cgroups = await openCgroups({ clock: systemClock });
+  const balancers = createBalancers({ config, cgroups, clock: systemClock });
+  const file = new LogFile(balancers.logPath(uid), systemClock);
+  const intake = new LogIntake(
+    {
+      onAccess: (record) => file.write(formatAccess(record, "origin")),
+      onLatency: () => {},
+      onNotice: () => {},
+    },
+    systemClock,
+  );
+  const holder = new Holder(systemClock, () => {});
+  try {
+    const channels = balancers.channels(uid);
+    await Promise.all([intake.listen(channels.log), holder.listen(channels.holder)]);
+    await start("origin", originConfig([ports.originA, ports.originB]));
+    const hand = await start("hand", handConfig([ports.originA]), { mode: "-W" });
+    await balancers.ensure(request([serverA]), never);
+    for (const port of Object.values(ports)) await until(`port ${port} answers`, () => isAnswered(port));
+    await cycles(balancers);
+    await firstAnswer(balancers, directory, hand);
+  } finally {
+    await balancers.remove(uid);
+    await cgroups.remove(namespace);
+    holder.close();
+    intake.close();
+    balancers.close();
+  }
+});
