@@ -11,6 +11,7 @@ import { certificateKind } from "../src/kinds/certificate.ts";
 import { instanceKind } from "../src/kinds/instance.ts";
 import {
   type Authority,
+  answerer,
   answerers,
   ask,
   BalancerScene,
@@ -177,6 +178,27 @@ async function processorNs(master: number): Promise<number> {
   }
   return sum;
 }
+
+it("requests that are held outlive the daemon, and so do those that come while it is away", async () => {
+  const power = (value: "running" | "stopped") =>
+    scene.daemon.client.patch(instanceKind, { project, name: "three" }, { spec: { power: value } });
+  const waiting = 18_092;
+  await power("stopped");
+  await scene.createBalancer("waiting", { listeners: [{ port: waiting }], instances: ["three"] });
+  const held = async () => (await scene.balancer("waiting")).status.held;
+  const asked = Array.from({ length: 5 }, () => ask(waiting));
+  await until("five are held", async () => (await held()) === 5, 10_000);
+  await scene.daemon.kill();
+  asked.push(ask(waiting));
+  await scene.daemon.start();
+  await until("all six are held again", async () => (await held()) === 6, 10_000);
+  await power("running");
+  const answers = await Promise.all(asked);
+  expect(answers.map((answer) => [answer.status, answerer(answer)])).toEqual(
+    Array.from({ length: 6 }, () => [200, "three"]),
+  );
+  await scene.delete("waiting");
+}, 90_000);
 
 it("HAProxy that was killed is back at once, with its servers", async () => {
   const pid = await masterPid();

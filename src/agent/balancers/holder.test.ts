@@ -1,5 +1,5 @@
 import { mkdtempDisposable } from "node:fs/promises";
-import { connect, createServer, type Socket } from "node:net";
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, expect, test } from "vitest";
@@ -10,6 +10,33 @@ import { Holder } from "./holder.ts";
 const open: { close(): void }[] = [];
 afterEach(() => {
   for (const one of open.splice(0)) one.close();
+});
+
+test("an instance that ends the connection without an answer is not asked again: the client is told", async () => {
+  await using directory = await mkdtempDisposable(join(tmpdir(), "strata-holder-"));
+  const path = join(directory.path, "holder.sock");
+  const holder = new Holder(new VirtualClock(0), () => {});
+  open.push(holder);
+  await holder.listen(path);
+  let asked = 0;
+  const instance = createServer((socket) => {
+    asked++;
+    socket.once("data", () => socket.end());
+  });
+  await new Promise<void>((resolve) => instance.listen(0, "127.0.0.1", resolve));
+  open.push({ close: () => instance.close() });
+  const { port } = instance.address() as AddressInfo;
+  const target = { address: "127.0.0.1", port, source: "127.0.0.1" };
+  holder.set({ targets: [target], queueMs: 1_000, connectMs: 1_000, protocol: "http1" });
+  const client = connect(path);
+  client.write("GET / HTTP/1.1\r\n\r\n");
+  let answer = "";
+  client.setEncoding("utf8").on("data", (text: string) => {
+    answer += text;
+  });
+  await new Promise((resolve) => client.on("close", resolve));
+  expect(answer).toMatch(/^HTTP\/1\.1 502 Bad Gateway\r\n/);
+  expect(asked).toBe(1);
 });
 
 async function listening() {

@@ -11,6 +11,14 @@ import type { Clock } from "../../core/clock.ts";
 import { createServer as createHttpServer } from "../../core/node-http.ts";
 import { balancerLimits } from "../../kinds/load-balancer.ts";
 
+const noAnswer = [
+  "HTTP/1.1 502 Bad Gateway",
+  "content-type: text/plain",
+  "connection: close",
+  "",
+  "the instance ended the connection without an answer\n",
+].join("\r\n");
+
 export interface HolderTarget {
   address: string;
   port: number;
@@ -135,17 +143,27 @@ export class Holder {
       open = true;
       cancel();
       socket.pipe(there);
-      there.pipe(socket);
+      there.pipe(socket, { end: false });
     });
+    there.on("end", () => this.#end(socket, there));
     there.on("error", () => {});
     there.on("close", () => {
       cancel();
-      if (open) socket.destroySoon();
-      else this.#turnAway(socket);
+      if (open) {
+        this.#end(socket, there);
+        socket.destroySoon();
+      } else this.#turnAway(socket);
       this.#joined.delete(socket);
     });
     socket.on("close", () => there.destroy());
     this.#joined.add(socket);
+  }
+
+  /** Without an answer HAProxy would ask again, as it does when this process has ended; the instance has had its turn. */
+  #end(socket: Socket, there: Socket): void {
+    if (socket.writableEnded || socket.destroyed) return;
+    if (there.bytesRead === 0 && this.#settings.protocol === "http1") socket.write(noAnswer);
+    socket.end();
   }
 
   #turnAway(socket: Socket): void {

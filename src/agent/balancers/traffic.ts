@@ -132,7 +132,7 @@ function uidOf(server: string): string {
 
 /** Of servers that are not instances, or gone. */
 function plainName(server: string): string {
-  if (server === "holder") return "(held)";
+  if (server === "holder" || server === "pause") return "(held)";
   return server.startsWith("<") ? "-" : server;
 }
 

@@ -78,7 +78,7 @@ const groupPrefix = "lb-";
 
 /** With and without TLS buffers, and twice during a reload. */
 function memoryMib(spec: LoadBalancerSpec): number {
-  return 192 + Math.ceil(spec.maxConnections * 0.15);
+  return 256 + Math.ceil(spec.maxConnections * 0.15);
 }
 
 export function createBalancers(options: HaproxyOptions): Balancers {
@@ -307,7 +307,7 @@ class HaproxyBalancers implements Balancers {
   }
 
   async statistics(uid: string): Promise<BalancerStatistics[]> {
-    return parseStatistics(await this.#api(uid).ask(`show stat ${backendName} 6 -1`));
+    return parseStatistics(await this.#api(uid).ask("show stat -1 6 -1"));
   }
 
   async remove(uid: string): Promise<void> {

@@ -1,7 +1,7 @@
 /** Configuration of one HAProxy. Pure. Words as in the HAProxy 2.6 configuration manual. */
 import { createHash } from "node:crypto";
 import { join } from "node:path";
-import type { LoadBalancerSpec } from "../../kinds/load-balancer.ts";
+import { balancerLimits, type LoadBalancerSpec } from "../../kinds/load-balancer.ts";
 import type { ServerRequest } from "./balancers.ts";
 
 /** Where a balancer's things are. */
@@ -12,9 +12,11 @@ export interface BalancerPaths {
   admin: string;
   certificates: string;
   challenges: string;
-  /** Root of the worker's file system: nothing but the holder's socket is in it. */
+  /** Root of the worker's file system: nothing but the next two sockets is in it. */
   jail: string;
   holder: string;
+  /** HAProxy's own: closes each connection after a while. */
+  pause: string;
   /** A named pipe, which HAProxy has open from its start. */
   log: string;
 }
@@ -31,6 +33,11 @@ export interface ConfigOptions {
 
 export const backendName = "targets";
 export const holderName = "holder";
+/** Gets what comes while there is no server, of HTTP. */
+export const heldName = "held";
+/** More connections than all servers may have together: whoever sees so many free sees the holder alone. */
+const holderConnections = 2_000_000_000;
+const pauseMs = 500;
 /** At which HAProxy's master and workers have the log's pipe open. Its standard output ends when it leaves the foreground. */
 export const logDescriptor = 9;
 /**
@@ -60,6 +67,7 @@ export function balancerPaths(root: string, uid: string): BalancerPaths {
     certificates: join(directory, "certificates"),
     challenges: join(directory, "challenges.map"),
     holder: join(jail, "holder.sock"),
+    pause: join(jail, "pause.sock"),
     log: join(directory, "log.pipe"),
   };
 }
@@ -104,6 +112,7 @@ export function renderConfig(
     ...globalSection(spec, options, digest),
     ...defaultsSection(spec),
     ...spec.listeners.flatMap((listener) => frontend(spec, listener, options)),
+    ...heldSections(spec, options),
     ...backend(spec),
     ...servers.map((one) => {
       const disabled = one.draining ? " disabled" : "";
@@ -119,6 +128,7 @@ export function structureDigest(spec: LoadBalancerSpec, options: ConfigOptions):
     ...globalSection(spec, options, ""),
     ...defaultsSection(spec),
     ...spec.listeners.flatMap((listener) => frontend(spec, listener, options)),
+    ...heldSections(spec, options),
     ...backend(spec),
     checkParameters(spec),
     ...options.large,
@@ -151,7 +161,7 @@ function globalSection(spec: LoadBalancerSpec, options: ConfigOptions, digest: s
     `  group ${group}`,
     `  stats socket ${paths.admin} mode 600 level admin expose-fd listeners`,
     "  stats timeout 1h",
-    `  maxconn ${spec.maxConnections}`,
+    `  maxconn ${spec.maxConnections + (outlivesDaemon(spec) ? balancerLimits.maxHeld : 0)}`,
     `  description ${digest}`,
     `  hard-stop-after ${Math.max(spec.timeouts.tunnelSeconds, spec.timeouts.serverSeconds)}s`,
     "  ssl-default-bind-options ssl-min-ver TLSv1.2 no-tls-tickets",
@@ -222,6 +232,9 @@ function frontend(spec: LoadBalancerSpec, listener: Listener, options: ConfigOpt
     ...(protocol === "http" ? challengeRules(options.paths) : []),
     ...(isHttp(spec) ? forwardedRules(port, encrypted) : []),
     ...(redirectTo === undefined ? [] : redirectRules(redirectTo)),
+    ...(outlivesDaemon(spec)
+      ? [`  use_backend ${heldName} if { be_conn_free(${backendName}) ge ${holderConnections / 2} }`]
+      : []),
     `  default_backend ${backendName}`,
   ];
 }
@@ -257,6 +270,39 @@ function redirectRules(port: number): string[] {
   ];
 }
 
+/** HAProxy repeats a request that is held only if it knows where requests begin and end. */
+function outlivesDaemon(spec: LoadBalancerSpec): boolean {
+  return isHttp(spec) && spec.targetProtocol === "http1";
+}
+
+/**
+ * Requests that are held outlive the holder: HAProxy asks again while nobody listens there, or when it went away. Between two
+ * attempts it asks itself, which takes `pauseMs` and has no answer either: it would not wait by itself where a Unix socket
+ * refuses at once. What may not be done twice (RFC 9110, 9.2.2) is not asked again once it was sent, because the holder
+ * may have passed it on.
+ */
+function heldSections(spec: LoadBalancerSpec, { paths, user, group }: ConfigOptions): string[] {
+  if (!outlivesDaemon(spec)) return [];
+  const attempts = Math.max(3, Math.ceil((spec.queueSeconds * 2_000) / pauseMs));
+  return [
+    `backend ${heldName}`,
+    "  balance roundrobin",
+    `  retries ${attempts}`,
+    "  retry-on conn-failure empty-response",
+    "  http-request disable-l7-retry unless { method GET HEAD OPTIONS TRACE PUT DELETE }",
+    `  server ${holderName} unix@/holder.sock pool-max-conn 0 weight 256`,
+    "  server pause unix@/pause.sock pool-max-conn 0 weight 1",
+    "frontend pause",
+    "  mode tcp",
+    "  no log",
+    '  log-format "-"',
+    `  bind unix@${paths.pause} mode 600 user ${user} group ${group}`,
+    `  maxconn ${balancerLimits.maxHeld}`,
+    `  tcp-request inspect-delay ${pauseMs}ms`,
+    "  tcp-request content reject if WAIT_END",
+  ];
+}
+
 function backend(spec: LoadBalancerSpec): string[] {
   const { healthCheck, algorithm, sticky, targetProtocol } = spec;
   const bySource = sticky === "source";
@@ -274,7 +320,7 @@ function backend(spec: LoadBalancerSpec): string[] {
         ]
       : []),
     // Gets what arrives while no server is there; nothing stays open to it that could be taken for a server.
-    `  server ${holderName} unix@/holder.sock backup pool-max-conn 0 weight 1${http2 ? " proto h2" : ""}`,
+    `  server ${holderName} unix@/holder.sock backup pool-max-conn 0 weight 1${http2 ? " proto h2" : ""}${outlivesDaemon(spec) ? ` maxconn ${holderConnections}` : ""}`,
   ];
 }
 

@@ -57,6 +57,12 @@ describe("answers of HAProxy", () => {
       { uid: "a", requests: 70, errors: 4, sessions: 3, queue: 1 },
       { uid: undefined, requests: 90, errors: 5, sessions: 9, queue: 6 },
     ]);
+    // What was held is part of the whole, and of no server.
+    const held = stats.replaceAll("targets,", "held,").split("\n").slice(1).join("\n");
+    expect(parseStatistics(`${stats.trim()}\n${held}`)).toEqual([
+      { uid: "a", requests: 70, errors: 4, sessions: 3, queue: 1 },
+      { uid: undefined, requests: 180, errors: 10, sessions: 18, queue: 12 },
+    ]);
   });
 
   test("what it is, certificates and maps", () => {

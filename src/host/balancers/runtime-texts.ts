@@ -1,6 +1,6 @@
 /** What HAProxy's runtime API answers, as values. Pure. */
 import type { BalancerStatistics, SeenServer } from "./balancers.ts";
-import { backendName, holderName, uidOfServer } from "./haproxy-config.ts";
+import { backendName, heldName, holderName, uidOfServer } from "./haproxy-config.ts";
 
 /** Administrative states that keep new requests away: maintenance of any cause (management guide, 9.3). */
 const maintenanceBits = 0x01 | 0x02 | 0x04 | 0x20;
@@ -61,21 +61,38 @@ export function parseConnections(text: string): Map<string, number> {
   return counts;
 }
 
-/** Of `show stat`. Errors: answers of 5xx, and requests that no server answered. */
+/**
+ * Of `show stat` of backends and servers. The whole is what had a server and what was held. Errors: answers of 5xx, and
+ * requests that no server answered.
+ */
 export function parseStatistics(stats: string): BalancerStatistics[] {
   const found: BalancerStatistics[] = [];
+  let held: BalancerStatistics | undefined;
   for (const row of table(stats, /,/)) {
-    if (row.pxname !== backendName || row.svname === holderName) continue;
+    const isHeld = row.pxname === heldName && row.svname === "BACKEND";
+    if (!isHeld && (row.pxname !== backendName || row.svname === holderName)) continue;
     const number = (name: string) => Number(row[name] || 0);
-    found.push({
+    const one: BalancerStatistics = {
       uid: row.svname === "BACKEND" ? undefined : uidOfServer(row.svname ?? ""),
       requests: row.req_tot ? number("req_tot") : number("stot"),
       errors: row.hrsp_5xx ? number("hrsp_5xx") : number("econ") + number("eresp"),
       sessions: number("scur"),
       queue: number("qcur"),
-    });
+    };
+    if (isHeld) held = one;
+    else found.push(one);
   }
-  return found;
+  return found.map((one) => (held && one.uid === undefined ? sum(one, held) : one));
+}
+
+function sum(one: BalancerStatistics, other: BalancerStatistics): BalancerStatistics {
+  return {
+    uid: one.uid,
+    requests: one.requests + other.requests,
+    errors: one.errors + other.errors,
+    sessions: one.sessions + other.sessions,
+    queue: one.queue + other.queue,
+  };
 }
 
 /** Of `show info`. */
