@@ -116,6 +116,7 @@ describe("requests", () => {
     const slow = Promise.all(Array.from({ length: 4 }, () => ask(port, { path: "/cgi-bin/slow" })));
     await until("all are under way", async () => (await sessionsOf("front")) === 4, 5_000);
     await scene.change("front", { instances: ["one"] });
+    await scene.untilServers("front", { one: "up" });
     const { targets } = (await scene.balancer("front")).status;
     expect(targets.map(({ name }) => name)).toEqual(["one"]);
     expect(await answerers(port, 6)).toEqual(["one"]);
