@@ -126,7 +126,7 @@ class GroupSimulation {
       this.day = Math.floor((hour - begin) / dayMs);
       await this.#hour(hour);
       if ((hour + hourMs - begin) % dayMs > 0) continue;
-      await this.#compact();
+      await this.#tidy();
       this.#onDay?.(this.day + 1, this.#counts());
     }
     this.#faults = false;
@@ -175,7 +175,9 @@ class GroupSimulation {
     await this.#invariants.check();
   }
 
-  async #compact(): Promise<void> {
+  /** As a daemon does it, more often. */
+  async #tidy(): Promise<void> {
+    await this.#services.prune();
     await this.#store.compact(Math.max(0, (await this.#store.revision()) - keptRevisions));
   }
 

@@ -38,7 +38,7 @@ class MemoryStore implements Store {
   /** Never an empty list. */
   readonly #versions = new Map<string, Version[]>();
   /** Of #versions, in byte order. */
-  readonly #keys: string[] = [];
+  #keys: string[] = [];
   #log: HistoryEvent[] = [];
   #revision: Revision = 0;
   #oldest: Revision = 0;
@@ -113,6 +113,7 @@ class MemoryStore implements Store {
     this.#oldest = before;
     const kept = this.#log.findIndex((event) => event.position > endOf(before - 1));
     this.#log = kept < 0 ? [] : this.#log.slice(kept);
+    let forgot = false;
     for (const [key, versions] of this.#versions) {
       const current = versions.findLastIndex((version) => version.revision <= before);
       if (current > 0) versions.splice(0, current);
@@ -120,8 +121,10 @@ class MemoryStore implements Store {
       if (first && first.revision <= before && first.text === undefined) versions.shift();
       if (versions.length > 0) continue;
       this.#versions.delete(key);
-      this.#keys.splice(this.#firstAtOrAfter(key), 1);
+      forgot = true;
     }
+    // All at once: to take them out one by one moves all that come after, each time.
+    if (forgot) this.#keys = this.#keys.filter((key) => this.#versions.has(key));
   }
 
   async close(): Promise<void> {
