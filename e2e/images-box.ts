@@ -83,13 +83,16 @@ export function upload(format: ArtefactFormat = "tar", boot?: Boot): ImageSource
 }
 
 /** Makes an image from a file, as if it had been uploaded. */
-export function make(
+/** The image alone: how it came to be is another matter, and differs between equal ones. */
+export async function make(
   store: ImageStore,
   source: ImageSource,
   file = "/dev/null",
   onProgress: (progress: Progress) => void = () => {},
 ): Promise<StoredImage> {
-  return store.make(source, { signal, onProgress, openUpload: async () => createReadStream(file) });
+  const options = { signal, onProgress, openUpload: async () => createReadStream(file) };
+  const { origin: _how, ...image } = await store.make(source, options);
+  return image;
 }
 
 /** Runs a fixed shell script with arguments. */

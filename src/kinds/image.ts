@@ -127,6 +127,27 @@ export const imageSpecSchema = z.strictObject({
   protected: z.boolean().default(false),
 });
 
+export const originLimits = { steps: 200, stepLength: 500 } as const;
+
+/** What is known of how an image came to be, beside its source. */
+export const imageOriginSchema = z.strictObject({
+  /** When its host made it, RFC 3339. */
+  madeAt: z.string(),
+  /** The file that it was read from. */
+  artefact: z
+    .strictObject({
+      format: artefact,
+      sha256: z.string().regex(/^[0-9a-f]{64}$/),
+      sizeBytes: z.int().min(0),
+    })
+    .optional(),
+  /** Of images of layers: the steps that made them, as their builder wrote them down, the first first. */
+  steps: z
+    .array(z.strictObject({ at: z.string().max(64).optional(), by: z.string().max(originLimits.stepLength) }))
+    .max(originLimits.steps),
+});
+export type ImageOrigin = z.infer<typeof imageOriginSchema>;
+
 export const imageStatusSchema = z.strictObject({
   state: z.enum(["pending", "building", "ready", "failed"]),
   message: z.string().max(2048),
@@ -139,6 +160,8 @@ export const imageStatusSchema = z.strictObject({
   boot: bootSchema.optional(),
   /** `Debian GNU/Linux 12 (bookworm)`, from os-release. */
   os: z.string().max(200).optional(),
+  /** Left out for images that were made before this was recorded. */
+  origin: imageOriginSchema.optional(),
   /** The host whose agent makes it. */
   host: z.string().optional(),
   progress: progressSchema.optional(),

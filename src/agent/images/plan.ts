@@ -59,6 +59,7 @@ function readyStatus(image: Image, made: StoredImage, now: Instant): ImageStatus
     sizeBytes: made.sizeBytes,
     types: made.types,
     ...(made.boot && { boot: made.boot }),
+    ...(made.origin && { origin: made.origin }),
     os: made.os.slice(0, 200),
     observedGeneration: image.metadata.generation,
     conditions: madeCondition(image, "true", now),

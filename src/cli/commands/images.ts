@@ -14,6 +14,7 @@ import { sha256Of } from "../stack/load-stack.ts";
 import { buildImageCommand } from "./build-image.ts";
 import { exportImageCommand, imageSbomCommand } from "./export-image.ts";
 import { imageGcCommands } from "./image-gc.ts";
+import { imageHistoryCommand } from "./image-history.ts";
 import { deleteResources, listOptions, listResources, showResource } from "./listings.ts";
 import { makeImage } from "./make-image.ts";
 
@@ -123,6 +124,7 @@ export const imageCommands: readonly CommandSpec[] = [
     examples: ["strata image delete debian12"],
     run: (call) => deleteResources(call, "images", call.args),
   },
+  imageHistoryCommand,
   ...imageGcCommands,
   ...keyPairCommands(),
 ];

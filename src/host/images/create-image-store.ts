@@ -10,10 +10,16 @@ import { chmod, mkdir, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { z } from "zod";
-import { type Clock, systemClock } from "../../core/clock.ts";
+import { type Clock, systemClock, toTimestamp } from "../../core/clock.ts";
 import { hasCode, StrataError } from "../../core/errors.ts";
 import { canonicalJson, type Json } from "../../core/json.ts";
-import { digestSchema, type ExportFormat, type ImageSource } from "../../kinds/image.ts";
+import {
+  digestSchema,
+  type ExportFormat,
+  type ImageOrigin,
+  type ImageSource,
+  imageOriginSchema,
+} from "../../kinds/image.ts";
 import type { Progress } from "../../kinds/kind.ts";
 import { spool } from "./artefact.ts";
 import { makeBaseDisk, rootUuid } from "./base-disk.ts";
@@ -39,6 +45,7 @@ import {
   importArchive,
   importArtefact,
   jailOf,
+  type NoteOrigin,
 } from "./import-artefact.ts";
 import { inventoryOf } from "./inventory/tree-inventory.ts";
 import { type JobDirectory, openJob, sweepJobs } from "./job-directory.ts";
@@ -64,6 +71,11 @@ export interface ImageStoreOptions {
   builders?: readonly ImageBuilder[];
   clock?: Clock;
 }
+
+const memorySchema = z.object({
+  digest: digestSchema,
+  origin: imageOriginSchema.optional().catch(undefined),
+});
 
 const reportEveryBytes = 16 * 1024 ** 2;
 
@@ -142,7 +154,7 @@ class LocalImageStore implements ImageStore {
           return await this.#once(
             artefactRecipe({ ...source, checksum: sha256Sum(artefact.sha256) }),
             options,
-            (work) => importArtefact(this.#context, work, artefact, source, options),
+            (work, note) => importArtefact(this.#context, work, artefact, { ...source, note }, options),
           );
         }
         case "dockerfile":
@@ -271,7 +283,7 @@ class LocalImageStore implements ImageStore {
   async #once(
     recipe: Recipe,
     options: MakeImageOptions,
-    build: (job: JobDirectory) => Promise<Description>,
+    build: (job: JobDirectory, note: NoteOrigin) => Promise<Description>,
     { anew = false } = {},
   ): Promise<StoredImage> {
     const { signal, onProgress } = options;
@@ -286,9 +298,10 @@ class LocalImageStore implements ImageStore {
     onProgress({ step: "starting" });
     await using job = await this.#job(signal);
     await mkdir(jailOf(job));
-    const description = await build(job);
-    await writeJson(this.#memory(recipe), { digest: description.digest, recipe });
-    return toStoredImage(description);
+    const origin: ImageOrigin = { madeAt: toTimestamp(this.#clock.now()), steps: [] };
+    const description = await build(job, (part) => Object.assign(origin, part));
+    await writeJson(this.#memory(recipe), { digest: description.digest, recipe, origin });
+    return { ...toStoredImage(description), origin };
   }
 
   /** One build at a time on this host, so that builds never crowd out guests. */
@@ -307,7 +320,7 @@ class LocalImageStore implements ImageStore {
       bases: Object.fromEntries(bases),
     };
     const known = { ...recipe, completionVersion, ...(target && { target }) };
-    const build = async (work: JobDirectory) => {
+    const build = async (work: JobDirectory, note: NoteOrigin) => {
       const lock = join(this.#directory("locks"), "dockerfile-builds");
       const free = await tryLockFile(lock);
       if (!free) onProgress({ step: "waiting for another build on this host" });
@@ -324,6 +337,7 @@ class LocalImageStore implements ImageStore {
         trees,
         builders,
         options,
+        note,
       });
     };
     return await this.#once(known, options, build, { anew: !source.cache });
@@ -336,11 +350,11 @@ class LocalImageStore implements ImageStore {
   ): Promise<StoredImage> {
     const { url, checksum, title } = item;
     const { signal, onProgress } = options;
-    return this.#once(artefactRecipe(item), options, async (job) => {
+    return this.#once(artefactRecipe(item), options, async (job, note) => {
       const report = downloadProgress(title, onProgress);
       const body = download(url, { signal, clock: this.#clock, onSize: report.onSize });
       const artefact = await spool(body, join(job.path, "artefact"), signal, checksum, report.onBytes);
-      return importArtefact(this.#context, job, artefact, item, options);
+      return importArtefact(this.#context, job, artefact, { ...item, note }, options);
     });
   }
 
@@ -396,8 +410,9 @@ class LocalImageStore implements ImageStore {
   }
 
   async #remembered(recipe: Recipe): Promise<StoredImage | undefined> {
-    const known = await readJson(this.#memory(recipe), z.object({ digest: digestSchema }));
-    return known && this.get(known.digest);
+    const known = await readJson(this.#memory(recipe), memorySchema);
+    const stored = known && (await this.get(known.digest));
+    return stored && known.origin ? { ...stored, origin: known.origin } : stored;
   }
 
   async #require(digest: string): Promise<Description> {

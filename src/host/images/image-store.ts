@@ -16,7 +16,7 @@
  */
 import type { Readable } from "node:stream";
 import type { RootEntry } from "../../kinds/drift.ts";
-import type { Boot, ExportFormat, ImageSource } from "../../kinds/image.ts";
+import type { Boot, ExportFormat, ImageOrigin, ImageSource } from "../../kinds/image.ts";
 import type { Progress } from "../../kinds/kind.ts";
 
 export interface StoredImage {
@@ -34,6 +34,8 @@ export interface StoredImage {
   limitation: string;
   /** How a VM starts from it; absent when none can. */
   boot?: Boot;
+  /** Of what `make` gives: how this source gave it. */
+  origin?: ImageOrigin;
   /** What else people should know, such as what Strata added to it; "" when nothing. */
   remark: string;
 }

@@ -5,7 +5,7 @@
 import { createReadStream } from "node:fs";
 import { join } from "node:path";
 import { formatBytes } from "../../core/units.ts";
-import type { ArtefactFormat, Boot } from "../../kinds/image.ts";
+import type { ArtefactFormat, Boot, ImageOrigin } from "../../kinds/image.ts";
 import { unpackAppliance } from "./appliance/unpack-appliance.ts";
 import { type Artefact, maxArtefactBytes } from "./artefact.ts";
 import { unpackStream } from "./decompression.ts";
@@ -16,6 +16,7 @@ import { addEntry, startDraft } from "./image-entries.ts";
 import type { MakeImageOptions } from "./image-store.ts";
 import type { JobDirectory } from "./job-directory.ts";
 import { readImageArchive } from "./layers/image-archive.ts";
+import { stepsOf } from "./layers/layer-steps.ts";
 import { mergedArchive } from "./layers/merged-archive.ts";
 import type { ArchiveLimits } from "./root-archive.ts";
 import { inspectTree } from "./tree-inspection.ts";
@@ -52,14 +53,18 @@ const templateRoot = "rootfs";
 
 const notPacked = () => Number.POSITIVE_INFINITY;
 
+/** Takes down how an image comes to be. */
+export type NoteOrigin = (part: Partial<ImageOrigin>) => void;
+
 export async function importArtefact(
   context: ImportContext,
   job: JobDirectory,
   artefact: Artefact,
-  { format, below, boot }: ArtefactForm,
+  { format, below, boot, note }: ArtefactForm & { note: NoteOrigin },
   options: MakeImageOptions,
 ): Promise<Description> {
   const { signal, onProgress } = options;
+  note({ artefact: { format, sha256: artefact.sha256, sizeBytes: artefact.sizeBytes } });
   switch (format) {
     case "ova": {
       onProgress({ step: "unpacking the appliance" });
@@ -71,7 +76,8 @@ export async function importArtefact(
     case "docker": {
       onProgress({ step: "reading the layers" });
       const outer = unpackStream(artefact.read(), artefact.packing, signal);
-      const { layers } = await readImageArchive(outer, job.path, maxArtefactBytes, signal);
+      const { layers, config } = await readImageArchive(outer, job.path, maxArtefactBytes, signal);
+      note({ steps: stepsOf(config) });
       const archive = mergedArchive(layers, context.limits, signal);
       return importArchive(context, job, options, { archive, packedBytes: notPacked });
     }

@@ -13,9 +13,10 @@ import { maxArtefactBytes } from "../artefact.ts";
 import { aptProxies, debianMirrors } from "../debian-build.ts";
 import type { Description } from "../entry-files.ts";
 import type { MakeImageOptions } from "../image-store.ts";
-import { type ImportContext, importArchive } from "../import-artefact.ts";
+import { type ImportContext, importArchive, type NoteOrigin } from "../import-artefact.ts";
 import type { JobDirectory } from "../job-directory.ts";
 import { readImageArchive } from "../layers/image-archive.ts";
+import { stepsOf } from "../layers/layer-steps.ts";
 import { mergedArchive } from "../layers/merged-archive.ts";
 import { applicationOf } from "./application.ts";
 import type { BuildContext } from "./build-context.ts";
@@ -34,6 +35,7 @@ export interface BuildRequest {
   trees: ReadonlyMap<string, { path: string; idBase: number }>;
   builders: readonly ImageBuilder[];
   options: MakeImageOptions;
+  note: NoteOrigin;
 }
 
 /** Share of the time when the Dockerfile's own steps are done, and when all are. */
@@ -154,7 +156,7 @@ async function importBuilt(
   builder: ImageBuilder,
   completed: BuiltImage,
 ): Promise<Description> {
-  const { context, job, options } = request;
+  const { context, job, options, note } = request;
   const { signal, onProgress } = options;
   onProgress({ step: "reading the layers", fraction: completedFraction });
   const read = Promise.withResolvers<Awaited<ReturnType<typeof readImageArchive>>>();
@@ -163,7 +165,8 @@ async function importBuilt(
     async (archive) => read.resolve(await readImageArchive(archive, job.path, maxArtefactBytes, signal)),
     signal,
   );
-  const { layers } = await read.promise;
+  const { layers, config } = await read.promise;
+  note({ steps: stepsOf(config) });
   const archive = mergedArchive(layers, context.limits, signal, tidyTree);
   return importArchive(context, job, options, { archive, packedBytes: () => Number.POSITIVE_INFINITY });
 }

@@ -43,6 +43,16 @@ export const imageConfigSchema = z.object({
       ExposedPorts: z.record(z.string().max(64), z.unknown()).nullish(),
     })
     .nullish(),
+  history: z
+    .array(
+      z.object({
+        created: z.string().nullish(),
+        created_by: z.string().nullish(),
+        comment: z.string().nullish(),
+      }),
+    )
+    .max(4096)
+    .nullish(),
   rootfs: z.object({ diff_ids: z.array(z.string()).max(1024) }).optional(),
 });
 export type ImageConfig = z.infer<typeof imageConfigSchema>;
