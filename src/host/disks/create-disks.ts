@@ -33,10 +33,10 @@ import { readJson, writeJson } from "../images/entry-files.ts";
 import type { ImageStore, VmDisk } from "../images/image-store.ts";
 import { explainNoSpace } from "../images/space-error.ts";
 import { run } from "../run.ts";
+import { copyFile } from "./copy-file.ts";
 import { complete, DataDisks, exists, growUnmounted, thaw } from "./data-disks.ts";
 import { dropDataFile, type PoolPlace } from "./data-files.ts";
 import {
-  copyFile,
   copyTogether,
   type DiskPart,
   dropParts,
@@ -114,10 +114,9 @@ class LocalDisks implements Disks {
   }
 
   mountData(request: DataDiskRequest, ids: IdRange, signal: AbortSignal): Promise<string> {
-    return this.#onData("make a volume", request.uid, signal, async (directory) => {
-      await this.#thaw(request.uid);
-      return this.#data.mount(directory, request, ids, signal);
-    });
+    return this.#onData("make a volume", request.uid, signal, (directory) =>
+      this.#whileThawed([request.uid], signal, () => this.#data.mount(directory, request, ids, signal)),
+    );
   }
 
   copyData(
@@ -130,8 +129,11 @@ class LocalDisks implements Disks {
     const source = typeof from === "string" ? this.#pathOf(from) : this.#partOf(from);
     return this.#exclusively(uid, () =>
       this.#onData("copy a volume", to, signal, async (directory) => {
-        await this.#thaw(uid);
         const copy = () => this.#data.copy(source, directory, pool, signal);
+        if (this.#held.has(uid)) {
+          await copy();
+          return { frozen: true };
+        }
         const [, frozen] = await this.#data.frozen(source, signal, copy);
         return { frozen };
       }),
@@ -141,11 +143,8 @@ class LocalDisks implements Disks {
   copyTogether(disks: readonly string[], to: string, signal: AbortSignal): Promise<{ frozen: boolean }> {
     return this.#onAll(disks, () =>
       this.#onData("copy disks", to, signal, async () => {
-        for (const disk of disks) {
-          await this.#settle(disk, signal);
-          await this.#thaw(disk);
-        }
-        return copyTogether(this.#directory, disks, to, signal);
+        for (const disk of disks) await this.#settle(disk, signal);
+        return this.#whileThawed(disks, signal, () => copyTogether(this.#directory, disks, to, signal));
       }),
     );
   }
@@ -417,6 +416,23 @@ class LocalDisks implements Disks {
   #partOf(part: DiskPart): string {
     for (const uid of [part.snapshot, part.disk]) this.#pathOf(uid);
     return partDirectory(this.#directory, part);
+  }
+
+  /** Who was held is held again at once: there is still no space. */
+  async #whileThawed<Result>(
+    uids: readonly string[],
+    signal: AbortSignal,
+    use: () => Promise<Result>,
+  ): Promise<Result> {
+    const held = uids.filter((uid) => this.#held.has(uid));
+    for (const uid of held) await letWrite(this.#pathOf(uid));
+    try {
+      return await use();
+    } finally {
+      for (const uid of held) {
+        if (!(await holdWrites(this.#pathOf(uid), signal))) this.#held.delete(uid);
+      }
+    }
   }
 
   async #thaw(uid: string): Promise<void> {

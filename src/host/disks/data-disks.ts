@@ -11,12 +11,13 @@
  * list, so each step can be repeated after a crash at any point.
  */
 import { access, mkdir, open, realpath, rename, rm, stat, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Clock } from "../../core/clock.ts";
 import { assert, StrataError } from "../../core/errors.ts";
 import { formatMib } from "../../core/units.ts";
 import { run } from "../run.ts";
+import { copyFile, requireRoom } from "./copy-file.ts";
 import { findDataFile, type PoolPlace, placeDataFile } from "./data-files.ts";
 import type { DataDiskRequest, IdRange } from "./disks.ts";
 import { mountPoints, unmount } from "./mounts.ts";
@@ -152,10 +153,7 @@ export class DataDisks {
     if (await exists(path)) return;
     await mkdir(to, { recursive: true, mode: 0o700 });
     await orNothing(`${path}.new`, async () => {
-      await run("cp", ["--reflink=auto", "--sparse=auto", source, `${path}.new`], {
-        signal,
-        timeoutMs: longMs,
-      });
+      await copyFile(source, `${path}.new`, signal);
       if (await exists(join(from, "lent"))) await writeFile(join(to, "lent"), "");
       await complete(`${path}.new`, path);
     });
@@ -195,6 +193,7 @@ async function orNothing(next: string, make: () => Promise<void>): Promise<void>
 
 /** @throws Unsupported on a file system that cannot. */
 async function allocate(path: string, sizeMib: number, signal: AbortSignal): Promise<void> {
+  await requireRoom(sizeMib * 1024 ** 2 - (await stat(path)).blocks * 512, dirname(path));
   const args = ["--length", String(sizeMib * 1024 ** 2), path];
   const { status, stderr } = await run("fallocate", args, { signal, timeoutMs: longMs, expected: [0, 1] });
   if (status === 0) return;

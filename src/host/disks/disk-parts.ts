@@ -9,12 +9,10 @@ import { mkdir, open, readdir, rename, rm, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { StrataError } from "../../core/errors.ts";
 import { run } from "../run.ts";
+import { copyFile } from "./copy-file.ts";
 import { complete, exists, thaw } from "./data-disks.ts";
 import { dropDataFile, findDataFile, placeDataFile, poolOf } from "./data-files.ts";
 import { mountPoints } from "./mounts.ts";
-
-/** Copying takes as long as there is much on a disk, where blocks cannot be shared. */
-const longMs = 60 * 60_000;
 
 /** What holds a disk's bytes: a volume, a container's root, a virtual machine's root. A disk has one of them. */
 const contentNames = ["data.raw", "volume.img", "disk.qcow2"] as const;
@@ -110,11 +108,6 @@ export async function restoreTogether(
     await complete(`${path}.new`, path);
     if (!lent) await rm(join(directory, lentMark), { force: true });
   }
-}
-
-/** One file of a disk into a new place; shares blocks where the file system can. */
-export async function copyFile(from: string, to: string, signal: AbortSignal): Promise<void> {
-  await run("cp", ["--reflink=auto", "--sparse=auto", "--", from, to], { signal, timeoutMs: longMs });
 }
 
 /** Unique beyond its snapshot: in a storage pool, files of all volumes and snapshots lie beside each other. */
