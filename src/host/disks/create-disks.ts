@@ -47,7 +47,7 @@ import {
 import type { DataDiskRequest, Disks, IdRange, RootDiskRequest } from "./disks.ts";
 import { mountFile, mountOverlay, mountPoints, unmount } from "./mounts.ts";
 import { judgeSpace } from "./space-rule.ts";
-import { holdWrites, letWrite, roomOf, type VolumeRoom } from "./write-holds.ts";
+import { roomOf, type VolumeRoom, WriteHolds } from "./write-holds.ts";
 
 export interface DisksOptions {
   /** Made where it is missing. */
@@ -84,7 +84,7 @@ class LocalDisks implements Disks {
   /** One change at a time to each disk. */
   readonly #busy = new Map<string, Promise<unknown>>();
   /** Volumes whose writers wait for space. */
-  readonly #held = new Set<string>();
+  readonly #holds = new WriteHolds((uid) => this.#pathOf(uid));
 
   constructor({ directory, images, clock = systemClock }: DisksOptions) {
     this.#directory = directory;
@@ -115,7 +115,7 @@ class LocalDisks implements Disks {
 
   mountData(request: DataDiskRequest, ids: IdRange, signal: AbortSignal): Promise<string> {
     return this.#onData("make a volume", request.uid, signal, (directory) =>
-      this.#whileThawed([request.uid], signal, () => this.#data.mount(directory, request, ids, signal)),
+      this.#holds.whileThawed([request.uid], signal, () => this.#data.mount(directory, request, ids, signal)),
     );
   }
 
@@ -130,7 +130,7 @@ class LocalDisks implements Disks {
     return this.#exclusively(uid, () =>
       this.#onData("copy a volume", to, signal, async (directory) => {
         const copy = () => this.#data.copy(source, directory, pool, signal);
-        if (this.#held.has(uid)) {
+        if (this.#holds.has(uid)) {
           await copy();
           return { frozen: true };
         }
@@ -144,7 +144,7 @@ class LocalDisks implements Disks {
     return this.#onAll(disks, () =>
       this.#onData("copy disks", to, signal, async () => {
         for (const disk of disks) await this.#settle(disk, signal);
-        return this.#whileThawed(disks, signal, () => copyTogether(this.#directory, disks, to, signal));
+        return this.#holds.whileThawed(disks, signal, () => copyTogether(this.#directory, disks, to, signal));
       }),
     );
   }
@@ -175,14 +175,14 @@ class LocalDisks implements Disks {
       const [name, uid] = [basename(point), basename(dirname(point))];
       if (dirname(dirname(point)) !== this.#directory || !["tree", "volume"].includes(name)) continue;
       const room = name === "tree" ? await this.room(uid).catch(() => undefined) : undefined;
-      if (room && judgeSpace({ ...room, volumes: 1 }, true).hold) this.#held.add(uid);
+      if (room && judgeSpace({ ...room, volumes: 1 }, true).hold) this.#holds.adopt(uid);
       else await thaw(point);
     }
   }
 
   releaseData(uid: string, signal: AbortSignal): Promise<void> {
     return this.#exclusively(uid, async () => {
-      await this.#thaw(uid);
+      await this.#holds.thaw(uid);
       await this.#data.release(this.#pathOf(uid), signal);
     });
   }
@@ -192,18 +192,15 @@ class LocalDisks implements Disks {
   }
 
   hold(uid: string, signal: AbortSignal): Promise<void> {
-    return this.#exclusively(uid, async () => {
-      if (this.#held.has(uid)) return;
-      if (await holdWrites(this.#pathOf(uid), signal)) this.#held.add(uid);
-    });
+    return this.#exclusively(uid, () => this.#holds.hold(uid, signal));
   }
 
   letGo(uid: string): Promise<void> {
-    return this.#exclusively(uid, () => this.#thaw(uid));
+    return this.#exclusively(uid, () => this.#holds.thaw(uid));
   }
 
   async held(): Promise<readonly string[]> {
-    return [...this.#held];
+    return this.#holds.list();
   }
 
   remove(uid: string, signal: AbortSignal): Promise<void> {
@@ -243,7 +240,7 @@ class LocalDisks implements Disks {
 
   async #release(uid: string, signal: AbortSignal): Promise<void> {
     const directory = this.#pathOf(uid);
-    await this.#thaw(uid);
+    await this.#holds.thaw(uid);
     await this.#data.release(directory, signal);
     for (const name of ["rootfs", "volume"]) await unmount(join(directory, name), this.#clock, signal);
   }
@@ -416,29 +413,6 @@ class LocalDisks implements Disks {
   #partOf(part: DiskPart): string {
     for (const uid of [part.snapshot, part.disk]) this.#pathOf(uid);
     return partDirectory(this.#directory, part);
-  }
-
-  /** Who was held is held again at once: there is still no space. */
-  async #whileThawed<Result>(
-    uids: readonly string[],
-    signal: AbortSignal,
-    use: () => Promise<Result>,
-  ): Promise<Result> {
-    const held = uids.filter((uid) => this.#held.has(uid));
-    for (const uid of held) await letWrite(this.#pathOf(uid));
-    try {
-      return await use();
-    } finally {
-      for (const uid of held) {
-        if (!(await holdWrites(this.#pathOf(uid), signal))) this.#held.delete(uid);
-      }
-    }
-  }
-
-  async #thaw(uid: string): Promise<void> {
-    if (!this.#held.has(uid)) return;
-    await letWrite(this.#pathOf(uid));
-    this.#held.delete(uid);
   }
 
   #descriptionOf(uid: string): string {

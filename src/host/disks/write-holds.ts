@@ -39,8 +39,59 @@ export async function roomOf(directory: string): Promise<VolumeRoom> {
   };
 }
 
+/** Which volumes are held, and how. All but `has` and `list` with the lock of the volumes. */
+export class WriteHolds {
+  readonly #held = new Set<string>();
+  readonly #directoryOf: (uid: string) => string;
+
+  constructor(directoryOf: (uid: string) => string) {
+    this.#directoryOf = directoryOf;
+  }
+
+  has(uid: string): boolean {
+    return this.#held.has(uid);
+  }
+
+  list(): string[] {
+    return [...this.#held];
+  }
+
+  /** It is held already, by a predecessor. */
+  adopt(uid: string): void {
+    this.#held.add(uid);
+  }
+
+  /** Idempotent. */
+  async hold(uid: string, signal: AbortSignal): Promise<void> {
+    if (!this.#held.has(uid) && (await freeze(this.#directoryOf(uid), signal))) this.#held.add(uid);
+  }
+
+  async thaw(uid: string): Promise<void> {
+    if (!this.#held.has(uid)) return;
+    await letWrite(this.#directoryOf(uid));
+    this.#held.delete(uid);
+  }
+
+  /** Who was held is held again at once: there is still no space. */
+  async whileThawed<Result>(
+    uids: readonly string[],
+    signal: AbortSignal,
+    use: () => Promise<Result>,
+  ): Promise<Result> {
+    const held = uids.filter((uid) => this.#held.has(uid));
+    for (const uid of held) await letWrite(this.#directoryOf(uid));
+    try {
+      return await use();
+    } finally {
+      for (const uid of held) {
+        if (!(await freeze(this.#directoryOf(uid), signal))) this.#held.delete(uid);
+      }
+    }
+  }
+}
+
 /** Idempotent; what is not mounted has no writers. False then. */
-export async function holdWrites(directory: string, signal: AbortSignal): Promise<boolean> {
+async function freeze(directory: string, signal: AbortSignal): Promise<boolean> {
   const tree = join(directory, "tree");
   if (!(await mountPoints()).has(tree)) return false;
   const options = { signal, expected: [0, 1], timeoutMs: freezeMs };
@@ -50,7 +101,7 @@ export async function holdWrites(directory: string, signal: AbortSignal): Promis
   throw new StrataError("Internal", "the volume's file system cannot be frozen", { detail: stderr.trim() });
 }
 
-export async function letWrite(directory: string): Promise<void> {
+async function letWrite(directory: string): Promise<void> {
   const tree = join(directory, "tree");
   if ((await mountPoints()).has(tree)) await thaw(tree);
 }
