@@ -67,30 +67,34 @@ async function buildDockerfile(call: Call, name: string, directory: string): Pro
   const file = posix.normalize(options.text("file") ?? "Dockerfile");
   await expectDockerfile(directory, file);
   const args = Object.fromEntries(options.texts("build-arg").map(parseArgument));
-  const client = await session.startedClient();
-  await removeFailed(call, name);
-  session.printer.progress("upload", "sending the context");
-  const sent = await client.upload(packContext({ directory, file }), { signal: session.signal });
-  session.printer.progress("upload", `sent the context: ${formatBytes(sent.sizeBytes)}`);
   const target = options.text("target");
   const limits = {
     ...number("memoryMib", options.mib("memory")),
     ...number("cpus", cpusOf(options.text("cpus"))),
     ...number("seconds", options.count("time-limit")),
   };
+  const client = await session.startedClient();
+  await makeRoom(call, name);
+  session.printer.progress("upload", "sending the context");
+  const sent = await client.upload(packContext({ directory, file }), { signal: session.signal });
+  session.printer.progress("upload", `sent the context: ${formatBytes(sent.sizeBytes)}`);
   return await makeImage(call, name, {
     ...{ type: "dockerfile", upload: sent.upload, file, args, cache: !options.off("cache"), limits },
     ...(target === undefined ? {} : { target }),
   });
 }
 
-/** What could not be built is in nobody's way: the next try takes its name. */
-async function removeFailed(call: Call, name: string): Promise<void> {
+/** What could not be built is in nobody's way: the next try takes its name. @throws AlreadyExists for any other image. */
+async function makeRoom(call: Call, name: string): Promise<void> {
   const { session } = call;
   const client = await session.client();
   const ref = { project: session.project, name };
   const found = await client.get(imageKind, ref, { signal: session.signal });
-  if (found?.status.state !== "failed") return;
+  if (found === undefined) return;
+  if (found.status.state !== "failed") {
+    const message = `there is an image "${name}" already; choose another name, or delete it first`;
+    throw new StrataError("AlreadyExists", message);
+  }
   await client.delete(imageKind, ref, { signal: session.signal });
   await follow(
     client,

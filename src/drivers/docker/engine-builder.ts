@@ -13,6 +13,7 @@ import type { BuildOrder, BuiltImage, ImageBuilder } from "../../host/images/doc
 import { imageConfigSchema } from "../../host/images/layers/image-archive.ts";
 import { withTreeArchive } from "../../host/images/tree-archive.ts";
 import { contextWith, dockerfileName } from "./build-context-stream.ts";
+import { guardSpace } from "./disk-guard.ts";
 import { Engine, engineSocket, importTimeoutMs } from "./engine.ts";
 import { lastMessage, messagesOf } from "./engine-messages.ts";
 import { labels } from "./labels.ts";
@@ -28,10 +29,14 @@ export interface EngineBuilderOptions {
 
 /** Results that stay as a cache. */
 const keptBuilds = 12;
+/** Images of Strata that were built on, and stay for the next build. */
+const keptBases = 4;
 const keptErrorLines = 12;
 const period = 100_000;
 /** Of 1024 that a container has by default: guests and everything else come first. */
 const cpuShares = 128;
+/** What the Engine prints about itself, between the steps and what these say. */
+const bookkeeping = /^( ---> |Removing intermediate container |Successfully (built|tagged) )/;
 const saveTimeoutMs = 30 * 60_000;
 const maxBuildMs = 24 * 3600_000;
 
@@ -86,19 +91,22 @@ class EngineBuilder implements ImageBuilder {
   }
 
   async build(order: BuildOrder): Promise<BuiltImage> {
-    const { signal } = order;
+    const { clock } = this.#options;
+    const { DockerRootDir } = await this.#engine.info(order.signal);
+    using space = guardSpace(DockerRootDir, clock);
+    const signal = AbortSignal.any([order.signal, space.signal]);
     const printed: string[] = [];
     const seen = { layer: undefined as string | undefined, error: undefined as string | undefined };
     const name = `${this.#repo}/build:${this.#options.clock.now()}-${++this.#count}`;
-    const stream = await this.#send(order, name);
+    const stream = await this.#send({ ...order, signal }, name);
     const stop = () => stream.destroy();
     signal.addEventListener("abort", stop, { once: true });
     try {
-      for await (const message of messagesOf(stream)) {
+      for await (const message of messagesOf(stream, signal)) {
         seen.error ??= message.error;
         for (const line of stripVTControlCharacters(message.stream ?? "").split(/[\r\n]+/)) {
           seen.layer = /^ ---> ([0-9a-f]{12,64})$/.exec(line)?.[1] ?? seen.layer;
-          if (line.trim() === "" || line.startsWith(" --->")) continue;
+          if (line.trim() === "" || bookkeeping.test(line)) continue;
           order.onLine(line);
           printed.push(line.slice(0, 500));
           if (printed.length > keptErrorLines) printed.shift();
@@ -107,7 +115,7 @@ class EngineBuilder implements ImageBuilder {
       signal.throwIfAborted();
       if (seen.error !== undefined) throw explain(seen.error, printed);
     } catch (error) {
-      if (seen.layer) await this.#keepAsCache(seen.layer, name);
+      if (seen.layer) await this.#keepAsCache(seen.layer, name).catch(() => {});
       signal.throwIfAborted();
       throw error;
     } finally {
@@ -154,20 +162,26 @@ class EngineBuilder implements ImageBuilder {
   }
 
   async tidy(signal: AbortSignal): Promise<void> {
-    const reference = [`${this.#repo}/build`];
+    await this.#keepNewest(`${this.#repo}/build`, keptBuilds, signal);
+    await this.#keepNewest(`${this.#repo}/base`, keptBases, signal);
+  }
+
+  async #keepNewest(repo: string, count: number, signal: AbortSignal): Promise<void> {
+    const filters = JSON.stringify({ reference: [repo] });
     const found = await this.#engine.ask(
-      "list images of builds",
-      (docker) => docker.listImages({ filters: JSON.stringify({ reference }) }),
+      `list images of ${repo}`,
+      (docker, abortSignal) => docker.listImages({ filters, abortSignal } as object),
       { signal },
     );
     const tags = found
-      .flatMap(({ RepoTags }) => RepoTags ?? [])
-      .map((tag) => ({ tag, at: Number(/:(\d+)-\d+$/.exec(tag)?.[1] ?? 0) }))
-      .sort((a, b) => b.at - a.at);
-    for (const { tag } of tags.slice(keptBuilds)) {
+      .flatMap(({ RepoTags, Created }) => (RepoTags ?? []).map((tag) => ({ tag, created: Created })))
+      .filter(({ tag }) => tag.startsWith(`${repo}:`))
+      .sort((a, b) => timeOf(b) - timeOf(a));
+    for (const { tag } of tags.slice(count)) {
       await this.#engine.call(
         `remove image ${tag}`,
         (docker, abortSignal) => docker.getImage(tag).remove({ abortSignal }),
+        // 409: somebody made a container or an image of it.
         { signal, accept: [404, 409] },
       );
     }
@@ -202,6 +216,11 @@ class EngineBuilder implements ImageBuilder {
       accept: [404],
     });
   }
+}
+
+/** In milliseconds; the tag of a build says when it began, whatever its layers' age. */
+function timeOf({ tag, created }: { tag: string; created: number }): number {
+  return Number(/:(\d+)-\d+$/.exec(tag)?.[1] ?? created * 1000);
 }
 
 /** So that whoever builds on an image takes over its application, as with every other base. */

@@ -13,13 +13,14 @@ export interface EngineMessage {
   Actor?: { ID?: string; Attributes?: Record<string, string> };
 }
 
-/** Ends with the stream; what is no message is skipped. @throws what the stream fails with. */
-export async function* messagesOf(stream: Readable): AsyncGenerator<EngineMessage> {
+/** Ends with the stream, or when the signal aborts; what is no message is skipped. @throws what the stream fails with. */
+export async function* messagesOf(stream: Readable, signal?: AbortSignal): AsyncGenerator<EngineMessage> {
   let failure: Error | undefined;
   stream.once("error", (error) => {
     failure = error;
   });
-  for await (const line of createInterface({ input: stream, crlfDelay: Number.POSITIVE_INFINITY })) {
+  const options = { input: stream, crlfDelay: Number.POSITIVE_INFINITY, ...(signal && { signal }) };
+  for await (const line of createInterface(options)) {
     const message = parse(line);
     if (message !== undefined) yield message;
   }

@@ -19,6 +19,8 @@ export type Filters = Readonly<Record<string, readonly string[]>>;
 /** Of the Engine's own account of itself. */
 export interface EngineInfo {
   ServerVersion: string;
+  /** Where its images are. */
+  DockerRootDir: string;
   Driver: string;
   CgroupVersion?: string;
   CgroupDriver: string;
@@ -210,6 +212,8 @@ function messageOf(error: unknown): string {
 async function orAborted<T>(sent: Promise<T>, signal: AbortSignal): Promise<T> {
   const { promise: aborted, reject } = Promise.withResolvers<never>();
   const abort = () => reject(signal.reason);
+  // It may have aborted while the client was loaded; then no event comes any more.
+  if (signal.aborted) abort();
   signal.addEventListener("abort", abort, { once: true });
   try {
     return await Promise.race([sent, aborted]);
