@@ -189,6 +189,14 @@ export class FakeHost {
       this.heldData.delete(uid);
     },
     held: async () => [...this.heldData],
+    dataFile: async (uid) => {
+      if (!this.data.has(uid)) throw new StrataError("NotFound", `the simulated disk ${uid} is not here`);
+      return `/volumes/${uid}/data.raw`;
+    },
+    fillData: async ({ uid, sizeMib }, fill) => {
+      await fill(`/volumes/${uid}/data.raw`);
+      this.data.set(uid, { sizeMib, use: "free" });
+    },
     recover: async () => {},
     releaseData: async (uid) => {
       this.heldData.delete(uid);

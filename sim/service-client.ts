@@ -20,6 +20,7 @@ export function controllerVerbs({ resources, recordEvent }: Services): Controlle
     delete: (kind, ref) => resources.delete(systemPrincipal, kind, ref),
     recordEvent,
     create: (kind, draft, origin) => resources.createOwned(systemPrincipal, kind, draft, origin),
+    patchSpec: (kind, ref, spec) => resources.patch(systemPrincipal, kind, ref, { spec }),
     patchStatus: (kind, ref, uid, patch) => resources.patchStatus(systemPrincipal, kind, ref, uid, patch),
   };
 }

@@ -3,6 +3,7 @@ import type { Clock } from "../core/clock.ts";
 import type { Logger } from "../core/logger.ts";
 import type { Random } from "../core/random.ts";
 import type { GuestDriver } from "../drivers/driver.ts";
+import type { Backups } from "../host/backups/backups.ts";
 import type { Balancers } from "../host/balancers/balancers.ts";
 import type { Disks } from "../host/disks/disks.ts";
 import type { ImageStore } from "../host/images/image-store.ts";
@@ -34,6 +35,8 @@ export interface AgentOptions {
   disks: Disks;
   /** Absent: the host has no storage pools. */
   pools?: Pools;
+  /** Absent: no backups are taken. */
+  backups?: Backups;
   networks: Networks;
   /** Default: nothing is measured. */
   measurements?: Measurements;

@@ -7,11 +7,15 @@
  * handle is recorded; a guest that runs is taken over as it is; what no resource knows is removed only when the API has
  * confirmed that.
  */
+
 import { describeError } from "../core/errors.ts";
+import type { Backups } from "../host/backups/backups.ts";
 import { hostKind } from "../kinds/host.ts";
 import { type RunnerOptions, runReconciler } from "../reconcile/runner.ts";
 import { untilAborted } from "../reconcile/until-aborted.ts";
 import type { AgentContext, AgentOptions } from "./agent-context.ts";
+import { createBackupReconciler } from "./backups/backups.ts";
+import { createBackupRepositoryReconciler } from "./backups/repositories.ts";
 import { createBalancerReconciler } from "./balancers/balancers.ts";
 import { DriverTable } from "./driver-table.ts";
 import { EventRecorder } from "./event-recorder.ts";
@@ -67,6 +71,7 @@ async function runAgent(options: AgentOptions, outer: AbortSignal): Promise<void
     const feeding = feeds.map((view) => view.run(signal));
     await images.recover();
     await context.disks.recover();
+    await context.backups?.recover();
     await Promise.race([Promise.all(feeds.map((view) => view.whenSynced())), untilAborted(signal)]);
     await enterHost(context);
     if (!signal.aborted) await Promise.all(startRooms(context, options));
@@ -124,6 +129,7 @@ function startRooms(context: AgentContext, options: AgentOptions): Promise<void>
     runReconciler(createAttachmentReconciler(context), shared, signal),
     runReconciler(createSnapshotReconciler(context), shared, signal),
     ...(context.pools ? [runReconciler(createPoolReconciler(context, context.pools), shared, signal)] : []),
+    ...(context.backups ? startBackups(context, context.backups, shared) : []),
     ...(context.balancers
       ? [runReconciler(createBalancerReconciler(context, context.balancers), shared, signal)]
       : []),
@@ -132,6 +138,15 @@ function startRooms(context: AgentContext, options: AgentOptions): Promise<void>
     runHeartbeat(context),
     runSessions(context),
     ...(options.measurements ? [runMetrics(context, options.measurements)] : []),
+  ];
+}
+
+/** They take long: a failure waits longer, and few go on at a time. */
+function startBackups(context: AgentContext, backups: Backups, shared: RunnerOptions): Promise<void>[] {
+  const options = { ...shared, concurrency: 2, backoff: { minMs: 2_000, maxMs: 300_000 } };
+  return [
+    runReconciler(createBackupRepositoryReconciler(context, backups), options, context.signal),
+    runReconciler(createBackupReconciler(context), options, context.signal),
   ];
 }
 

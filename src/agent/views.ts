@@ -3,6 +3,8 @@ import type { Clock } from "../core/clock.ts";
 import { jsonEquals } from "../core/json.ts";
 import type { Logger } from "../core/logger.ts";
 import { type Address, addressKind } from "../kinds/address.ts";
+import { type Backup, backupKind } from "../kinds/backup.ts";
+import { type BackupRepository, backupRepositoryKind } from "../kinds/backup-repository.ts";
 import { type Certificate, certificateKind } from "../kinds/certificate.ts";
 import { type Image, imageKind } from "../kinds/image.ts";
 import { type Instance, instanceKind } from "../kinds/instance.ts";
@@ -33,6 +35,8 @@ export interface AgentViews {
   volumes: ViewFor<Volume>;
   snapshots: ViewFor<Snapshot>;
   storagePools: ViewFor<StoragePool>;
+  backups: ViewFor<Backup>;
+  backupRepositories: ViewFor<BackupRepository>;
   keyPairs: ViewFor<KeyPair>;
   networks: ViewFor<Network>;
   subnets: ViewFor<Subnet>;
@@ -130,6 +134,13 @@ export function createViews(options: ViewOptions): AgentViews {
       isRollingBack(one) ? (one.status.instanceUid ?? one.status.volumeUid) : undefined,
     ),
     storagePools: whole(storagePoolKind),
+    backups: new ResourceView({
+      ...parts,
+      kind: backupKind,
+      filter: { host: hostName },
+      relevant: stateChanged,
+    }),
+    backupRepositories: whole(backupRepositoryKind),
     images: mine(imageKind),
     keyPairs: whole(keyPairKind),
     networks: whole(networkKind),
@@ -156,6 +167,11 @@ export function feedsOf(
   views: AgentViews,
 ): readonly Pick<ResourceView<never, never>, "run" | "whenSynced">[] {
   return Object.values(views).filter((view) => view instanceof ResourceView);
+}
+
+/** One step of a backup is recorded before the next begins. */
+function stateChanged(next: Backup, previous: Backup): boolean {
+  return specChanged(next, previous) || next.status.state !== previous.status.state;
 }
 
 /** The key of a resource of the same project. */

@@ -18,6 +18,7 @@ import { createServer } from "../core/node-http.ts";
 import type { Random } from "../core/random.ts";
 import type { Services } from "../services/services.ts";
 import { installAuthentication, TrustedSockets } from "./authentication.ts";
+import { installBackupRoutes } from "./backup-routes.ts";
 import { installBodyParser } from "./body.ts";
 import { installCertificateRoutes } from "./certificate-routes.ts";
 import { EventStreams } from "./event-stream.ts";
@@ -86,6 +87,7 @@ export async function createApi(options: ApiOptions): Promise<Api> {
   installMetricRoutes(app, { services: options.services, counts, version: options.version });
   installResourceRoutes(app, { services: options.services, streams });
   await installUploadRoutes(app, options.services.uploads);
+  installBackupRoutes(app, options.services);
   installCertificateRoutes(app, options.services);
   const hub = new SessionHub(options.clock, options.random);
   installSessionRoutes(app, { services: options.services, streams, hub, clock: options.clock });

@@ -25,6 +25,7 @@ export type SessionRequest = {
 } /** For `access-log`, `instance` is the load balancer. */ & (
   | { verb: "exec" | "console" | "log" | "drift" | "access-log"; instance: SessionSubject }
   | { verb: "export"; image: SessionSubject }
+  | { verb: "file"; backup: SessionSubject }
 );
 
 type WithoutId<T> = T extends unknown ? Omit<T, "id"> : never;

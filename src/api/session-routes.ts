@@ -3,6 +3,7 @@ import type { WebSocket } from "ws";
 import type { Clock } from "../core/clock.ts";
 import { StrataError } from "../core/errors.ts";
 import { isJsonObject, type Json, type JsonObject } from "../core/json.ts";
+import { backupKind, isRestorable } from "../kinds/backup.ts";
 import { hostKind } from "../kinds/host.ts";
 import { exportFormats, imageKind } from "../kinds/image.ts";
 import { type Instance, instanceKind } from "../kinds/instance.ts";
@@ -77,6 +78,18 @@ export function installSessionRoutes(app: FastifyInstance, parts: Parts): void {
     },
     (socket, request) => join(parts.clock, socket, request),
   );
+  app.get<{ Params: { project: string; name: string } }>(
+    "/v1/projects/:project/backups/:name/file",
+    {
+      websocket: true,
+      preHandler: async (request) => {
+        requireUpgrade(request);
+        requireRoom(app);
+        request.agentSocket = await openBackup(parts, request);
+      },
+    },
+    (socket, request) => join(parts.clock, socket, request),
+  );
   app.get<{ Params: { name: string } }>("/v1/hosts/:name/sessions", async (request, reply) => {
     new Query(request.query, []);
     requireOperator(request.principal, "take the sessions of a host");
@@ -140,6 +153,23 @@ async function openExport(
   }
   const subject = { project, name, uid: image.metadata.uid };
   return askAgent(parts, host, { verb: "export", image: subject, parameters: { format } }, request);
+}
+
+/** One file of a backup, from the host that restores it. */
+async function openBackup(
+  parts: Parts,
+  request: FastifyRequest<{ Params: { project: string; name: string } }>,
+): Promise<WebSocket> {
+  const path = new Query(request.query, ["path"]).requireText("path");
+  const { project, name } = request.params;
+  authorizeAction(request.principal, backupKind, project, "read files of backups");
+  const backup = await parts.services.resources.require(request.principal, backupKind, { project, name });
+  const { state, host } = backup.status;
+  if (!isRestorable(backup) || host === undefined) {
+    throw new StrataError("Conflict", `backup "${name}" is ${state}; only a ready one has files`);
+  }
+  const subject = { project, name, uid: backup.metadata.uid };
+  return askAgent(parts, host, { verb: "file", backup: subject, parameters: { path } }, request);
 }
 
 async function askAgent(

@@ -10,6 +10,7 @@ import { createDockerDriver } from "../drivers/docker/docker-driver.ts";
 import { createEngineBuilder } from "../drivers/docker/engine-builder.ts";
 import { createLxcDriver } from "../drivers/lxc/lxc-driver.ts";
 import { createQemuDriver } from "../drivers/qemu/qemu-driver.ts";
+import { createBackups } from "../host/backups/restic-backups.ts";
 import { createBalancers } from "../host/balancers/haproxy-balancers.ts";
 import { createDisks } from "../host/disks/create-disks.ts";
 import { createImageStore } from "../host/images/create-image-store.ts";
@@ -21,7 +22,7 @@ import { probeKvm } from "../host/probes/kvm.ts";
 import { fetchProbeKernel, findProbeKernel } from "../host/probes/probe-kernel.ts";
 import type { Fingerprint } from "../kinds/host.ts";
 import type { HostParts } from "./host-parts.ts";
-import type { Settings } from "./settings.ts";
+import { ownBackupDir, type Settings } from "./settings.ts";
 
 export async function realHostParts(settings: Settings, logger: Logger): Promise<HostParts> {
   const cgroups = await openCgroups({ clock: systemClock });
@@ -63,6 +64,14 @@ export async function realHostParts(settings: Settings, logger: Logger): Promise
     ],
     images,
     disks,
+    backups: createBackups({
+      directory: join(settings.stateDir, "backups"),
+      roots: settings.backupDirs,
+      ownRoot: settings.backupDirs.find((path) => path === ownBackupDir(settings)),
+      cgroups,
+      group: backupGroup(settings),
+      clock: systemClock,
+    }),
     pools: createPools({ own: [settings.stateDir, settings.imageDir] }),
     networks,
     measurements: createKernelMeasurements({ cgroups, stateDir: settings.stateDir }),
@@ -74,6 +83,10 @@ export async function realHostParts(settings: Settings, logger: Logger): Promise
       networks.close();
     },
   };
+}
+
+function backupGroup({ namespace }: Settings): string {
+  return `${namespace}.backups`;
 }
 
 /** liblxc keeps a directory of locks for each directory of containers, and never removes it. */
@@ -130,6 +143,7 @@ export async function removeHostTraces(
   } finally {
     networks.close();
   }
-  for (const group of [settings.namespace, `${settings.namespace}.monitors`]) await cgroups.remove(group);
+  const groups = [settings.namespace, `${settings.namespace}.monitors`, backupGroup(settings)];
+  for (const group of groups) await cgroups.remove(group);
   await removeLxcLocks(settings.stateDir);
 }

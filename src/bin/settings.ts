@@ -20,6 +20,8 @@ export interface Settings extends HostConfig {
   buildNetwork: string | undefined;
   /** Addresses that images of the catalogue are fetched from instead, by what the official ones begin with. */
   imageMirrors: Readonly<Record<string, string>>;
+  /** Directories below which projects may keep backup repositories. */
+  backupDirs: readonly string[];
   /** Of the HTTPS interface on loopback; 0 takes any free one. */
   httpsPort: number;
   logLevel: string;
@@ -38,6 +40,8 @@ type Environment = Readonly<Record<string, string | undefined>>;
 /** Above every range that Debian, systemd and common container engines hand out, below 2^31. */
 const defaultIdBase = 1_900_000_000;
 const machineStateDir = "/var/lib/strata";
+/** Not below the state directory: it outlives an uninstall. */
+const machineBackupDir = "/var/backups/strata";
 const logLevels = ["debug", "info", "warn", "error"];
 
 /** @throws Invalid with a field for each wrong setting. */
@@ -54,6 +58,9 @@ export function readSettings(env: Environment, option: Source = () => undefined,
     runDir,
     imageDir: resolve(value("image-dir") ?? (base ? join(base, "images") : join(stateDir, "images"))),
     imageMirrors: mirrorsOf(value("image-mirrors") ?? ""),
+    backupDirs: backupDirsOf(value("backup-dirs")) ?? [
+      base === undefined ? machineBackupDir : join(base, "backups"),
+    ],
     namespace: value("namespace") ?? (own ? `s${own.toString("hex", 0, 4)}` : "strata"),
     networkPool:
       value("network-pool") ?? (own ? `10.${78 + (own.readUInt32BE(4) % 120)}.0.0/16` : "10.77.0.0/16"),
@@ -72,6 +79,12 @@ export function readSettings(env: Environment, option: Source = () => undefined,
   const fields = problems(settings);
   if (fields.length > 0) throw new StrataError("Invalid", "the daemon's settings are not valid", { fields });
   return settings;
+}
+
+/** With colons between, as in PATH; `none`: nowhere. */
+function backupDirsOf(text: string | undefined): string[] | undefined {
+  if (text === undefined) return undefined;
+  return text === "none" ? [] : text.split(":").filter((path) => path !== "");
 }
 
 /** `FROM=TO,FROM=TO` */
@@ -106,11 +119,17 @@ function problems(settings: Settings): FieldError[] {
   require(urls.every((url) =>
     /^https?:\/\/[^\s,=]+$/.test(url),
   ), "image-mirrors", "has something that is no address", "FROM=TO, with commas between, each an http:// or https:// URL");
+<<<<<<< HEAD
   const { buildNetwork } = settings;
   require(buildNetwork === undefined ||
     /^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$/.test(
       buildNetwork,
     ), "build-network", "is no name of a network", "a network of the Docker Engine, such as host, none or bridge");
+=======
+  require(settings.backupDirs.every((path) =>
+    /^\/[^:\s]+$/.test(path),
+  ), "backup-dirs", "has something that is no directory", "absolute paths with `:` between, or none");
+>>>>>>> 0181641 (Backups of volumes: deduplicated and encrypted in repositories of one's own, by restic)
   require(Number.isInteger(idBase) &&
     idBase >= 65_536 &&
     idBase <= 4_000_000_000, "id-base", "is out of range", "65536 to 4000000000");
@@ -121,6 +140,11 @@ function problems(settings: Settings): FieldError[] {
   require(Buffer.byteLength(socketPath) <=
     maxSocketBytes, "socket", `${socketPath} is too long for a socket`, `up to ${maxSocketBytes} bytes`);
   return fields;
+}
+
+/** Where backups lie unless the operator says otherwise. */
+export function ownBackupDir({ ownDirectory }: Settings): string {
+  return ownDirectory === undefined ? machineBackupDir : join(ownDirectory, "backups");
 }
 
 /** The one daemon that belongs to the machine: kept by systemd where there is one. */
@@ -142,6 +166,7 @@ export function settingsEnvironment(settings: Settings): Record<string, string> 
             .map((pair) => pair.join("="))
             .join(","),
         }),
+    STRATA_BACKUP_DIRS: settings.backupDirs.join(":") || "none",
     STRATA_NAMESPACE: settings.namespace,
     STRATA_NETWORK_POOL: settings.networkPool,
     STRATA_ADDRESS_POOL: settings.addressPool,

@@ -113,6 +113,7 @@ function startController({ store, metrics, services, logger }: ControllerParts):
       delete: (...what) => resources.delete(systemPrincipal, ...what),
       recordEvent: services.recordEvent,
       create: (...what) => resources.createOwned(systemPrincipal, ...what),
+      patchSpec: (kind, ref, spec) => resources.patch(systemPrincipal, kind, ref, { spec }),
       patchStatus: (...what) => resources.patchStatus(systemPrincipal, ...what),
     },
     signal: ended.signal,

@@ -33,6 +33,9 @@ export type CompletedKind =
   | "volumes"
   | "snapshots"
   | "storage-pools"
+  | "backups"
+  | "backup-repositories"
+  | "backup-schedules"
   | "addresses"
   | "load-balancers"
   | "certificates";
@@ -55,6 +58,7 @@ export interface CommandSpec {
     | "Groups"
     | "Networks"
     | "Volumes"
+    | "Backups"
     | "Images and keys"
     | "Administration"
     | "Strata itself";

@@ -89,8 +89,11 @@ export type InstanceSession = {
 /** The content of an image. */
 export type ImageSession = { id: string; verb: "export"; image: SessionSubject; parameters: JsonObject };
 
+/** One file of a backup. */
+export type BackupSession = { id: string; verb: "file"; backup: SessionSubject; parameters: JsonObject };
+
 /** Sent to an agent: open a stream of this kind. */
-export type SessionRequest = InstanceSession | ImageSession;
+export type SessionRequest = InstanceSession | ImageSession | BackupSession;
 
 /** A two-way stream of frames: data for channels (0 stdin, 1 stdout, 2 stderr) and control messages. */
 export interface Channel {
@@ -186,6 +189,14 @@ export interface Client {
     certificate: Ref,
     options?: CallOptions,
   ): Promise<{ chain: string; privateKey: string } | undefined>;
+
+  /** For agents: what opens a backup repository. @throws NotFound */
+  repositorySecrets(
+    repository: Ref,
+    options?: CallOptions,
+  ): Promise<{ key: string; secretAccessKey?: string }>;
+  /** One file of a backup's file system, by its absolute path; on the channel as an image's content. */
+  backupFile(backup: Ref, path: string, signal: AbortSignal): Promise<Channel>;
 
   /** exec, console or log of an instance. */
   openSession(

@@ -9,6 +9,8 @@ import { hasCode, StrataError } from "../core/errors.ts";
 import { encodeBase32 } from "../core/ids.ts";
 import { isJsonObject, type Json, type JsonObject } from "../core/json.ts";
 import { type Random, randomFraction, systemRandom } from "../core/random.ts";
+import { backupKind } from "../kinds/backup.ts";
+import { backupRepositoryKind } from "../kinds/backup-repository.ts";
 import { certificateKind } from "../kinds/certificate.ts";
 import { driftReportSchema } from "../kinds/drift.ts";
 import { groupKind } from "../kinds/group.ts";
@@ -37,6 +39,7 @@ import { readEvents } from "./event-source.ts";
 import { metricSeriesPath, metricsPath } from "./metric-paths.ts";
 import { fromProblem } from "./problem.ts";
 import { receiveAll } from "./receive-all.ts";
+import { collectionPath, listPath, pathOf } from "./resource-paths.ts";
 import { type Call, type Endpoint, Transport } from "./transport.ts";
 
 export type HttpClientOptions = Endpoint & {
@@ -291,6 +294,17 @@ class HttpClientImpl implements HttpClient {
     }
   }
 
+  async repositorySecrets(repository: Ref, options?: CallOptions) {
+    const path = `${pathOf(backupRepositoryKind, repository)}/secrets`;
+    const { json } = await this.#call({ method: "GET", path, idempotent: true }, options);
+    return json as { key: string; secretAccessKey?: string };
+  }
+
+  async backupFile(backup: Ref, path: string, signal: AbortSignal): Promise<Channel> {
+    const query = `path=${encodeURIComponent(path)}`;
+    return this.#dial(`${pathOf(backupKind, backup)}/file?${query}`, signal);
+  }
+
   async openSession(
     verb: InstanceSession["verb"],
     instance: Ref,
@@ -454,34 +468,6 @@ class SilenceLimit {
 }
 
 const mergePatchHeaders = { "content-type": "application/merge-patch+json" };
-
-function collectionPath(kind: Pick<Kind, "plural" | "scope">, project: string | undefined): string {
-  return kind.scope === "project" && project !== undefined
-    ? `/v1/projects/${encodeURIComponent(project)}/${kind.plural}`
-    : `/v1/${kind.plural}`;
-}
-
-function pathOf(kind: Pick<Kind, "name" | "plural" | "scope">, ref: Ref): string {
-  if (kind.scope === "project" && ref.project === undefined) {
-    throw new StrataError("Invalid", `name the project of ${kind.name} "${ref.name}"`);
-  }
-  return `${collectionPath(kind, ref.project)}/${encodeURIComponent(ref.name)}`;
-}
-
-function listPath(
-  kind: Kind<never, never> | Kind,
-  options: ListOptions,
-  extra: Readonly<Record<string, string | number | undefined>>,
-): string {
-  const query = new URLSearchParams();
-  for (const [key, value] of Object.entries(options.labels ?? {})) query.append("label", `${key}=${value}`);
-  const { host, state } = options;
-  for (const [name, value] of Object.entries({ host, state, ...extra })) {
-    if (value !== undefined) query.set(name, String(value));
-  }
-  const text = query.toString();
-  return `${collectionPath(kind, options.project)}${text === "" ? "" : `?${text}`}`;
-}
 
 function bodyOf(kind: Pick<Kind, "name">, resource: NewResource): Json {
   const { name, project, labels, spec } = resource;

@@ -2,6 +2,8 @@ import type { Clock } from "../core/clock.ts";
 import type { JsonObject } from "../core/json.ts";
 import type { Logger } from "../core/logger.ts";
 import type { Random } from "../core/random.ts";
+import type { Backup } from "../kinds/backup.ts";
+import type { BackupSchedule } from "../kinds/backup-schedule.ts";
 import type { Certificate } from "../kinds/certificate.ts";
 import type { Event } from "../kinds/event.ts";
 import type { Group } from "../kinds/group.ts";
@@ -31,8 +33,10 @@ export interface ControllerVerbs {
     subject: Resource,
     event: Pick<Event["spec"], "severity" | "reason" | "message">,
   ): Promise<void>;
-  /** Something that goes with its owner. @throws AlreadyExists, and what the kind's admission throws. */
+  /** Something that goes with its owner, where it has one. @throws AlreadyExists, and what the kind's admission throws. */
   create<S, T>(kind: Kind<S, T>, draft: NewResource, origin: NewOrigin): Promise<Resource<S, T>>;
+  /** Merge patch of the spec, admitted as a user's. @throws NotFound, and what the kind's admission throws. */
+  patchSpec(kind: Kind, ref: Ref, patch: JsonObject): Promise<unknown>;
   /** Merge patch of the status. @throws NotFound also when another resource has its name. */
   patchStatus<S, T>(kind: Kind<S, T>, ref: Ref, uid: string, patch: JsonObject): Promise<Resource<S, T>>;
 }
@@ -45,7 +49,7 @@ export interface NewResource {
 }
 
 export interface NewOrigin {
-  owner: NonNullable<Metadata["owner"]>;
+  owner?: NonNullable<Metadata["owner"]>;
   /** Merged into the status that it starts with. */
   status: JsonObject;
 }
@@ -74,6 +78,8 @@ export interface ControllerCaches {
   events: CacheFor<Event>;
   certificates: CacheFor<Certificate>;
   networks: CacheFor<Network>;
+  backups: CacheFor<Backup>;
+  backupSchedules: CacheFor<BackupSchedule>;
 }
 
 type CacheFor<R> = R extends Resource<infer S, infer T> ? StoreCache<S, T> : never;

@@ -6,6 +6,8 @@
 import type { Clock } from "../core/clock.ts";
 import type { Logger } from "../core/logger.ts";
 import type { Random } from "../core/random.ts";
+import { backupKind } from "../kinds/backup.ts";
+import { backupScheduleKind } from "../kinds/backup-schedule.ts";
 import { certificateKind } from "../kinds/certificate.ts";
 import { eventKind, eventRetention } from "../kinds/event.ts";
 import { groupKind } from "../kinds/group.ts";
@@ -22,6 +24,7 @@ import { tokenKind } from "../kinds/token.ts";
 import type { MetricStore } from "../metrics/metric-store.ts";
 import { type RunnerHooks, type RunnerOptions, runReconciler } from "../reconcile/runner.ts";
 import type { Store } from "../store/store.ts";
+import { createScheduleReconciler } from "./backups/schedules.ts";
 import { createBalancerReconciler } from "./balancers/balancers.ts";
 import { createCertificateReconciler } from "./certificates/certificates.ts";
 import type { ControllerCaches, ControllerContext, ControllerVerbs } from "./context.ts";
@@ -70,6 +73,7 @@ export async function startControllers(options: ControllerOptions): Promise<void
       { ...shared, backoff: { minMs: 5_000, maxMs: 3_600_000 } },
       signal,
     ),
+    runReconciler(createScheduleReconciler(context), shared, signal),
     runReconciler(createProjectReconciler(context), shared, signal),
     runReconciler(createRetention(context, "events", eventRetention), shared, signal),
     runReconciler(createRetention(context, "scalingDecisions", decisionRetention), shared, signal),
@@ -97,6 +101,8 @@ export function createCaches(
     certificates: new StoreCache({ ...parts, kind: certificateKind, relevant: specChanged }),
     loadBalancers: new StoreCache({ ...parts, kind: loadBalancerKind, relevant: specOrHostChanged }),
     networks: new StoreCache({ ...parts, kind: networkKind, relevant: () => false }),
+    backups: new StoreCache({ ...parts, kind: backupKind, relevant: () => false }),
+    backupSchedules: new StoreCache({ ...parts, kind: backupScheduleKind, relevant: specChanged }),
   };
 }
 

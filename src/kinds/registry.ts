@@ -1,4 +1,7 @@
 import { addressKind } from "./address.ts";
+import { backupKind } from "./backup.ts";
+import { backupRepositoryKind } from "./backup-repository.ts";
+import { backupScheduleKind } from "./backup-schedule.ts";
 import { certificateKind } from "./certificate.ts";
 import { eventKind } from "./event.ts";
 import { groupKind } from "./group.ts";
@@ -37,8 +40,11 @@ export const kinds = [
   securityGroupKind,
   imageKind,
   storagePoolKind,
+  backupRepositoryKind,
   volumeKind,
   snapshotKind,
+  backupKind,
+  backupScheduleKind,
   instanceKind,
   groupKind,
   certificateKind,

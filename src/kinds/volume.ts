@@ -32,9 +32,18 @@ export const volumeSpecSchema = z.strictObject({
   allocation: z.enum(["thin", "full"]).optional(),
   /**
    * What is on it at first: a snapshot's content, of the same file system, in a volume that is as large or larger. Of a
-   * snapshot of an instance, `volume` says which of its volumes.
+   * snapshot of an instance, `volume` says which of its volumes. Or a backup's content, in the same way.
    */
-  source: z.strictObject({ snapshot: nameSchema, volume: nameSchema.optional() }).optional(),
+  source: z
+    .strictObject({
+      snapshot: nameSchema.optional(),
+      volume: nameSchema.optional(),
+      backup: nameSchema.optional(),
+    })
+    .refine(({ snapshot, backup }) => (snapshot === undefined) !== (backup === undefined), {
+      error: "needs snapshot or backup, and not both",
+    })
+    .optional(),
   /** The instance that it is attached to. */
   instance: nameSchema.optional(),
   /** Where a container sees it. Default: /mnt/NAME. A virtual machine mounts it itself. */

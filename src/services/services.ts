@@ -9,6 +9,9 @@ import { KeyedLock } from "../core/keyed-lock.ts";
 import type { Logger } from "../core/logger.ts";
 import type { Random } from "../core/random.ts";
 import { addressKind } from "../kinds/address.ts";
+import { backupKind } from "../kinds/backup.ts";
+import { backupRepositoryKind } from "../kinds/backup-repository.ts";
+import { backupScheduleKind } from "../kinds/backup-schedule.ts";
 import { certificateKind } from "../kinds/certificate.ts";
 import { groupKind } from "../kinds/group.ts";
 import { hostKind } from "../kinds/host.ts";
@@ -33,6 +36,8 @@ import { volumeKind } from "../kinds/volume.ts";
 import type { MetricStore } from "../metrics/metric-store.ts";
 import type { Store } from "../store/store.ts";
 import { Addresses } from "./addresses.ts";
+import { backupRepositoryHooks, type RepositorySecrets, repositorySecrets } from "./backup-repositories.ts";
+import { backupHooks, backupScheduleHooks } from "./backups.ts";
 import { Capacity } from "./capacity.ts";
 import { certificateHooks, certificateMaterial } from "./certificates.ts";
 import { createRecordEvent, type RecordEvent } from "./events.ts";
@@ -92,6 +97,8 @@ export interface Services {
     principal: Principal,
     ref: Ref,
   ): Promise<{ chain: string; privateKey: string } | undefined>;
+  /** For agents: what opens a backup repository. @throws Forbidden, NotFound */
+  repositorySecrets(principal: Principal, ref: Ref): Promise<RepositorySecrets>;
   /** Makes the project `default` and the projects' security groups `default` unless they are there, takes over what an older version stored, and goes on with deletions that a stop cut short. Idempotent. */
   ensureDefaults(): Promise<void>;
   /** Of the store, for the exposition. */
@@ -112,6 +119,7 @@ export function createServices(options: ServicesOptions): Services {
     uploads: options.uploads,
     tokens: new Tokens(world, resources),
     certificateMaterial: (principal, ref) => certificateMaterial(principal, ref, world),
+    repositorySecrets: (principal, ref) => repositorySecrets(principal, ref, world),
     recordEvent: createRecordEvent({ resources, clock, random, logger }),
     async ensureDefaults() {
       await upgradeNetworks(world);
@@ -170,6 +178,9 @@ function hooksOf(options: ServicesOptions): ReadonlyMap<string, KindHooks> {
     [storagePoolKind, storagePoolHooks as KindHooks],
     [volumeKind, volumeHooks as KindHooks],
     [snapshotKind, snapshotHooks as KindHooks],
+    [backupRepositoryKind, backupRepositoryHooks as KindHooks],
+    [backupKind, backupHooks as KindHooks],
+    [backupScheduleKind, backupScheduleHooks as KindHooks],
     [groupKind, groupHooks(capacity) as KindHooks],
     [keyPairKind, keyPairHooks as KindHooks],
     [tokenKind, tokenHooks() as KindHooks],

@@ -6,6 +6,7 @@ import { snapshotKind } from "../kinds/snapshot.ts";
 import { type StoragePool, storagePoolKind } from "../kinds/storage-pool.ts";
 import { maxVolumes, minXfsMib, mountPathOf, type Volume, volumeKind } from "../kinds/volume.ts";
 import type { Write } from "../store/store.ts";
+import { findBackup } from "./backups.ts";
 import type { Admission, KindHooks, World } from "./hooks.ts";
 import { conflict, invalid } from "./parse.ts";
 import { releaseDisk, takeDisk } from "./quota.ts";
@@ -130,31 +131,44 @@ async function chargeGrowth(next: Volume, mib: number, world: World, action: str
   return writes;
 }
 
-/** Where the snapshot is that it is made from. @throws Invalid when the volume does not fit what is in there. */
+/** Where the snapshot or backup is that it is made from. @throws Invalid when the volume does not fit what is in there. */
 async function checkSource(
   { spec }: Volume,
   references: References,
   action: string,
 ): Promise<{ host?: string | undefined; pool?: string | undefined } | undefined> {
   if (spec.source === undefined) return undefined;
-  const { snapshot: name } = spec.source;
-  const snapshot = await references.find(snapshotKind, name, "spec.source.snapshot");
+  const { snapshot: name, backup, volume } = spec.source;
+  if (backup !== undefined) {
+    const found = await findBackup(backup, references, action);
+    if (found) checkFit(spec, found, "backup", action);
+    return found && { host: found.host };
+  }
+  const snapshot = await references.find(snapshotKind, name ?? "", "spec.source.snapshot");
   references.check(action);
   if (!snapshot) return undefined;
-  const found = partOf(snapshot, spec.source.volume);
+  const found = partOf(snapshot, volume);
   if ("error" in found) throw invalid(action, [found.error]);
-  const { sizeMib, fileSystem, pool } = found.part;
+  checkFit(spec, found.part, "snapshot", action);
+  return { host: snapshot.status.host, pool: found.part.pool };
+}
+
+function checkFit(
+  spec: Spec,
+  { sizeMib, fileSystem }: { sizeMib: number; fileSystem?: string | undefined },
+  what: string,
+  action: string,
+): void {
   const errors: FieldError[] = [];
   if (spec.sizeMib < sizeMib) {
-    const message = `is ${spec.sizeMib}, less than what is in the snapshot`;
+    const message = `is ${spec.sizeMib}, less than what is in the ${what}`;
     errors.push({ path: "spec.sizeMib", message, allowed: `${sizeMib} or more` });
   }
   if (spec.fileSystem !== fileSystem) {
-    const message = `is ${spec.fileSystem ?? "left out"}, unlike in the snapshot`;
+    const message = `is ${spec.fileSystem ?? "left out"}, unlike in the ${what}`;
     errors.push({ path: "spec.fileSystem", message, allowed: fileSystem ?? "nothing: leave it out" });
   }
   if (errors.length > 0) throw invalid(action, errors);
-  return { host: snapshot.status.host, pool };
 }
 
 async function charge(world: World, name: string, mib: number, action: string): Promise<Write> {

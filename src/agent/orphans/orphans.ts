@@ -5,6 +5,7 @@
  */
 import { describeError } from "../../core/errors.ts";
 import { Hints } from "../../core/hints.ts";
+import { type Backup, backupKind } from "../../kinds/backup.ts";
 import { imageKind } from "../../kinds/image.ts";
 import { instanceKind } from "../../kinds/instance.ts";
 import { loadBalancerKind } from "../../kinds/load-balancer.ts";
@@ -77,10 +78,11 @@ async function findAll({
 }
 
 async function askApi({ client, hostName }: AgentContext, signal: AbortSignal): Promise<Known> {
-  const [instances, volumes, snapshots, networks, images, balancers] = await Promise.all([
+  const [instances, volumes, snapshots, backups, networks, images, balancers] = await Promise.all([
     client.list(instanceKind, { host: hostName }, { signal }),
     client.list(volumeKind, { host: hostName }, { signal }),
     client.list(snapshotKind, { host: hostName }, { signal }),
+    client.list(backupKind, { host: hostName }, { signal }),
     client.list(networkKind, {}, { signal }),
     client.list(imageKind, { host: hostName }, { signal }),
     client.list(loadBalancerKind, { host: hostName }, { signal }),
@@ -92,11 +94,20 @@ async function askApi({ client, hostName }: AgentContext, signal: AbortSignal): 
   ];
   return {
     instances: new Map(instances.items.map(({ metadata, status }) => [metadata.uid, status.driver])),
-    volumes: new Set([...volumes.items, ...snapshots.items].map(({ metadata }) => metadata.uid)),
+    volumes: new Set(
+      [...volumes.items, ...snapshots.items, ...backups.items.filter(hasCopy)].map(
+        ({ metadata }) => metadata.uid,
+      ),
+    ),
     balancers: new Set(balancers.items.map(({ metadata }) => metadata.uid)),
     networks: new Set(networks.items.map(({ metadata }) => metadata.uid)),
     digests: new Set(digests.filter((digest) => digest !== undefined)),
   };
+}
+
+/** Of its volume, to read from. */
+function hasCopy({ status }: Backup): boolean {
+  return status.state === "pending" || status.state === "saving";
 }
 
 /** Each is tried, whatever becomes of the others. @throws the first failure, afterwards. */

@@ -27,6 +27,8 @@ export const logParameters = z.strictObject({
 
 export const exportParameters = z.strictObject({ format: z.enum(exportFormats) });
 
+export const backupFileParameters = z.strictObject({ path: z.string().min(1).max(4096) });
+
 /** @throws Invalid naming the first wrong parameter. */
 export function readParameters<T>(schema: z.ZodType<T>, verb: string, parameters: JsonObject): T {
   const parsed = schema.safeParse(parameters);

@@ -14,6 +14,7 @@ import { backoffMs } from "../../reconcile/backoff.ts";
 import type { AgentContext } from "../agent-context.ts";
 import { readAccessLog } from "./access-log.ts";
 import { consoleParameters, execParameters, logParameters, readParameters } from "./parameters.ts";
+import { serveBackupFile } from "./serve-backup-file.ts";
 import { serveDrift } from "./serve-drift.ts";
 import { serveExport } from "./serve-export.ts";
 import { Inbox, pump, type SessionEnds, stderrChannel, stdoutChannel } from "./splice.ts";
@@ -46,7 +47,7 @@ export async function runSessions(context: AgentContext): Promise<void> {
 async function serve(context: AgentContext, request: SessionRequest, full: boolean): Promise<void> {
   const { client, logger } = context;
   const { id, verb } = request;
-  const what = verb === "export" ? `image "${request.image.name}"` : `instance "${request.instance.name}"`;
+  const what = subjectOf(request);
   const ended = new AbortController();
   const stop = () => ended.abort(context.signal.reason);
   context.signal.addEventListener("abort", stop, { once: true });
@@ -57,7 +58,9 @@ async function serve(context: AgentContext, request: SessionRequest, full: boole
     if (full)
       throw new StrataError("Unavailable", `host ${context.hostName} has ${maxSessions} sessions open`);
     if (request.verb === "export") await serveExport(context, request, { channel, inbox }, ended.signal);
-    else await instanceVerbs[request.verb](context, request, { channel, inbox }, ended.signal);
+    else if (request.verb === "file") {
+      await serveBackupFile(context, request, { channel, inbox }, ended.signal);
+    } else await instanceVerbs[request.verb](context, request, { channel, inbox }, ended.signal);
   } catch (error) {
     if (!ended.signal.aborted) {
       const { code, message } = toStrataError(error, `${verb} of ${what}`);
@@ -69,6 +72,12 @@ async function serve(context: AgentContext, request: SessionRequest, full: boole
     channel?.close();
     ended.abort(new Error("the session is over"));
   }
+}
+
+function subjectOf(request: SessionRequest): string {
+  if (request.verb === "export") return `image "${request.image.name}"`;
+  if (request.verb === "file") return `backup "${request.backup.name}"`;
+  return `instance "${request.instance.name}"`;
 }
 
 type Serve = (

@@ -1,5 +1,6 @@
 import type { JsonObject } from "../../core/json.ts";
 import type { DiskPart } from "../../host/disks/disk-parts.ts";
+import type { Backup } from "../../kinds/backup.ts";
 import type { Instance } from "../../kinds/instance.ts";
 import { devicePathOf, mountPathOf, type Volume, type VolumeStatus } from "../../kinds/volume.ts";
 import type { Plan } from "../../reconcile/reconciler.ts";
@@ -12,10 +13,15 @@ export interface AttachmentWorld {
   wanted: Instance | undefined;
   /** The instance that status names, when that is on this host. */
   current: VolumeHolder | undefined;
+<<<<<<< HEAD
   /** Its writers wait because there is no space where it is. */
   waiting: boolean;
   /** Uid of the snapshot that it is made from, or one disk of it, while that is there. */
   source: string | DiskPart | undefined;
+=======
+  /** Uid of the snapshot that it is made from, or one disk of it, or the backup, while that is there. */
+  source: string | DiskPart | { backup: Backup } | undefined;
+>>>>>>> 0181641 (Backups of volumes: deduplicated and encrypted in repositories of one's own, by restic)
 }
 
 export interface VolumeHolder {
@@ -33,6 +39,8 @@ export type AttachmentAction =
   | { type: "claim"; volume: Volume; instance: Instance }
   /** Copies its source. */
   | { type: "copy"; volume: Volume; from: string | DiskPart }
+  /** Restores its backup. */
+  | { type: "restore"; volume: Volume; backup: Backup }
   /** Makes it, unless it is there, as large as wanted, and gives it to the guest. */
   | { type: "plug"; volume: Volume; instance: Instance; driver: string; handle: JsonObject }
   | { type: "unplug"; volume: Volume; instance: Instance; driver: string; handle: JsonObject }
@@ -91,6 +99,9 @@ function planCopy({ hostName, source }: AttachmentWorld, volume: Volume): Attach
   if (source === undefined) {
     const message = "its source was deleted before it was copied; delete it";
     return { status: told(volume, "failed", message), actions: [] };
+  }
+  if (typeof source === "object" && "backup" in source) {
+    return { status: undefined, actions: [{ type: "restore", volume, backup: source.backup }] };
   }
   return { status: undefined, actions: [{ type: "copy", volume, from: source }] };
 }

@@ -6,13 +6,18 @@ import { StrataError, toStrataError } from "../../core/errors.ts";
 import { Hints } from "../../core/hints.ts";
 import type { Uid } from "../../core/ids.ts";
 import { isJsonObject, type JsonObject } from "../../core/json.ts";
+import type { Backup } from "../../kinds/backup.ts";
 import type { Instance } from "../../kinds/instance.ts";
 import { instanceKind } from "../../kinds/instance.ts";
 import type { Ref } from "../../kinds/keys.ts";
 import { type Volume, type VolumeStatus, volumeKind } from "../../kinds/volume.ts";
 import type { Failure, Reconciler, Watch } from "../../reconcile/reconciler.ts";
 import type { AgentContext } from "../agent-context.ts";
+<<<<<<< HEAD
 import type { NewEvent } from "../event-recorder.ts";
+=======
+import { restoreInto } from "../backups/restore.ts";
+>>>>>>> 0181641 (Backups of volumes: deduplicated and encrypted in repositories of one's own, by restic)
 import { reportStatus } from "../report.ts";
 import { instanceKeyOf, siblingKey } from "../views.ts";
 import {
@@ -112,6 +117,8 @@ class AttachmentReconciler implements Reconciler<AttachmentWorld, AttachmentActi
         if (current) await this.#report(current, freedStatus(current), signal);
         return;
       }
+      case "restore":
+        return this.#restore(volume, action.backup, signal);
       case "plug":
         return this.#plug(action, signal);
       case "unplug": {
@@ -176,11 +183,32 @@ class AttachmentReconciler implements Reconciler<AttachmentWorld, AttachmentActi
 
   #sourceOf({ spec, metadata }: Volume): AttachmentWorld["source"] {
     if (spec.source === undefined) return undefined;
-    const { snapshot: name, volume } = spec.source;
-    const snapshot = this.#context.views.snapshots.find({ project: metadata.project ?? "", name });
+    const { snapshot: name = "", volume, backup: of } = spec.source;
+    const { project = "" } = metadata;
+    if (of !== undefined) {
+      const backup = this.#context.views.backups.find({ project, name: of });
+      return backup && { backup };
+    }
+    const snapshot = this.#context.views.snapshots.find({ project, name });
     if (!snapshot || volume === undefined) return snapshot?.metadata.uid;
     const part = snapshot.status.volumes?.find((one) => one.name === volume);
     return part && { snapshot: snapshot.metadata.uid, disk: part.uid };
+  }
+
+  async #restore(volume: Volume, backup: Backup, signal: AbortSignal): Promise<void> {
+    const { disks, views } = this.#context;
+    const { uid } = volume.metadata;
+    const told = async (message: string) => {
+      const current = views.volumes.byUid(uid);
+      if (current) await this.#report(current, { ...current.status, message }, signal);
+    };
+    const request = {
+      ...{ uid, sizeMib: volume.spec.sizeMib, allocation: volume.spec.allocation },
+      pool: poolFor(this.#context, volume.status.pool),
+    };
+    await disks.fillData(request, (path) => restoreInto(this.#context, backup, path, told, signal), signal);
+    const current = views.volumes.byUid(uid);
+    if (current) await this.#report(current, freedStatus(current), signal);
   }
 
   async #observeHolder(volume: Volume, instance: Instance): Promise<VolumeHolder> {

@@ -124,11 +124,9 @@ async function take(
     ...(consistency === "unused" ? {} : { stillMs }),
   });
   if (instanceUid === undefined) {
-    const volume = views.volumes.byUid(volumeUid);
-    const guest = volume && guestOf(context, holderOf(context, volume));
-    const pool = poolFor(context, snapshot.status.pool);
-    const copy = () => timed(() => disks.copyData(volumeUid, uid, signal, pool));
-    return told(await whileStill(guest, copy, signal));
+    const copied = await copyVolume(context, { volumeUid, to: uid, pool: snapshot.status.pool }, signal);
+    stillMs = copied.stillMs;
+    return told(copied.consistency);
   }
   const instance = views.instances.byUid(instanceUid);
   if (!instance) throw new StrataError("NotFound", "the instance is gone");
@@ -137,6 +135,26 @@ async function take(
   const copy = () => timed(() => disks.copyTogether(all, uid, signal));
   const consistency = await whileStill(guestOf(context, instance), copy, signal);
   return { ...told(consistency), rootUid: root, volumes: volumes.map(partOf) };
+}
+
+/** Copies a volume as it is at one moment into `to`, in the storage pool of that name; its writers are kept still meanwhile. */
+export async function copyVolume(
+  context: AgentContext,
+  { volumeUid, to, pool }: { volumeUid: string; to: string; pool: string | undefined },
+  signal: AbortSignal,
+): Promise<{ consistency: NonNullable<Status["consistency"]>; stillMs: number }> {
+  const { views, disks, clock } = context;
+  const volume = views.volumes.byUid(volumeUid);
+  const guest = volume && guestOf(context, holderOf(context, volume));
+  const place = poolFor(context, pool);
+  let stillMs = 0;
+  const copy = async () => {
+    const begun = clock.monotonicMs();
+    const { frozen } = await disks.copyData(volumeUid, to, signal, place);
+    stillMs = Math.round(clock.monotonicMs() - begun);
+    return frozen;
+  };
+  return { consistency: await whileStill(guest, copy, signal), stillMs };
 }
 
 async function whileStill(

@@ -1,6 +1,9 @@
 import type { CommandSpec } from "../command.ts";
 import { addressCommands } from "./addresses.ts";
 import { administrationCommands } from "./administration.ts";
+import { backupRepositoryCommands } from "./backup-repositories.ts";
+import { backupScheduleCommands } from "./backup-schedules.ts";
+import { backupCommands } from "./backups.ts";
 import { certificateCommands } from "./certificates.ts";
 import { demoCommands } from "./demo.ts";
 import { groupPlanCommands } from "./group-plan.ts";
@@ -39,6 +42,9 @@ export const commands: readonly CommandSpec[] = [
   ...volumeCommands,
   ...snapshotCommands,
   ...storagePoolCommands,
+  ...backupCommands,
+  ...backupRepositoryCommands,
+  ...backupScheduleCommands,
   ...imageCommands,
   ...administrationCommands,
   ...systemCommands,

@@ -94,8 +94,8 @@ async function writeFile(call: Call, format: ExportFormat, file: string): Promis
   }
 }
 
-/** @throws Unavailable when it ends before all came; what the other end says went wrong. */
-async function receive(session: Session, channel: Channel, path: string): Promise<number> {
+/** Into a file at `path`. @throws Unavailable when it ends before all came; what the other end says went wrong. */
+export async function receive(session: Session, channel: Channel, path: string): Promise<number> {
   await using file = await open(path, "w", 0o600);
   const sum = createHash("sha256");
   let sizeBytes = 0;

@@ -2,6 +2,9 @@
 import { StrataError } from "../../core/errors.ts";
 import { didYouMean } from "../../core/spelling.ts";
 import { addressKind } from "../../kinds/address.ts";
+import { backupKind } from "../../kinds/backup.ts";
+import { backupRepositoryKind } from "../../kinds/backup-repository.ts";
+import { backupScheduleKind } from "../../kinds/backup-schedule.ts";
 import { certificateKind } from "../../kinds/certificate.ts";
 import { groupKind } from "../../kinds/group.ts";
 import { hostKind } from "../../kinds/host.ts";
@@ -39,6 +42,7 @@ import {
   type TableForm,
   tokenForm,
 } from "../show.ts";
+import { backupForm, backupRepositoryForm, backupScheduleForm } from "../show-backups.ts";
 import { balancerForm, certificateForm } from "../show-balancers.ts";
 import { groupForm } from "../show-groups.ts";
 import {
@@ -89,6 +93,9 @@ const listedKinds: readonly Listed[] = [
   listed(snapshotKind, snapshotForm, "`strata snapshot create VOLUME NAME` makes one"),
   listed(volumeKind, volumeForm, "`strata volume create NAME --size 20GiB` makes one"),
   listed(storagePoolKind, storagePoolForm, "volumes without one lie in the daemon's own directory"),
+  listed(backupKind, backupForm, "`strata backup create VOLUME` makes one"),
+  listed(backupRepositoryKind, backupRepositoryForm, "`strata backup-repository create NAME` makes one"),
+  listed(backupScheduleKind, backupScheduleForm, "`strata backup-schedule create NAME VOLUME` makes one"),
   listed(addressKind, addressForm, "`strata address allocate` makes one"),
   listed(publishedPortKind, publishedPortForm, "`strata publish PORT INSTANCE` makes one"),
   listed(loadBalancerKind, balancerForm, "`strata load-balancer create NAME --http PORT` makes one"),

@@ -35,7 +35,7 @@ import { explainNoSpace } from "../images/space-error.ts";
 import { run } from "../run.ts";
 import { copyFile } from "./copy-file.ts";
 import { complete, DataDisks, exists, growUnmounted, thaw } from "./data-disks.ts";
-import { dropDataFile, type PoolPlace } from "./data-files.ts";
+import { dropDataFile, findDataFile, type PoolPlace } from "./data-files.ts";
 import {
   copyTogether,
   type DiskPart,
@@ -137,6 +137,20 @@ class LocalDisks implements Disks {
         const [, frozen] = await this.#data.frozen(source, signal, copy);
         return { frozen };
       }),
+    );
+  }
+
+  dataFile(uid: string): Promise<string> {
+    return findDataFile(this.#pathOf(uid));
+  }
+
+  async fillData(
+    request: DataDiskRequest,
+    fill: (path: string) => Promise<void>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    await this.#onData("restore a volume", request.uid, signal, (directory) =>
+      this.#data.fill(directory, request, fill, signal),
     );
   }
 

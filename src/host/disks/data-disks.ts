@@ -159,6 +159,25 @@ export class DataDisks {
     });
   }
 
+  /** What was not made here is checked before the kernel mounts it, as what a virtual machine had. */
+  async fill(
+    directory: string,
+    request: DataDiskRequest,
+    fill: (path: string) => Promise<void>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const path = await placeDataFile(directory, request.pool);
+    if (!(await exists(path))) {
+      await mkdir(directory, { recursive: true, mode: 0o700 });
+      await orNothing(`${path}.new`, async () => {
+        await fill(`${path}.new`);
+        await writeFile(join(directory, "lent"), "");
+        await complete(`${path}.new`, path);
+      });
+    }
+    await this.ensure(directory, request, signal);
+  }
+
   async #untilFree(path: string, signal: AbortSignal): Promise<void> {
     for (const deadline = this.#clock.monotonicMs() + releaseMs; ; ) {
       if ((await loopOf(path, signal)) === undefined) return;

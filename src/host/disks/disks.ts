@@ -86,6 +86,7 @@ export interface Disks {
    * @throws Conflict while something does, NotFound, Unavailable without space; with nothing changed.
    */
   restoreTogether(from: string, disks: readonly string[], signal: AbortSignal): Promise<void>;
+<<<<<<< HEAD
   /** The space that a volume's file is in. @throws NotFound without one; Unavailable while its pool is not there. */
   room(uid: string): Promise<VolumeRoom>;
   /** Whoever writes to the mounted volume waits, with all on disk that was written before. Idempotent. */
@@ -95,6 +96,20 @@ export interface Disks {
   /** Uids of volumes that are held; also by a predecessor, where there is no space still. */
   held(): Promise<readonly string[]>;
   /** Lets writers go on that a killed predecessor had stopped, unless there is no space for what they write. */
+=======
+  /** The file of a volume, or of a copy of one. @throws NotFound; Unavailable while its pool is not there. */
+  dataFile(uid: string): Promise<string>;
+  /**
+   * Makes a volume's disk of what `fill` writes into a new file at the path it is given, and grows it to the size asked for.
+   * Existing is success; a failure leaves nothing.
+   */
+  fillData(
+    request: DataDiskRequest,
+    fill: (path: string) => Promise<void>,
+    signal: AbortSignal,
+  ): Promise<void>;
+  /** Lets writers go on that a killed predecessor had stopped in the middle of copyData. */
+>>>>>>> 0181641 (Backups of volumes: deduplicated and encrypted in repositories of one's own, by restic)
   recover(): Promise<void>;
   /** No mount of this host uses the volume afterwards; absent is success. @throws Conflict while something does. */
   releaseData(uid: string, signal: AbortSignal): Promise<void>;

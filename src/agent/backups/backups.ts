@@ -1,0 +1,143 @@
+/** Takes, tests and removes the backups of this host's volumes. */
+import { fromTimestamp, toTimestamp } from "../../core/clock.ts";
+import { isRetryable, type StrataError, toStrataError } from "../../core/errors.ts";
+import { Hints } from "../../core/hints.ts";
+import { type Backup, type BackupStatus, backupKind } from "../../kinds/backup.ts";
+import type { Ref } from "../../kinds/keys.ts";
+import type { Reconciler } from "../../reconcile/reconciler.ts";
+import type { AgentContext } from "../agent-context.ts";
+import { reportStatus } from "../report.ts";
+import { copyVolume } from "../volumes/snapshots.ts";
+import { openRepository, repositoryOf, tagOf } from "./access.ts";
+import { type BackupAction, type BackupWorld, planBackup } from "./backup-plan.ts";
+import { ProgressTold } from "./progress-told.ts";
+import { verifyBackup } from "./verify.ts";
+
+export function createBackupReconciler(
+  context: AgentContext,
+): Reconciler<BackupWorld, BackupAction, BackupStatus> {
+  const { views, disks, client, hostName, clock } = context;
+  const finalized = new Set<string>();
+  const related = new Hints();
+  views.backupRepositories.onChange((_key, next, previous) => {
+    if (next?.status.state === previous?.status.state) return;
+    const name = (next ?? previous)?.metadata.name;
+    for (const key of views.backups.keys()) {
+      if (views.backups.get(key)?.spec.repository === name) related.hint(key);
+    }
+  });
+  const report = async (backup: Backup, change: Partial<BackupStatus>, signal: AbortSignal) => {
+    const current = views.backups.byUid(backup.metadata.uid) ?? backup;
+    await reportStatus(client, backupKind, views.backups, current, { ...current.status, ...change }, signal);
+  };
+
+  async function fix(backup: Backup, signal: AbortSignal): Promise<void> {
+    const { uid, generation } = backup.metadata;
+    const { volumeUid = "" } = backup.status;
+    // One that was not recorded may be of any moment.
+    await disks.remove(uid, signal);
+    const pool = views.volumes.byUid(volumeUid)?.status.pool;
+    const { consistency } = await copyVolume(context, { volumeUid, to: uid, pool }, signal);
+    const takenAt = toTimestamp(clock.now());
+    const message = "is being carried to the repository";
+    await report(
+      backup,
+      { state: "saving", message, consistency, takenAt, observedGeneration: generation },
+      signal,
+    );
+  }
+
+  async function save(backup: Backup, signal: AbortSignal): Promise<void> {
+    const { backups, access } = await openRepository(context, backup, signal);
+    const { uid } = backup.metadata;
+    const total = (backup.status.sizeMib ?? 0) * 1024 ** 2;
+    const told = new ProgressTold((bytes) => {
+      const fraction = Math.min(1, bytes / Math.max(1, total));
+      return report(backup, { progress: { step: "reading the disk", fraction } }, signal);
+    });
+    const path = await disks.dataFile(uid);
+    const saved = await backups.save(access, path, tagOf(backup), { signal, onProgress: told.tell });
+    await told.ended();
+    const begun = fromTimestamp(backup.status.takenAt ?? "") ?? clock.now();
+    const tookMs = Math.max(0, clock.now() - begun);
+    await report(backup, { ...saved, state: "ready", message: "", tookMs, progress: undefined }, signal);
+  }
+
+  async function forget(backup: Backup, signal: AbortSignal): Promise<void> {
+    const { backups, access } = await openRepository(context, backup, signal);
+    await backups.forget(access, [tagOf(backup)], signal);
+  }
+
+  return {
+    name: "backups",
+    watches: [
+      { name: "backups", urgent: true, keys: (signal) => views.backups.watchKeys(signal) },
+      { name: "repositories", urgent: true, keys: (signal) => related.keys(signal) },
+    ],
+    async observe(key) {
+      await views.backupRepositories.whenSynced();
+      const found = views.backups.get(key);
+      const backup = found && !finalized.has(found.metadata.uid) ? found : undefined;
+      return {
+        hostName,
+        backup,
+        repository: backup && repositoryOf(context, backup),
+        source: backup !== undefined && views.volumes.byUid(backup.status.volumeUid ?? "") !== undefined,
+      };
+    },
+    plan: planBackup,
+    async execute({ type, backup }, signal) {
+      const { metadata } = backup;
+      switch (type) {
+        case "fix":
+          return fix(backup, signal);
+        case "save":
+          return save(backup, signal);
+        case "drop-copy":
+          return disks.remove(metadata.uid, signal);
+        case "verify":
+          return report(backup, await verifyBackup(context, backup, signal), signal);
+        case "forget":
+          return forget(backup, signal);
+        case "finalize":
+          await client.removeFinalizer(backupKind, metadata as Ref, metadata.uid, "agent", { signal });
+          finalized.add(metadata.uid);
+      }
+    },
+    async report(_key, { backup }, status, signal) {
+      if (backup) await report(backup, status, signal);
+    },
+    async failed(key, failure, signal) {
+      const backup = views.backups.get(key);
+      if (!backup || backup.status.host !== hostName) return;
+      const { name, uid, deletedAt } = backup.metadata;
+      const error = toStrataError(failure.error, `take backup "${name}"`);
+      const seconds = Math.max(1, Math.round(failure.retryAfterMs / 1000));
+      if (deletedAt !== undefined || isRetryable(error.code)) {
+        const message = `${error.message}; trying again in ${seconds} s`.slice(0, 1000);
+        return report(backup, { message }, signal);
+      }
+      await giveUp(backup, error, signal);
+      if (backup.status.state !== "verifying") await disks.remove(uid, signal);
+    },
+    obsolete: (key, { backup }) =>
+      backup?.metadata.deletedAt === undefined && views.backups.get(key)?.metadata.deletedAt !== undefined,
+    lane: (key) => (views.backups.get(key)?.metadata.deletedAt === undefined ? "backups" : "deletions"),
+  };
+
+  /** Trying again would not help. A test that cannot be made leaves the backup as it is. */
+  async function giveUp(backup: Backup, error: StrataError, signal: AbortSignal): Promise<void> {
+    const message = error.message.slice(0, 1000);
+    const { generation } = backup.metadata;
+    const tested = backup.status.state === "verifying" || backup.status.state === "ready";
+    const { verifications } = backup.spec;
+    await report(
+      backup,
+      tested
+        ? { state: "ready", message, verifications, observedGeneration: generation }
+        : { state: "failed", message, observedGeneration: generation, progress: undefined },
+      signal,
+    );
+    context.events.record(backup, { severity: "warning", reason: "BackupFailed", message });
+  }
+}

@@ -1,0 +1,41 @@
+import type { BackupSession } from "../../client/client.ts";
+import { StrataError } from "../../core/errors.ts";
+import { readRestoredFile } from "../../host/backups/restored-disk.ts";
+import { isRestorable } from "../../kinds/backup.ts";
+import type { AgentContext } from "../agent-context.ts";
+import { openRepository } from "../backups/access.ts";
+import { backupFileParameters, readParameters } from "./parameters.ts";
+import { sendWhole } from "./send-whole.ts";
+import type { SessionEnds } from "./splice.ts";
+
+/**
+ * Sends one file of a backup: the disk is restored into a scratch file, which goes away with the session.
+ * @throws NotFound without such a backup or file.
+ */
+export async function serveBackupFile(
+  context: AgentContext,
+  { id, backup: { project, name, uid }, parameters }: BackupSession,
+  { channel, inbox }: SessionEnds,
+  signal: AbortSignal,
+): Promise<void> {
+  const { path: wanted } = readParameters(backupFileParameters, "file", parameters);
+  const backup = context.views.backups.find({ project, name });
+  if (backup?.metadata.uid !== uid || !isRestorable(backup)) {
+    throw new StrataError("NotFound", `backup "${name}" is not on host ${context.hostName}`);
+  }
+  const { snapshot = "", readBytes = 0, fileSystem } = backup.status;
+  inbox.open(undefined);
+  const { backups, access } = await openRepository(context, backup, signal);
+  const step = (fraction: number) =>
+    channel.sendControl({ type: "progress", step: "restoring the disk", fraction });
+  await backups.withScratch(`file-${id.slice(0, 32).toLowerCase()}`, async (path) => {
+    step(0);
+    await backups.restore(
+      access,
+      snapshot,
+      { path, sizeBytes: readBytes },
+      { signal, onProgress: (bytes) => step(bytes / Math.max(1, readBytes)) },
+    );
+    await sendWhole(channel, signal, (use) => readRestoredFile({ path, fileSystem }, wanted, use, signal));
+  });
+}

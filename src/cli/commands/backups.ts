@@ -1,0 +1,244 @@
+/** Backups: taking and testing them, and getting volumes and files back. */
+import { access, rename, rm } from "node:fs/promises";
+import { resolve as resolvePath } from "node:path";
+import type { Client } from "../../client/client.ts";
+import { receiveAll } from "../../client/receive-all.ts";
+import { toTimestamp } from "../../core/clock.ts";
+import { StrataError } from "../../core/errors.ts";
+import { formatBytes } from "../../core/units.ts";
+import { backupKind } from "../../kinds/backup.ts";
+import { backupRepositoryKind } from "../../kinds/backup-repository.ts";
+import { volumeKind } from "../../kinds/volume.ts";
+import type { Call, CommandSpec } from "../command.ts";
+import type { Output } from "../output.ts";
+import { resolve } from "../resolve.ts";
+import { backupForm } from "../show-backups.ts";
+import { volumeForm } from "../show-volumes.ts";
+import { awaitState } from "./await-state.ts";
+import { defined, tableOf } from "./creation.ts";
+import { receive } from "./export-image.ts";
+import { deleteResources, listOptions, listResources, showResource } from "./listings.ts";
+
+const group = "Backups";
+const backupArgument = { name: "<backup>", summary: "its name", completes: "backups" } as const;
+const pathArgument = { name: "<path>", summary: "of the file, from the top of the volume" } as const;
+
+export const backupCommands: readonly CommandSpec[] = [
+  {
+    path: "backup create",
+    group,
+    summary: "Keep a volume as it is at this moment in a backup repository, also while it is in use",
+    arguments: [
+      { name: "<volume>", summary: "its name", completes: "volumes" },
+      { name: "[backup]", summary: "what it will be called (default: after the volume and the time)" },
+    ],
+    options: [
+      { flags: "--repository <name>", summary: "where it is kept (default: the project's only one)" },
+    ],
+    examples: [
+      "strata backup create records --repository nas",
+      "strata backup create records before-exams --repository nas",
+    ],
+    run: create,
+  },
+  {
+    path: "backup list",
+    group,
+    summary: "List backups: how much was read, how much was new, when they were tested",
+    options: listOptions,
+    examples: ["strata backup list"],
+    run: (call) => listResources(call, "backups"),
+  },
+  {
+    path: "backup show",
+    group,
+    summary: "Show all about a backup",
+    arguments: [backupArgument],
+    examples: ["strata backup show before-exams"],
+    run: (call) => showResource(call, "backups", call.args[0] ?? ""),
+  },
+  {
+    path: "backup verify",
+    group,
+    summary: "Restore a backup for a test, check its file system, and read all of its repository",
+    arguments: [backupArgument],
+    examples: ["strata backup verify before-exams"],
+    run: verify,
+  },
+  {
+    path: "backup restore",
+    group,
+    summary: "Make a new volume of a backup",
+    arguments: [backupArgument],
+    options: [
+      { flags: "--as <name>", summary: "of the new volume" },
+      { flags: "--size <size>", summary: "when it should be larger" },
+      { flags: "--instance <name>", summary: "attach it at once" },
+      { flags: "--path <path>", summary: "where a container sees it (default: /mnt/NAME)" },
+      {
+        flags: "--pool <name>",
+        summary: "the storage pool that it lies in (default: the daemon's directory)",
+      },
+    ],
+    examples: ["strata backup restore before-exams --as records-again"],
+    run: restore,
+  },
+  {
+    path: "backup cat",
+    group,
+    summary: "Print one file of a backup",
+    arguments: [backupArgument, pathArgument],
+    examples: ["strata backup cat before-exams /grades/2026.csv"],
+    run: cat,
+  },
+  {
+    path: "backup restore-file",
+    group,
+    summary: "Write one file of a backup to this machine",
+    arguments: [
+      backupArgument,
+      pathArgument,
+      { name: "<file>", summary: "of this machine; made anew", completes: "files" },
+    ],
+    options: [{ flags: "--force", summary: "replace a file that is there" }],
+    examples: ["strata backup restore-file before-exams /grades/2026.csv grades.csv"],
+    run: restoreFile,
+  },
+  {
+    path: "backup delete",
+    group,
+    summary: "Delete backups, and what of them no other backup needs",
+    arguments: [{ ...backupArgument, name: "<backup...>" }],
+    examples: ["strata backup delete before-exams"],
+    run: (call) => deleteResources(call, "backups", call.args),
+  },
+];
+
+async function create(call: Call): Promise<Output> {
+  const { session, args } = call;
+  const { project, signal, clock } = session;
+  const client = await session.client();
+  const volume = await resolve(client, volumeKind, project, args[0] ?? "", signal);
+  const repository = await repositoryName(call, client);
+  const digits = toTimestamp(clock.now()).replace(/[^0-9]/g, "");
+  const madeUp = `${volume.metadata.name.slice(0, 47)}-${digits.slice(0, 8)}-${digits.slice(8, 14)}`;
+  const spec = { volume: volume.metadata.name, repository };
+  const created = await client.create(backupKind, { project, name: args[1] ?? madeUp, spec }, { signal });
+  session.onInterrupt("interrupted; it goes on in the background: see `strata backup list`");
+  const saved = await awaitState(client, session, backupKind, created, ["ready"]);
+  if (saved.status.consistency === "crash") {
+    session.printer.note(
+      "the guest agent did not answer: the backup is as a disk is after a power cut, not frozen",
+    );
+  }
+  return tableOf(backupForm, saved);
+}
+
+/** Of --repository, or the only one of the project. */
+export async function repositoryName({ session, options }: Call, client: Client): Promise<string> {
+  const given = options.text("repository");
+  if (given !== undefined) return given;
+  const { project, signal } = session;
+  const { items } = await client.list(backupRepositoryKind, { project }, { signal });
+  const [only, ...others] = items.map(({ metadata }) => metadata.name);
+  if (only !== undefined && others.length === 0) return only;
+  const message = only === undefined ? "there is none yet: `strata backup-repository create`" : "say which";
+  throw new StrataError("Invalid", `a backup needs a repository; ${message}`, {
+    fields: [
+      { path: "--repository", message: "is missing", allowed: [only, ...others].join(", ") || "none" },
+    ],
+  });
+}
+
+async function verify(call: Call): Promise<Output> {
+  const { session, args } = call;
+  const { project, signal } = session;
+  const client = await session.client();
+  const found = await resolve(client, backupKind, project, args[0] ?? "", signal);
+  const { name } = found.metadata;
+  const spec = { verifications: found.spec.verifications + 1 };
+  const asked = await client.patch(backupKind, { project, name }, { spec }, { signal });
+  session.onInterrupt("interrupted; it goes on in the background: see `strata backup list`");
+  const tested = await awaitState(client, session, backupKind, asked, ["ready"]);
+  const wrong = tested.status.conditions.find(
+    ({ type, status }) => type === "Verified" && status === "false",
+  );
+  if (session.wait && wrong) {
+    throw new StrataError("Unavailable", `backup "${name}" is not whole (${wrong.reason}): ${wrong.message}`);
+  }
+  if (session.wait && tested.status.message !== "") {
+    throw new StrataError("Unavailable", `backup "${name}" was not tested: ${tested.status.message}`);
+  }
+  return tableOf(backupForm, tested);
+}
+
+async function restore(call: Call): Promise<Output> {
+  const { session, args, options } = call;
+  const { project, signal } = session;
+  const client = await session.client();
+  const name = options.text("as");
+  if (name === undefined) {
+    throw new StrataError(
+      "Invalid",
+      "name the new volume with --as NAME; the old one, if there is one, stays",
+    );
+  }
+  const backup = await resolve(client, backupKind, project, args[0] ?? "", signal);
+  const { sizeMib, fileSystem } = backup.status;
+  const spec = defined({
+    sizeMib: options.mib("size") ?? sizeMib,
+    fileSystem,
+    source: { backup: backup.metadata.name },
+    instance: options.text("instance"),
+    path: options.text("path"),
+    pool: options.text("pool"),
+  });
+  const created = await client.create(volumeKind, { project, name, spec }, { signal });
+  session.onInterrupt("interrupted; it goes on in the background: see `strata volume list`");
+  const states = ["available", "attached", "attaching"] as const;
+  return tableOf(volumeForm, await awaitState(client, session, volumeKind, created, states));
+}
+
+async function cat(call: Call): Promise<Output> {
+  const { session } = call;
+  const channel = await openFile(call);
+  const bytes = await receiveAll(channel, session.signal);
+  session.streams.stdout.write(bytes);
+  return { type: "done" };
+}
+
+async function restoreFile(call: Call): Promise<Output> {
+  const { session, args, options } = call;
+  const path = resolvePath(session.cwd, args[2] ?? "");
+  const exists = await access(path).then(
+    () => true,
+    () => false,
+  );
+  if (exists && !options.flag("force")) {
+    throw new StrataError("AlreadyExists", `${path} exists already; choose another name, or give --force`);
+  }
+  const channel = await openFile(call);
+  const partial = `${path}.partial`;
+  try {
+    const sizeBytes = await receive(session, channel, partial);
+    await rename(partial, path);
+    return {
+      type: "table",
+      columns: ["FILE", "SIZE"],
+      rows: [[path, formatBytes(sizeBytes)]],
+      empty: "nothing",
+      json: { file: path, sizeBytes },
+    };
+  } finally {
+    channel.close();
+    await rm(partial, { force: true });
+  }
+}
+
+async function openFile({ session, args }: Call) {
+  const client = await session.client();
+  const { metadata } = await resolve(client, backupKind, session.project, args[0] ?? "", session.signal);
+  const ref = { project: metadata.project ?? session.project, name: metadata.name };
+  session.printer.progress("backup", "restoring the disk to read one file");
+  return client.backupFile(ref, args[1] ?? "", session.signal);
+}

@@ -1,0 +1,81 @@
+/**
+ * Backups of disks in repositories: deduplicated, compressed and encrypted with a key that whoever owns the repository
+ * holds. The contract; restic-backups.ts keeps it with restic's format and program.
+ */
+
+/** Where a repository is: a directory of this host, or a bucket of a service that speaks S3. */
+export type RepositoryPlace =
+  | { type: "directory"; path: string }
+  | {
+      type: "s3";
+      /** `https://HOST[:PORT]` or `http://…`. */
+      endpoint: string;
+      bucket: string;
+      prefix?: string | undefined;
+      region?: string | undefined;
+      accessKeyId: string;
+      secretAccessKey: string;
+    };
+
+export interface RepositoryAccess {
+  /** Of the resource: operations of one repository come one after the other. */
+  uid: string;
+  place: RepositoryPlace;
+  /** Opens it. In no message, log line or argument. */
+  key: string;
+}
+
+export interface OperationOptions {
+  signal: AbortSignal;
+  /** Bytes of the disk so far; at most about once a second. */
+  onProgress?: (bytes: number) => void;
+}
+
+export interface Saved {
+  /** Names what was saved, in its repository. */
+  snapshot: string;
+  /** Of the disk, holes included. */
+  readBytes: number;
+  /** Of data that the repository did not have yet, before compression. */
+  addedBytes: number;
+}
+
+/** What a look at all of a repository found. */
+export interface Examined {
+  intact: boolean;
+  /** For people; empty when intact. */
+  message: string;
+}
+
+export interface Backups {
+  /**
+   * Opens the repository. One that was never `known` is made where there is nothing; of one that was, another or none in its
+   * place is an error. Returns its id. Idempotent.
+   * @throws Forbidden for the wrong key, or a directory that is not allowed; Unavailable when it is not there or does not
+   * answer.
+   */
+  open(repository: RepositoryAccess, known: string | undefined, signal: AbortSignal): Promise<string>;
+  /**
+   * Saves a file as a disk, as it is: nobody may write to it meanwhile. What an interrupted call of the same `tag` left is
+   * taken out first, so there is at most one per tag. @throws as open, without making anything.
+   */
+  save(repository: RepositoryAccess, file: string, tag: string, options: OperationOptions): Promise<Saved>;
+  /**
+   * Writes a saved disk into a new sparse file of `sizeBytes`. Each block is checked on its way; a failure leaves a file
+   * that is not complete. @throws as open; Internal when what was saved is damaged or gone.
+   */
+  restore(
+    repository: RepositoryAccess,
+    snapshot: string,
+    file: { path: string; sizeBytes: number },
+    options: OperationOptions,
+  ): Promise<void>;
+  /** Takes out what was saved with these tags and the data that nothing else needs. Absent is success. @throws as open. */
+  forget(repository: RepositoryAccess, tags: readonly string[], signal: AbortSignal): Promise<void>;
+  /** Reads all of the repository and compares it with its checksums. @throws as open, not for what it finds. */
+  examine(repository: RepositoryAccess, signal: AbortSignal): Promise<Examined>;
+  /** The path of a file that is there while `use` runs, for what is restored only to be looked at. */
+  withScratch<Result>(name: string, use: (path: string) => Promise<Result>): Promise<Result>;
+  /** Removes what a killed predecessor left. */
+  recover(): Promise<void>;
+}

@@ -1,0 +1,254 @@
+/**
+ * Repositories in restic's format, by restic's program (docs/rfd/0009-backup.md says why). A disk is saved as the one file
+ * `/disk.raw` of a restic snapshot that bears the backup's tag.
+ *
+ * restic only adds until it prunes, so whatever is killed leaves at most data that nothing refers to, which the next prune
+ * takes out, and locks, which are removed before each operation when their process is gone.
+ */
+import { mkdir, open, readdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import type { Readable } from "node:stream";
+import { type Clock, systemClock } from "../../core/clock.ts";
+import { assert, StrataError } from "../../core/errors.ts";
+import { KeyedLock } from "../../core/keyed-lock.ts";
+import type { Cgroups } from "../cgroups.ts";
+import type { Backups, Examined, OperationOptions, RepositoryAccess, Saved } from "./backups.ts";
+import { repositoryDirectory } from "./repository-directory.ts";
+import {
+  explainFailure,
+  findings,
+  isMissing,
+  parseBackupLine,
+  parseRepositoryId,
+  parseSnapshotIds,
+} from "./restic-output.ts";
+import { type ResticEnd, type ResticRun, runRestic } from "./restic-process.ts";
+
+export interface ResticOptions {
+  /** For its cache and for scratch files; made where it is missing. */
+  directory: string;
+  /** Below which repositories may be. */
+  roots: readonly string[];
+  /** One of the roots that is made where it is missing; others are their operator's to mount. */
+  ownRoot?: string | undefined;
+  cgroups: Pick<Cgroups, "ensure" | "procsFiles">;
+  /** Control group of its processes. */
+  group: string;
+  clock?: Clock;
+}
+
+/** A service that does not answer is given up after this long. */
+const shortMs = 2 * 60_000;
+/** Reading takes as long as there is much. */
+const longMs = 12 * 60 * 60_000;
+const diskName = "disk.raw";
+const progressEveryMs = 1_000;
+const zeros = Buffer.alloc(1024 * 1024);
+const opening = "open the repository";
+
+export function createBackups(options: ResticOptions): Backups {
+  return new ResticBackups(options);
+}
+
+type Call = Omit<ResticRun, "repository" | "timeoutMs"> & { timeoutMs?: number };
+
+class ResticBackups implements Backups {
+  readonly #options: ResticOptions;
+  readonly #clock: Clock;
+  readonly #locks = new KeyedLock();
+
+  constructor(options: ResticOptions) {
+    this.#options = options;
+    this.#clock = options.clock ?? systemClock;
+  }
+
+  open(repository: RepositoryAccess, known: string | undefined, signal: AbortSignal): Promise<string> {
+    return this.#locks.run(repository.uid, async () => {
+      const placed = await this.#place(repository, known === undefined);
+      const call = { args: ["cat", "config"], signal };
+      let found = await this.#restic(placed, call);
+      if (found.status !== 0) {
+        if (known !== undefined || !isMissing(found.stderr)) throw explainFailure(opening, found.stderr);
+        const args = ["init", "--repository-version", "2"];
+        await this.#succeed("make the repository", placed, { args, signal });
+        found = await this.#succeed(opening, placed, call);
+      }
+      const id = parseRepositoryId(found.stdout);
+      if (id === undefined) throw explainFailure(opening, found.stdout);
+      if (known === undefined || id === known) return id;
+      throw new StrataError("Conflict", "there is another repository in its place", {
+        detail: `${known} ${id}`,
+      });
+    });
+  }
+
+  save(repository: RepositoryAccess, path: string, tag: string, options: OperationOptions): Promise<Saved> {
+    const { signal, onProgress } = options;
+    return this.#locks.run(repository.uid, async () => {
+      const placed = await this.#unlocked(repository, signal);
+      const left = await this.#find(placed, [tag], signal);
+      if (left.length > 0) {
+        await this.#succeed("save", placed, { args: ["forget", ...left], signal, timeoutMs: longMs });
+      }
+      await using file = await open(path, "r");
+      const saved = { readBytes: 0, addedBytes: 0 };
+      const args = [
+        "backup",
+        "--json",
+        "--host",
+        "strata",
+        "--tag",
+        tag,
+        "--stdin",
+        "--stdin-filename",
+        diskName,
+      ];
+      await this.#succeed("save", placed, {
+        ...{ args, signal, stdin: file.fd, timeoutMs: longMs },
+        onStdoutLine(line) {
+          const told = parseBackupLine(line);
+          if (told?.type === "progress") onProgress?.(told.bytes);
+          if (told?.type === "summary") Object.assign(saved, told);
+        },
+      });
+      const [snapshot] = await this.#find(placed, [tag], signal);
+      if (snapshot === undefined)
+        throw new StrataError("Internal", "restic saved a disk and does not know it");
+      return { snapshot, readBytes: saved.readBytes, addedBytes: saved.addedBytes };
+    });
+  }
+
+  /** Reads only, and may go on beside others. */
+  async restore(
+    repository: RepositoryAccess,
+    snapshot: string,
+    { path, sizeBytes }: { path: string; sizeBytes: number },
+    { signal, onProgress }: OperationOptions,
+  ): Promise<void> {
+    assert(/^[0-9a-f]{64}$/.test(snapshot), "restic's ids are hexadecimal");
+    const placed = await this.#place(repository, false);
+    await using file = await open(path, "wx", 0o600);
+    let written = 0;
+    let toldAt = 0;
+    const take = async (bytes: Readable) => {
+      for await (const chunk of bytes as AsyncIterable<Buffer>) {
+        if (written + chunk.length > sizeBytes) break;
+        // Zeros stay holes.
+        if (zeros.compare(chunk, 0, chunk.length, 0, chunk.length) !== 0) {
+          await writeAll(file, chunk, written);
+        }
+        written += chunk.length;
+        const now = this.#clock.monotonicMs();
+        if (now - toldAt < progressEveryMs) continue;
+        toldAt = now;
+        onProgress?.(written);
+      }
+    };
+    const args = ["dump", snapshot, `/${diskName}`];
+    await this.#succeed("restore", placed, { args, signal, onStdout: take, timeoutMs: longMs });
+    if (written !== sizeBytes) {
+      throw new StrataError("Internal", `the backup has ${written} bytes, not the ${sizeBytes} of its disk`);
+    }
+    await file.truncate(sizeBytes);
+    await file.sync();
+  }
+
+  forget(repository: RepositoryAccess, tags: readonly string[], signal: AbortSignal): Promise<void> {
+    return this.#locks.run(repository.uid, async () => {
+      const placed = await this.#unlocked(repository, signal);
+      const found = await this.#find(placed, tags, signal);
+      const args = found.length > 0 ? ["forget", "--prune", ...found] : ["prune"];
+      await this.#succeed("take out of the repository", placed, { args, signal, timeoutMs: longMs });
+    });
+  }
+
+  examine(repository: RepositoryAccess, signal: AbortSignal): Promise<Examined> {
+    return this.#locks.run(repository.uid, async () => {
+      const placed = await this.#unlocked(repository, signal);
+      const args = ["check", "--read-data"];
+      const { status, stdout, stderr } = await this.#restic(placed, { args, signal, timeoutMs: longMs });
+      if (status === 0) return { intact: true, message: "" };
+      const error = explainFailure("read the repository", stderr);
+      const about = error.code === "Forbidden" || error.code === "Unavailable";
+      if (about) throw error;
+      return { intact: false, message: findings(stderr, stdout) || error.message };
+    });
+  }
+
+  async withScratch<Result>(name: string, use: (path: string) => Promise<Result>): Promise<Result> {
+    assert(/^[a-z0-9-]{1,100}$/.test(name), "a scratch file's name is plain");
+    const directory = join(this.#options.directory, "scratch");
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+    const path = join(directory, name);
+    await rm(path, { force: true });
+    try {
+      return await use(path);
+    } finally {
+      await rm(path, { force: true });
+    }
+  }
+
+  async recover(): Promise<void> {
+    const { ownRoot } = this.#options;
+    if (ownRoot !== undefined) await mkdir(ownRoot, { recursive: true, mode: 0o700 });
+    const scratch = join(this.#options.directory, "scratch");
+    for (const name of await namesIn(scratch)) await rm(join(scratch, name), { force: true });
+    const cache = join(this.#options.directory, "cache");
+    for (const name of await namesIn(cache)) {
+      // Of a check that was killed.
+      if (name.startsWith("restic-check-cache-"))
+        await rm(join(cache, name), { recursive: true, force: true });
+    }
+  }
+
+  /** Locks of processes that are gone are removed; with those of others, operations that need to be alone fail. */
+  async #unlocked(repository: RepositoryAccess, signal: AbortSignal): Promise<RepositoryAccess> {
+    const placed = await this.#place(repository, false);
+    await this.#succeed(opening, placed, { args: ["unlock"], signal });
+    return placed;
+  }
+
+  async #find(placed: RepositoryAccess, tags: readonly string[], signal: AbortSignal): Promise<string[]> {
+    const args = ["snapshots", "--json", ...tags.flatMap((tag) => ["--tag", tag])];
+    if (tags.length === 0) return [];
+    const { stdout } = await this.#succeed("list the repository", placed, { args, signal });
+    return parseSnapshotIds(stdout);
+  }
+
+  async #place(repository: RepositoryAccess, make: boolean): Promise<RepositoryAccess> {
+    const { place } = repository;
+    if (place.type === "s3") return repository;
+    const path = await repositoryDirectory(place.path, this.#options.roots, make);
+    if (path !== undefined) return { ...repository, place: { type: "directory", path } };
+    throw new StrataError(
+      "Unavailable",
+      `the repository's directory ${place.path} is gone; is its file system mounted?`,
+    );
+  }
+
+  async #succeed(doing: string, placed: RepositoryAccess, call: Call): Promise<ResticEnd> {
+    const end = await this.#restic(placed, call);
+    if (end.status === 0) return end;
+    throw explainFailure(doing, end.stderr);
+  }
+
+  #restic(repository: RepositoryAccess, call: Call): Promise<ResticEnd> {
+    const { cgroups, group, directory } = this.#options;
+    const host = { cgroups, group, cacheDir: join(directory, "cache") };
+    return runRestic(host, { timeoutMs: shortMs, ...call, repository });
+  }
+}
+
+async function namesIn(directory: string): Promise<string[]> {
+  return readdir(directory).catch((error) => {
+    if (error.code === "ENOENT") return [];
+    throw error;
+  });
+}
+
+async function writeAll(file: Awaited<ReturnType<typeof open>>, data: Buffer, at: number): Promise<void> {
+  for (let done = 0; done < data.length; ) {
+    const { bytesWritten } = await file.write(data, done, data.length - done, at + done);
+    done += bytesWritten;
+  }
+}

@@ -1,0 +1,94 @@
+/** Looking at a restored disk in a file of its own: tools and a reader in user space; the kernel mounts nothing of it. */
+import { open } from "node:fs/promises";
+import { StrataError } from "../../core/errors.ts";
+import { Ext4FileSystem, type Inode } from "../images/ext4-file-system.ts";
+import { run } from "../run.ts";
+
+const longMs = 60 * 60_000;
+/** As far as symbolic links are not followed, a path is as deep as it is long. */
+const maxDepth = 200;
+
+/**
+ * Is the file system whole? A journal that a power cut left is replayed first, as a mount would. What is wrong, or undefined.
+ */
+export async function checkRestored(
+  path: string,
+  fileSystem: "ext4" | "xfs",
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  const options = { signal, timeoutMs: longMs };
+  if (fileSystem === "ext4") {
+    const replay = await run("e2fsck", ["-p", path], { ...options, expected: [0, 1, 2, 4, 8] });
+    const { status, stdout } = await run("e2fsck", ["-f", "-n", path], {
+      ...options,
+      expected: [0, 4, 8, 12],
+    });
+    if (status === 0 && replay.status < 4) return undefined;
+    return `e2fsck: ${lastLine(stdout || replay.stdout)}`;
+  }
+  // 2: there is a journal to replay, which mounting does.
+  const { status, stderr } = await run("xfs_repair", ["-n", "-f", path], { ...options, expected: [0, 1, 2] });
+  return status === 1 ? `xfs_repair: ${lastLine(stderr)}` : undefined;
+}
+
+/**
+ * Hands the bytes of one file to `use`. Its ext4 may have been written to at that moment: the journal is replayed in the
+ * file first. @throws NotFound; Invalid for what is no regular file; Unsupported for other file systems.
+ */
+export async function readRestoredFile(
+  disk: { path: string; fileSystem: "ext4" | "xfs" | undefined },
+  wanted: string,
+  use: (bytes: AsyncIterable<Uint8Array>) => Promise<void>,
+  signal: AbortSignal,
+): Promise<void> {
+  if (disk.fileSystem !== "ext4") {
+    throw new StrataError(
+      "Unsupported",
+      "single files are read from ext4 only; restore the backup to a new volume and attach it",
+    );
+  }
+  await run("e2fsck", ["-p", disk.path], { signal, timeoutMs: longMs, expected: [0, 1, 2, 4, 8] });
+  await using file = await open(disk.path, "r");
+  const read = async (offset: number, length: number) => {
+    const buffer = Buffer.alloc(length);
+    const { bytesRead } = await file.read(buffer, 0, length, offset);
+    return buffer.subarray(0, bytesRead);
+  };
+  const fileSystem = await Ext4FileSystem.open(read);
+  const inode = await findPath(fileSystem, wanted);
+  await use(fileSystem.content(inode));
+}
+
+/** No symbolic link is followed: it may lead to what is not on this disk. */
+async function findPath(fileSystem: Ext4FileSystem, wanted: string): Promise<Inode> {
+  const names = wanted.split("/").filter((name) => name !== "" && name !== ".");
+  if (names.length > maxDepth || names.includes("..")) throw noFile(wanted, "is no path inside the volume");
+  let inode = await fileSystem.root();
+  for (const [index, name] of names.entries()) {
+    const so = `/${names.slice(0, index + 1).join("/")}`;
+    if (inode.type !== "directory")
+      throw noFile(wanted, `/${names.slice(0, index).join("/")} is no directory`);
+    const next = await fileSystem.find(inode, name);
+    if (!next) throw new StrataError("NotFound", `there is no ${so} in the backup`);
+    if (next.type === "symlink") {
+      throw noFile(wanted, `${so} is a symbolic link to ${await fileSystem.target(next)}; name that instead`);
+    }
+    inode = next;
+  }
+  if (inode.type === "file") return inode;
+  if (inode.type !== "directory") throw noFile(wanted, `it is a ${inode.type}`);
+  const inside: string[] = [];
+  for await (const entry of fileSystem.entries(inode)) {
+    if (inside.length === 20) break;
+    inside.push(entry.name);
+  }
+  throw noFile(wanted, `it is a directory, with ${inside.join(", ") || "nothing"} in it`);
+}
+
+function noFile(path: string, why: string): StrataError {
+  return new StrataError("Invalid", `${path} is not a file that can be read from the backup: ${why}`);
+}
+
+function lastLine(text: string): string {
+  return (text.trim().split("\n").at(-1) ?? "").slice(0, 300);
+}

@@ -1,0 +1,92 @@
+import { z } from "zod";
+import { defineKind, immutable, nameSchema, type ResourceOf } from "./kind.ts";
+import { findZone } from "./scaling/zone.ts";
+
+const some = z.int().min(0).max(1000);
+
+/** Forms of `at`, by `every`. */
+const forms = {
+  hour: { pattern: /^:([0-5]\d)$/, form: "`:MM`, such as :15" },
+  day: { pattern: /^([01]\d|2[0-3]):([0-5]\d)$/, form: "`HH:MM`, such as 02:30" },
+  week: {
+    pattern: /^(mon|tue|wed|thu|fri|sat|sun) ([01]\d|2[0-3]):([0-5]\d)$/,
+    form: "`DAY HH:MM`, such as `sun 03:00`",
+  },
+} as const;
+
+/** How many backups stay; one that any of these keeps, stays. */
+const keepSchema = z
+  .strictObject({
+    /** The newest. */
+    last: some.default(0),
+    /** The newest of each of so many days, weeks (from Monday) and months that have one, in the schedule's time zone. */
+    daily: some.default(0),
+    weekly: some.default(0),
+    monthly: some.default(0),
+  })
+  .refine((keep) => Object.values(keep).some((count) => count > 0), {
+    error: "must keep something: last, daily, weekly or monthly",
+  });
+export type Keep = z.infer<typeof keepSchema>;
+
+export const backupScheduleSpecSchema = z
+  .strictObject({
+    volume: nameSchema,
+    repository: nameSchema,
+    every: z.enum(["hour", "day", "week"]).default("day"),
+    /** Local time: `:MM` of each hour, `HH:MM` of each day, or `DAY HH:MM` (mon … sun) of each week. */
+    at: z.string().max(16),
+    /** An IANA zone, such as Europe/Berlin. */
+    timeZone: z
+      .string()
+      .max(64)
+      .refine((name) => findZone(name) !== undefined, {
+        error: "must be an IANA time zone, such as Europe/Berlin",
+      })
+      .default("UTC"),
+    keep: keepSchema,
+    /** After so many days, the newest backup is restored for a test and the repository read as a whole; 0: never. */
+    verifyEveryDays: z.int().min(0).max(366).default(7),
+    /** True: no new backups, and none is removed. */
+    suspended: z.boolean().default(false),
+  })
+  .superRefine(({ every, at }, context) => {
+    const { pattern, form } = forms[every];
+    if (pattern.test(at)) return;
+    context.addIssue({ code: "custom", path: ["at"], message: `must be ${form}, for every ${every}` });
+  });
+
+export const backupScheduleKind = defineKind({
+  name: "BackupSchedule",
+  plural: "backup-schedules",
+  scope: "project",
+  summary: "When backups of a volume are made, how long they stay, and how often they are tested.",
+  spec: backupScheduleSpecSchema,
+  status: z.strictObject({
+    state: z.enum(["active", "suspended", "failed"]),
+    message: z.string().max(1024),
+    /** The moment that the last backup was due, and that the next is. */
+    lastDueAt: z.string().optional(),
+    nextDueAt: z.string().optional(),
+    /** When a test was last asked for. */
+    lastVerifyAt: z.string().optional(),
+    observedGeneration: z.int().min(0),
+  }),
+  initialStatus: () => ({ state: "active" as const, message: "", observedGeneration: 0 }),
+  validateUpdate: (next, previous) => immutable(next, previous, ["volume"]),
+});
+export type BackupSchedule = ResourceOf<typeof backupScheduleKind>;
+export type BackupScheduleSpec = BackupSchedule["spec"];
+
+const dayNames = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+
+/** `at` as numbers; `weekday` 0 is Monday. */
+export function timeOf({ every, at }: Pick<BackupScheduleSpec, "every" | "at">): {
+  weekday: number;
+  hour: number;
+  minute: number;
+} {
+  const [day = "", time = at] = every === "week" ? at.split(" ") : ["", at];
+  const [hour = "", minute = ""] = time.split(":");
+  return { weekday: Math.max(0, dayNames.indexOf(day)), hour: Number(hour), minute: Number(minute) };
+}
