@@ -119,17 +119,14 @@ function problems(settings: Settings): FieldError[] {
   require(urls.every((url) =>
     /^https?:\/\/[^\s,=]+$/.test(url),
   ), "image-mirrors", "has something that is no address", "FROM=TO, with commas between, each an http:// or https:// URL");
-<<<<<<< HEAD
   const { buildNetwork } = settings;
   require(buildNetwork === undefined ||
     /^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$/.test(
       buildNetwork,
     ), "build-network", "is no name of a network", "a network of the Docker Engine, such as host, none or bridge");
-=======
   require(settings.backupDirs.every((path) =>
     /^\/[^:\s]+$/.test(path),
   ), "backup-dirs", "has something that is no directory", "absolute paths with `:` between, or none");
->>>>>>> 0181641 (Backups of volumes: deduplicated and encrypted in repositories of one's own, by restic)
   require(Number.isInteger(idBase) &&
     idBase >= 65_536 &&
     idBase <= 4_000_000_000, "id-base", "is out of range", "65536 to 4000000000");

@@ -13,15 +13,10 @@ export interface AttachmentWorld {
   wanted: Instance | undefined;
   /** The instance that status names, when that is on this host. */
   current: VolumeHolder | undefined;
-<<<<<<< HEAD
   /** Its writers wait because there is no space where it is. */
   waiting: boolean;
-  /** Uid of the snapshot that it is made from, or one disk of it, while that is there. */
-  source: string | DiskPart | undefined;
-=======
   /** Uid of the snapshot that it is made from, or one disk of it, or the backup, while that is there. */
   source: string | DiskPart | { backup: Backup } | undefined;
->>>>>>> 0181641 (Backups of volumes: deduplicated and encrypted in repositories of one's own, by restic)
 }
 
 export interface VolumeHolder {

@@ -13,11 +13,8 @@ import type { Ref } from "../../kinds/keys.ts";
 import { type Volume, type VolumeStatus, volumeKind } from "../../kinds/volume.ts";
 import type { Failure, Reconciler, Watch } from "../../reconcile/reconciler.ts";
 import type { AgentContext } from "../agent-context.ts";
-<<<<<<< HEAD
-import type { NewEvent } from "../event-recorder.ts";
-=======
 import { restoreInto } from "../backups/restore.ts";
->>>>>>> 0181641 (Backups of volumes: deduplicated and encrypted in repositories of one's own, by restic)
+import type { NewEvent } from "../event-recorder.ts";
 import { reportStatus } from "../report.ts";
 import { instanceKeyOf, siblingKey } from "../views.ts";
 import {

@@ -10,19 +10,7 @@
  * Files appear under their name when complete (made as NAME.new and renamed), and mounts are looked up in the kernel's
  * own list, so each step can be repeated after a crash at any point. Mounts outlive the daemon, as guests do.
  */
-import {
-  chmod,
-  chown,
-  lstat,
-  mkdir,
-  open,
-  readdir,
-  rename,
-  rm,
-  stat,
-  statfs,
-  truncate,
-} from "node:fs/promises";
+import { chmod, chown, mkdir, open, readdir, rename, rm, stat, statfs, truncate } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { z } from "zod";
 import { type Clock, systemClock } from "../../core/clock.ts";
@@ -46,6 +34,7 @@ import {
 } from "./disk-parts.ts";
 import type { DataDiskRequest, Disks, IdRange, RootDiskRequest } from "./disks.ts";
 import { mountFile, mountOverlay, mountPoints, unmount } from "./mounts.ts";
+import { absentAs, emptyMachineId, ensureLayer } from "./root-layer.ts";
 import { judgeSpace } from "./space-rule.ts";
 import { roomOf, type VolumeRoom, WriteHolds } from "./write-holds.ts";
 
@@ -472,28 +461,4 @@ async function makeFileSystem(path: string, sizeMib: number, signal: AbortSignal
   // A new sparse file reads as zeros: tables and journal need no writing, now or later.
   const options = "lazy_itable_init=1,lazy_journal_init=1,nodiscard";
   await run("mke2fs", ["-q", "-F", "-t", "ext4", "-m", "0", "-E", options, path], { signal });
-}
-
-/** Nothing runs in the tree. What its guest made of the directory or of the file is looked at, and never followed. */
-async function emptyMachineId(upper: string): Promise<void> {
-  const path = join(upper, "etc/machine-id");
-  const directory = await lstat(join(upper, "etc")).catch(absentAs(undefined));
-  const file = directory?.isDirectory() ? await lstat(path).catch(absentAs(undefined)) : undefined;
-  if (file?.isFile()) await truncate(path);
-}
-
-/** The merged root shows owner and mode of the upper directory, so these come from the tree. */
-async function ensureLayer(path: string, lower: string, idBase: number): Promise<string> {
-  const { mode, uid, gid } = await stat(lower);
-  await mkdir(path, { recursive: true });
-  await chown(path, path.endsWith("/work") ? idBase : uid, gid);
-  await chmod(path, mode & 0o7777);
-  return path;
-}
-
-function absentAs<T>(value: T): (error: NodeJS.ErrnoException) => T {
-  return (error) => {
-    if (error.code === "ENOENT") return value;
-    throw error;
-  };
 }

@@ -86,7 +86,6 @@ export interface Disks {
    * @throws Conflict while something does, NotFound, Unavailable without space; with nothing changed.
    */
   restoreTogether(from: string, disks: readonly string[], signal: AbortSignal): Promise<void>;
-<<<<<<< HEAD
   /** The space that a volume's file is in. @throws NotFound without one; Unavailable while its pool is not there. */
   room(uid: string): Promise<VolumeRoom>;
   /** Whoever writes to the mounted volume waits, with all on disk that was written before. Idempotent. */
@@ -95,8 +94,6 @@ export interface Disks {
   letGo(uid: string): Promise<void>;
   /** Uids of volumes that are held; also by a predecessor, where there is no space still. */
   held(): Promise<readonly string[]>;
-  /** Lets writers go on that a killed predecessor had stopped, unless there is no space for what they write. */
-=======
   /** The file of a volume, or of a copy of one. @throws NotFound; Unavailable while its pool is not there. */
   dataFile(uid: string): Promise<string>;
   /**
@@ -108,8 +105,7 @@ export interface Disks {
     fill: (path: string) => Promise<void>,
     signal: AbortSignal,
   ): Promise<void>;
-  /** Lets writers go on that a killed predecessor had stopped in the middle of copyData. */
->>>>>>> 0181641 (Backups of volumes: deduplicated and encrypted in repositories of one's own, by restic)
+  /** Lets writers go on that a killed predecessor had stopped, unless there is no space for what they write. */
   recover(): Promise<void>;
   /** No mount of this host uses the volume afterwards; absent is success. @throws Conflict while something does. */
   releaseData(uid: string, signal: AbortSignal): Promise<void>;
