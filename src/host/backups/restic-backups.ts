@@ -38,7 +38,7 @@ export interface ResticOptions {
 }
 
 /** A service that does not answer is given up after this long. */
-const shortMs = 2 * 60_000;
+const shortMs = 10 * 60_000;
 /** Reading takes as long as there is much. */
 const longMs = 12 * 60 * 60_000;
 const diskName = "disk.raw";

@@ -1,10 +1,10 @@
 /**
  * One run of restic: argument vector, an environment of a few variables, low priority in a control group of its own, and
- * nothing of it outlives this process. The key comes through a pipe (descriptor 3), the S3 secret through the environment;
- * neither is an argument or in a message.
+ * nothing of it outlives this process. The key and the S3 secret come through the environment, which root alone can read;
+ * neither is an argument or in a message. (Node's pipes are sockets, which restic cannot open as a password file.)
  */
 import { type ChildProcess, type StdioOptions, spawn } from "node:child_process";
-import type { Readable, Writable } from "node:stream";
+import type { Readable } from "node:stream";
 import { StrataError } from "../../core/errors.ts";
 import type { Cgroups } from "../cgroups.ts";
 import type { RepositoryAccess, RepositoryPlace } from "./backups.ts";
@@ -36,7 +36,7 @@ export interface ResticHost {
 
 const path = "/usr/sbin:/usr/bin:/sbin:/bin";
 const maxTextChars = 1024 * 1024;
-/** Guests come first: it may use one processor, when nobody else wants it. */
+/** Guests come first: it may use one processor, and little of that while others want it. */
 const limits = { cpus: 1, memoryMib: 4096, processes: 256 };
 
 /** Ends when its parent has died before the death signal was set; then enters the groups and becomes the program. */
@@ -49,17 +49,16 @@ export async function runRestic(host: ResticHost, request: ResticRun): Promise<R
   signal.throwIfAborted();
   await host.cgroups.ensure(host.group, limits);
   const program = ["restic", "--cache-dir", host.cacheDir, "--cleanup-cache", ...args];
-  const quiet = ["-n", "19", "ionice", "-c", "3", "setpriv", "--pdeathsig", "KILL"];
+  const quiet = ["-n", "10", "ionice", "-c", "3", "setpriv", "--pdeathsig", "KILL"];
   const groups = host.cgroups.procsFiles(host.group);
   const argv = [...quiet, "sh", "-c", enter, "sh", `${process.pid}`, ...groups, "--", ...program];
-  const stdio: StdioOptions = [request.stdin ?? "ignore", "pipe", "pipe", "pipe"];
+  const stdio: StdioOptions = [request.stdin ?? "ignore", "pipe", "pipe"];
   const child = spawn("nice", argv, { env: environmentOf(repository), stdio, cwd: "/" });
   const timeout = AbortSignal.timeout(timeoutMs);
   const stop = AbortSignal.any([signal, timeout]);
   const kill = () => child.kill("SIGKILL");
   stop.addEventListener("abort", kill, { once: true });
   try {
-    giveKey(child, repository.key);
     const end = await collect(child, request);
     signal.throwIfAborted();
     if (timeout.aborted) {
@@ -79,14 +78,14 @@ export function resticAddress(place: RepositoryPlace): string {
   return `s3:${place.endpoint.replace(/\/+$/, "")}/${place.bucket}${prefix}`;
 }
 
-function environmentOf({ place }: RepositoryAccess): Record<string, string> {
+function environmentOf({ place, key }: RepositoryAccess): Record<string, string> {
   return {
     PATH: path,
     LANG: "C.UTF-8",
     HOME: "/nonexistent",
     GOMAXPROCS: "2",
     RESTIC_REPOSITORY: resticAddress(place),
-    RESTIC_PASSWORD_FILE: "/proc/self/fd/3",
+    RESTIC_PASSWORD: key,
     RESTIC_PROGRESS_FPS: "1",
     ...(place.type === "s3"
       ? {
@@ -96,12 +95,6 @@ function environmentOf({ place }: RepositoryAccess): Record<string, string> {
         }
       : {}),
   };
-}
-
-function giveKey(child: ChildProcess, key: string): void {
-  const pipe = child.stdio[3] as Writable;
-  pipe.on("error", () => {}); // it may end before it reads the key
-  pipe.end(`${key}\n`);
 }
 
 async function collect(child: ChildProcess, request: ResticRun): Promise<ResticEnd> {
