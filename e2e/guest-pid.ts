@@ -13,3 +13,15 @@ export async function guestPid({ metadata }: Instance): Promise<number> {
   }
   throw new StrataError("NotFound", `no process of ${metadata.name} was found`);
 }
+
+/** QEMU's process, of a virtual machine. */
+export async function qemuPid({ metadata }: Instance): Promise<number> {
+  for (const entry of await readdir("/proc")) {
+    if (!/^\d+$/.test(entry)) continue;
+    const [name = "", cgroup = ""] = await Promise.all(
+      ["comm", "cgroup"].map((file) => readFile(`/proc/${entry}/${file}`, "utf8").catch(() => "")),
+    );
+    if (cgroup.includes(metadata.uid) && name.startsWith("qemu-system")) return Number(entry);
+  }
+  throw new StrataError("NotFound", `no QEMU of ${metadata.name} was found`);
+}

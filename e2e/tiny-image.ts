@@ -131,6 +131,8 @@ elif [ -e /sys/class/net/eth0 ]; then
   fi
 fi
 echo "tiny: ready"
+# User data that is a script runs at each start, as with cloud-init's bootcmd.
+[ "$(head -c 2 $seed/user-data 2>/dev/null)" = "#!" ] && { sh $seed/user-data >/run/user-data.log 2>&1 & }
 console() {
   while :; do
     setsid -c sh -l <$1 >$1 2>&1

@@ -197,6 +197,16 @@ export class FakeHost {
       await fill(`/volumes/${uid}/data.raw`);
       this.data.set(uid, { sizeMib, use: "free" });
     },
+    readRoot: async (part, _digest, use) => {
+      if (!this.parts.get(part.snapshot)?.has(part.disk)) {
+        throw new StrataError("NotFound", `the simulated snapshot ${part.snapshot} is not here`);
+      }
+      return use(
+        (async function* () {
+          yield Buffer.from(`the root ${part.disk}`);
+        })(),
+      );
+    },
     recover: async () => {},
     releaseData: async (uid) => {
       this.heldData.delete(uid);

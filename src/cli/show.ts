@@ -90,6 +90,8 @@ export function sourceText(source: Image["spec"]["source"]): string {
       return `${source.server} ${source.alias}`;
     case "upload":
       return `upload (${source.format})`;
+    case "instance":
+      return `instance ${source.instance}`;
   }
 }
 

@@ -1,6 +1,13 @@
 import { z } from "zod";
 import { catalogueNames } from "./image-catalogue.ts";
-import { conditionSchema, defineKind, immutable, progressSchema, type ResourceOf } from "./kind.ts";
+import {
+  conditionSchema,
+  defineKind,
+  immutable,
+  nameSchema,
+  progressSchema,
+  type ResourceOf,
+} from "./kind.ts";
 
 export const digestSchema = z.string().regex(/^sha256:[0-9a-f]{64}$/, {
   error: "must be sha256: and 64 hexadecimal digits",
@@ -116,6 +123,11 @@ export const imageSourceSchema = z.discriminatedUnion("type", [
     server: httpUrl,
     /** An alias or product name there, such as `debian/12`. */
     alias: z.string().min(1).max(200),
+  }),
+  z.strictObject({
+    /** What an instance has on its root at the moment of making, also while it runs; who it is stays out of it. */
+    type: z.literal("instance"),
+    instance: nameSchema,
   }),
 ]);
 export type ImageSource = z.infer<typeof imageSourceSchema>;

@@ -3,9 +3,10 @@ import type { Image, ImageSource, imageKind } from "../kinds/image.ts";
 import { instanceKind } from "../kinds/instance.ts";
 import type { ResourceOf } from "../kinds/kind.ts";
 import { groupsNaming } from "./group-users.ts";
-import type { KindHooks, World } from "./hooks.ts";
-import { invalid } from "./parse.ts";
-import { closeReferences, refuseWhileUsed, usersInMessage } from "./references.ts";
+import type { Admission, KindHooks, World } from "./hooks.ts";
+import { conflict, invalid } from "./parse.ts";
+import { closeReferences, References, refuseWhileUsed, usersInMessage } from "./references.ts";
+import { requireSnapshots } from "./snapshots.ts";
 
 type Hooks =
   ResourceOf<typeof imageKind> extends { spec: infer S; status: infer T } ? KindHooks<S, T> : never;
@@ -17,8 +18,9 @@ export interface KnownUploads {
 
 export function imageHooks(uploads: KnownUploads | undefined): Hooks {
   return {
-    async admit(image, _world, action) {
+    async admit(image, world, action) {
       const { source } = image.spec;
+      if (source.type === "instance") return admitOfInstance(image, source.instance, world, action);
       refuseBootOfArchives(source, action);
       if (!("upload" in source) || !uploads || (await uploads.has(source.upload))) return {};
       const message = `names the upload "${source.upload.slice(0, 40)}", which is not there`;
@@ -35,6 +37,27 @@ export function imageHooks(uploads: KnownUploads | undefined): Hooks {
     // Without a host, nobody has begun to make it.
     idleFinalizers: (image) => (image.status.host === undefined ? ["agent"] : []),
   };
+}
+
+/** It is made where the instance is. */
+async function admitOfInstance(
+  image: Image,
+  name: string,
+  world: World,
+  action: string,
+): Promise<Admission<Image["status"]>> {
+  const references = new References(world, image.metadata.project ?? "");
+  const instance = await references.peek(instanceKind, name, "spec.source.instance");
+  references.check(action);
+  if (!instance) return {};
+  const { host, imageDigest } = instance.status;
+  if (host === undefined || imageDigest === undefined) {
+    const message = `is "${name}", which has not started so far: there is nothing on it yet`;
+    throw conflict(action, { path: "spec.source.instance", message, allowed: "instances that have run" });
+  }
+  await requireSnapshots(instance, host, world, action);
+  const message = `waiting for host ${host} to make it`;
+  return { status: { ...image.status, host, message } };
 }
 
 const archives: ReadonlySet<string> = new Set(["tar", "oci", "docker", "lxc"]);

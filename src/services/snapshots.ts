@@ -93,7 +93,7 @@ async function ofInstance(
       `cannot ${action}: there is nothing on instance "${name}" yet; it has not started so far`,
     );
   }
-  await requireAbility(instance, host, world, action);
+  await requireSnapshots(instance, host, world, action);
   for await (const volume of world.scan(volumeKind, instance.metadata.project)) {
     const { pool } = volume.status;
     if (volume.spec.instance !== name || pool === undefined) continue;
@@ -107,7 +107,12 @@ async function ofInstance(
 }
 
 /** What a driver lacks is said at once, by what its host's agent has declared. */
-async function requireAbility(instance: Instance, host: string, world: World, action: string): Promise<void> {
+export async function requireSnapshots(
+  instance: Instance,
+  host: string,
+  world: World,
+  action: string,
+): Promise<void> {
   const { driver } = instance.status;
   if (driver === undefined) return;
   const found = (await world.find(hostKind, { name: host }))?.status.drivers[driver];

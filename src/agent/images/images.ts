@@ -9,9 +9,11 @@ import { isRetryable, toStrataError } from "../../core/errors.ts";
 import type { StoredImage } from "../../host/images/image-store.ts";
 import { type Image, type ImageStatus, imageKind } from "../../kinds/image.ts";
 import { type Ref, resourceKey } from "../../kinds/keys.ts";
+import type { Progress } from "../../kinds/kind.ts";
 import type { Failure, Reconciler, Watch } from "../../reconcile/reconciler.ts";
 import type { AgentContext } from "../agent-context.ts";
 import { reportStatus } from "../report.ts";
+import { withRootOf } from "./instance-root.ts";
 import { type ImageAction, type ImageWorld, madeCondition, planImage } from "./plan.ts";
 import { ProgressReports } from "./progress-reports.ts";
 
@@ -124,19 +126,27 @@ class ImageReconciler implements Reconciler<ImageWorld, ImageAction, ImageStatus
         await reportStatus(client, imageKind, views.images, current, { ...current.status, progress }, signal);
       },
     });
+    const options = {
+      signal,
+      onProgress: (progress: Progress) => reports.add(progress),
+      findImage: async (name: string) => {
+        const found = views.images.get(
+          resourceKey(imageKind, { project: image.metadata.project ?? "", name }),
+        );
+        return found?.status.state === "ready" ? found.status.digest : undefined;
+      },
+      openUpload: async (upload: string) => Readable.from(await client.download(upload, { signal })),
+    };
+    const { source } = image.spec;
+    const { uid } = image.metadata;
     try {
-      const stored = await images.make(image.spec.source, {
-        signal,
-        onProgress: (progress) => reports.add(progress),
-        findImage: async (name) => {
-          const found = views.images.get(
-            resourceKey(imageKind, { project: image.metadata.project ?? "", name }),
-          );
-          return found?.status.state === "ready" ? found.status.digest : undefined;
-        },
-        openUpload: async (upload) => Readable.from(await client.download(upload, { signal })),
-      });
-      this.#made.set(image.metadata.uid, stored);
+      const stored =
+        source.type === "instance"
+          ? await withRootOf(this.#context, image, source.instance, options, (archive) =>
+              images.make(source, { ...options, openRoot: () => archive }),
+            )
+          : await images.make(source, options);
+      this.#made.set(uid, stored);
     } finally {
       await reports.end();
     }

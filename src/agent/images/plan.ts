@@ -31,6 +31,10 @@ export function planImage(world: ImageWorld, now: Instant): Plan<ImageAction, Im
   if (status.state === "ready" && world.present) return { status: observed, actions: [] };
   const changed = metadata.generation !== status.observedGeneration;
   if (status.state === "failed" && !changed) return { status, actions: [] };
+  if (image.spec.source.type === "instance" && status.digest !== undefined) {
+    const message = "what it was made into is gone from its host, and its instance has something else by now";
+    return { status: { ...observed, state: "failed", message }, actions: [] };
+  }
   // What a try that failed had to say stays until the next one gets further.
   const message = status.state === "building" ? status.message : "is being made";
   return {

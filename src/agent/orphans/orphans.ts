@@ -6,7 +6,7 @@
 import { describeError } from "../../core/errors.ts";
 import { Hints } from "../../core/hints.ts";
 import { type Backup, backupKind } from "../../kinds/backup.ts";
-import { imageKind } from "../../kinds/image.ts";
+import { type Image, imageKind } from "../../kinds/image.ts";
 import { instanceKind } from "../../kinds/instance.ts";
 import { loadBalancerKind } from "../../kinds/load-balancer.ts";
 import { networkKind } from "../../kinds/network.ts";
@@ -95,9 +95,12 @@ async function askApi({ client, hostName }: AgentContext, signal: AbortSignal): 
   return {
     instances: new Map(instances.items.map(({ metadata, status }) => [metadata.uid, status.driver])),
     volumes: new Set(
-      [...volumes.items, ...snapshots.items, ...backups.items.filter(hasCopy)].map(
-        ({ metadata }) => metadata.uid,
-      ),
+      [
+        ...volumes.items,
+        ...snapshots.items,
+        ...backups.items.filter(hasCopy),
+        ...images.items.filter(isBeingTaken),
+      ].map(({ metadata }) => metadata.uid),
     ),
     balancers: new Set(balancers.items.map(({ metadata }) => metadata.uid)),
     networks: new Set(networks.items.map(({ metadata }) => metadata.uid)),
@@ -108,6 +111,11 @@ async function askApi({ client, hostName }: AgentContext, signal: AbortSignal): 
 /** Of its volume, to read from. */
 function hasCopy({ status }: Backup): boolean {
   return status.state === "pending" || status.state === "saving";
+}
+
+/** Then the root that it is made of has been copied under its uid. */
+function isBeingTaken({ spec, status }: Image): boolean {
+  return spec.source.type === "instance" && status.state !== "ready" && status.state !== "failed";
 }
 
 /** Each is tried, whatever becomes of the others. @throws the first failure, afterwards. */

@@ -20,7 +20,7 @@ const plan = (snapshot: Snapshot | undefined, source: boolean, rollback?: Snapsh
 test.each<[string, Snapshot | undefined, boolean, string[], string | undefined]>([
   ["gone", undefined, true, [], undefined],
   ["of another host", snapshotOf({ host: "beta" }), true, [], undefined],
-  ["asked for", snapshotOf({}), true, ["take"], undefined],
+  ["asked for", snapshotOf({}), true, ["take"], "pending"],
   ["taken", snapshotOf({ state: "ready" }), true, [], undefined],
   ["taken, its volume gone since", snapshotOf({ state: "ready" }), false, [], undefined],
   ["its volume gone before", snapshotOf({}), false, [], "failed"],

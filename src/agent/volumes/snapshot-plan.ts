@@ -42,7 +42,8 @@ export function planSnapshot(world: SnapshotWorld): SnapshotPlan {
     };
   }
   if (status.state === "pending") {
-    if (source) return { status: undefined, actions: [{ type: "take", snapshot }] };
+    const taking = { ...status, message: "is being copied", observedGeneration };
+    if (source) return { status: taking, actions: [{ type: "take", snapshot }] };
     const what = snapshot.spec.instance === undefined ? "volume" : "instance";
     const message = `its ${what} was deleted before it was taken`;
     return { status: { ...status, state: "failed", message, observedGeneration }, actions: [] };
@@ -69,7 +70,11 @@ function planRollback({ rollback }: SnapshotWorld, snapshot: Snapshot): Snapshot
       recheckAfterMs: lookAgainMs,
     };
   }
-  return { status: undefined, actions: [{ type: "roll-back", snapshot, target }] };
+  const message = "disks are being put back to it";
+  return {
+    status: { ...status, state: "rolling-back", message, observedGeneration: metadata.generation },
+    actions: [{ type: "roll-back", snapshot, target }],
+  };
 }
 
 /** As it is once everything is as it was at that moment. */

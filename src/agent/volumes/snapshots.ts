@@ -1,9 +1,6 @@
 /** Takes and removes the snapshots of this host's volumes and instances, and puts those back to them. */
 import { toTimestamp } from "../../core/clock.ts";
 import { StrataError, toStrataError } from "../../core/errors.ts";
-import type { Uid } from "../../core/ids.ts";
-import { isJsonObject, type JsonObject } from "../../core/json.ts";
-import type { GuestDriver } from "../../drivers/driver.ts";
 import { type Instance, instanceKind } from "../../kinds/instance.ts";
 import type { Ref } from "../../kinds/keys.ts";
 import { isRollingBack, type Snapshot, snapshotKind } from "../../kinds/snapshot.ts";
@@ -13,6 +10,7 @@ import type { AgentContext } from "../agent-context.ts";
 import { reportStatus } from "../report.ts";
 import { siblingKey } from "../views.ts";
 import { poolFor, recordedVolumes } from "./guest-volumes.ts";
+import { copyAtOneMoment, guestOf, rootOf } from "./moments.ts";
 import { type RollbackTarget, rollbackTarget } from "./rollbacks.ts";
 import { planSnapshot, rolledBack, type SnapshotAction, type SnapshotWorld } from "./snapshot-plan.ts";
 
@@ -25,6 +23,8 @@ export function createSnapshotReconciler(
   const finalized = new Set<string>();
   const report = (snapshot: Snapshot, status: Status, signal: AbortSignal) =>
     reportStatus(client, snapshotKind, views.snapshots, snapshot, status, signal);
+  /** With what was reported since the round began. */
+  const now = (snapshot: Snapshot) => views.snapshots.byUid(snapshot.metadata.uid) ?? snapshot;
   return {
     name: "snapshots",
     watches: [{ name: "snapshots", urgent: true, keys: (signal) => views.snapshots.watchKeys(signal) }],
@@ -45,12 +45,13 @@ export function createSnapshotReconciler(
       switch (action.type) {
         case "take": {
           const taken = await take(context, snapshot, signal);
-          await report(snapshot, { ...snapshot.status, ...taken }, signal);
+          const current = now(snapshot);
+          await report(current, { ...current.status, ...taken }, signal);
           return;
         }
         case "roll-back":
           await rollBack(context, snapshot, action.target, signal);
-          await report(snapshot, rolledBack(snapshot), signal);
+          await report(now(snapshot), rolledBack(now(snapshot)), signal);
           return;
         case "remove-disk":
           return disks.remove(metadata.uid, signal);
@@ -80,20 +81,6 @@ function isSourceThere({ views }: AgentContext, { status }: Snapshot): boolean {
   return volumeUid !== undefined && views.volumes.byUid(volumeUid) !== undefined;
 }
 
-/** The guest that uses the disks, if there is one. */
-interface Holder {
-  driver: GuestDriver;
-  handle: JsonObject;
-  uid: Uid;
-}
-
-function guestOf({ drivers }: AgentContext, instance: Instance | undefined): Holder | undefined {
-  const { driver: name, handle } = instance?.status ?? {};
-  if (!instance || name === undefined || handle === undefined || !isJsonObject(handle)) return undefined;
-  const driver = drivers.find(name);
-  return driver && { driver, handle, uid: instance.metadata.uid as Uid };
-}
-
 async function isRunning(context: AgentContext, instance: Instance): Promise<boolean> {
   const { uid } = instance.metadata;
   if (context.guestCards.isStarting(uid)) return true;
@@ -114,9 +101,9 @@ async function take(
   let stillMs = 0;
   const timed = async (copy: () => Promise<{ frozen: boolean }>) => {
     const begun = clock.monotonicMs();
-    const { frozen } = await copy();
+    const copied = await copy();
     stillMs = Math.round(clock.monotonicMs() - begun);
-    return frozen;
+    return copied;
   };
   const told = (consistency: NonNullable<Status["consistency"]>): Partial<Status> => ({
     ...{ state: "ready", message: "", consistency, observedGeneration: generation },
@@ -130,10 +117,11 @@ async function take(
   }
   const instance = views.instances.byUid(instanceUid);
   if (!instance) throw new StrataError("NotFound", "the instance is gone");
-  const { root, volumes } = disksOf(context, instance);
+  const root = rootOf(context, instance);
+  const volumes = recordedVolumes(context, instance);
   const all = [root, ...volumes.map((volume) => volume.metadata.uid)];
   const copy = () => timed(() => disks.copyTogether(all, uid, signal));
-  const consistency = await whileStill(guestOf(context, instance), copy, signal);
+  const consistency = await copyAtOneMoment(context, instance, copy, signal);
   return { ...told(consistency), rootUid: root, volumes: volumes.map(partOf) };
 }
 
@@ -145,43 +133,21 @@ export async function copyVolume(
 ): Promise<{ consistency: NonNullable<Status["consistency"]>; stillMs: number }> {
   const { views, disks, clock } = context;
   const volume = views.volumes.byUid(volumeUid);
-  const guest = volume && guestOf(context, holderOf(context, volume));
+  const holder = volume && holderOf(context, volume);
   const place = poolFor(context, pool);
   let stillMs = 0;
   const copy = async () => {
     const begun = clock.monotonicMs();
-    const { frozen } = await disks.copyData(volumeUid, to, signal, place);
+    const copied = await disks.copyData(volumeUid, to, signal, place);
     stillMs = Math.round(clock.monotonicMs() - begun);
-    return frozen;
+    return copied;
   };
-  return { consistency: await whileStill(guest, copy, signal), stillMs };
-}
-
-async function whileStill(
-  guest: Holder | undefined,
-  copy: () => Promise<boolean>,
-  signal: AbortSignal,
-): Promise<NonNullable<Status["consistency"]>> {
-  const snapshots = guest?.driver.snapshots;
-  if (guest && snapshots?.keptStillBy === "driver") {
-    const kept = await snapshots.whileStill(guest.handle, copy, signal);
-    if (kept.guest === "idle") return kept.result ? "frozen" : "unused";
-    return kept.guest === "frozen" ? "frozen" : "crash";
-  }
-  return (await copy()) ? "frozen" : "unused";
+  return { consistency: await copyAtOneMoment(context, holder, copy, signal), stillMs };
 }
 
 function holderOf({ views }: AgentContext, volume: Volume): Instance | undefined {
   const name = volume.status.instance;
   return name === undefined ? undefined : views.instances.get(siblingKey(instanceKind, volume, name));
-}
-
-/** @throws Unavailable before its root is known. */
-function disksOf(context: AgentContext, instance: Instance): { root: string; volumes: Volume[] } {
-  const [key] = context.views.volumesByOwner.keysOf(instance.metadata.uid);
-  const root = key === undefined ? undefined : context.views.volumes.get(key);
-  if (!root) throw new StrataError("Unavailable", "the instance's root volume is not known yet");
-  return { root: root.metadata.uid, volumes: recordedVolumes(context, instance) };
 }
 
 function partOf(volume: Volume): NonNullable<Status["volumes"]>[number] {

@@ -101,6 +101,15 @@ export const imageCommands: readonly CommandSpec[] = [
   exportImageCommand,
   imageSbomCommand,
   {
+    path: "image create",
+    group: "Images and keys",
+    summary: "Make an image of what an instance has on its root, also while it runs",
+    arguments: [newName],
+    options: [{ flags: "--from-instance <instance>", summary: "its name" }, description],
+    examples: ["strata image create lms-2026 --from-instance lms"],
+    run: createImage,
+  },
+  {
     path: "image list",
     group: "Images and keys",
     summary: "List images",
@@ -128,6 +137,12 @@ export const imageCommands: readonly CommandSpec[] = [
   ...imageGcCommands,
   ...keyPairCommands(),
 ];
+
+function createImage(call: Call): Promise<Output> {
+  const instance = call.options.text("from-instance");
+  if (instance !== undefined) return makeImage(call, call.args[0] ?? "", { type: "instance", instance });
+  throw new StrataError("Invalid", "say of which instance: --from-instance NAME");
+}
 
 function pullImage(call: Call): Promise<Output> {
   const { options } = call;

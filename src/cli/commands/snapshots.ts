@@ -135,7 +135,7 @@ async function clone(call: Call, client: Client, snapshot: Snapshot): Promise<Ou
   const { session, args, options } = call;
   const { project, signal } = session;
   const { machine } = snapshot.status;
-  const { ipAddress, ipv6Address, restarts, power, protected: _kept, ...taken } = machine ?? {};
+  const { ipAddress, ipv6Address, restarts, rebuilds, power, protected: _kept, ...taken } = machine ?? {};
   const changes = defined({
     diskMib: options.mib("size"),
     cpus: options.count("cpus"),

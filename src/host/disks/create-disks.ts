@@ -33,8 +33,10 @@ import {
   restoreTogether,
 } from "./disk-parts.ts";
 import type { DataDiskRequest, Disks, IdRange, RootDiskRequest } from "./disks.ts";
+import { untilNobodyFreezes } from "./freezing.ts";
 import { mountFile, mountOverlay, mountPoints, unmount } from "./mounts.ts";
 import { absentAs, emptyMachineId, ensureLayer } from "./root-layer.ts";
+import { readContainerRoot, readMachineRoot, requireOverlay } from "./root-part.ts";
 import { judgeSpace } from "./space-rule.ts";
 import { roomOf, type VolumeRoom, WriteHolds } from "./write-holds.ts";
 
@@ -173,7 +175,24 @@ class LocalDisks implements Disks {
     });
   }
 
+  async readRoot<Result>(
+    part: DiskPart,
+    imageDigest: string,
+    use: (archive: AsyncIterable<Uint8Array>) => Promise<Result>,
+    signal: AbortSignal,
+  ): Promise<Result> {
+    const directory = this.#partOf(part);
+    const disk = join(directory, "disk.qcow2");
+    if (await exists(disk)) {
+      const { path } = await this.#images.vmDisk(imageDigest, signal);
+      return readMachineRoot(disk, path, use);
+    }
+    const lower = await this.#images.containerTree(imageDigest, signal);
+    return readContainerRoot(directory, lower, use, { clock: this.#clock, signal });
+  }
+
   async recover(): Promise<void> {
+    await untilNobodyFreezes(this.#directory, this.#clock);
     for (const point of await mountPoints()) {
       const [name, uid] = [basename(point), basename(dirname(point))];
       if (dirname(dirname(point)) !== this.#directory || !["tree", "volume"].includes(name)) continue;
@@ -211,6 +230,9 @@ class LocalDisks implements Disks {
       const directory = this.#pathOf(uid);
       await this.#release(uid, signal);
       await dropDataFile(directory);
+      for (const part of await partDirectories(directory)) {
+        for (const name of ["merged", "volume"]) await unmount(join(part, name), this.#clock, signal);
+      }
       await dropParts(directory);
       await rm(directory, { recursive: true, force: true });
     });
@@ -346,7 +368,9 @@ class LocalDisks implements Disks {
       const next = `${path}.new`;
       if (request.source) {
         await rm(next, { force: true });
-        await copyFile(join(this.#partOf(request.source), "disk.qcow2"), next, signal);
+        const part = join(this.#partOf(request.source), "disk.qcow2");
+        await requireOverlay(part, base.path);
+        await copyFile(part, next, signal);
         await run("qemu-img", ["resize", "-q", "-f", "qcow2", next, `${sizeMib}M`], { signal });
       } else await makeOverlay(base, next, sizeMib, signal);
       await complete(next, path);

@@ -106,6 +106,17 @@ export interface Disks {
     signal: AbortSignal,
   ): Promise<void>;
   /** Lets writers go on that a killed predecessor had stopped, unless there is no space for what they write. */
+  /**
+   * Calls `use` with the root that is a part of a snapshot as an archive: all of its tree, owners as in the guest. The
+   * bytes come as fast as they are read. @throws NotFound; Unsupported for a disk whose file system cannot be read here.
+   */
+  readRoot<Result>(
+    part: DiskPart,
+    imageDigest: string,
+    use: (archive: AsyncIterable<Uint8Array>) => Promise<Result>,
+    signal: AbortSignal,
+  ): Promise<Result>;
+  /** Lets writers go on that a killed predecessor had stopped in the middle of copyData. */
   recover(): Promise<void>;
   /** No mount of this host uses the volume afterwards; absent is success. @throws Conflict while something does. */
   releaseData(uid: string, signal: AbortSignal): Promise<void>;

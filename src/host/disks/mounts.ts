@@ -29,6 +29,21 @@ export async function mountFile(file: string, target: string, signal: AbortSigna
   await run("mount", ["-t", "ext4", "-o", "loop,nodev,noatime,discard", file, target], { signal });
 }
 
+/** The same for looking only; a journal is not replayed, so it must have been frozen or unmounted. */
+export async function mountFileReadOnly(file: string, target: string, signal: AbortSignal): Promise<void> {
+  await run("mount", ["-t", "ext4", "-o", "loop,ro,noload,nodev,nosuid,noexec", file, target], { signal });
+}
+
+/** Trees one over the other, the uppermost first, for looking only. */
+export async function mountLayers(
+  layers: readonly string[],
+  target: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const options = `ro,nodev,nosuid,noexec,lowerdir=${layers.map(escaped).join(":")}`;
+  await run("mount", ["-t", "overlay", "-o", options, "overlay", target], { signal });
+}
+
 export interface Overlay {
   lower: string;
   upper: string;

@@ -11,7 +11,7 @@ import { join } from "node:path";
 import { Readable } from "node:stream";
 import { z } from "zod";
 import { type Clock, systemClock, toTimestamp } from "../../core/clock.ts";
-import { hasCode, StrataError } from "../../core/errors.ts";
+import { assert, hasCode, StrataError } from "../../core/errors.ts";
 import { canonicalJson, type Json } from "../../core/json.ts";
 import {
   digestSchema,
@@ -159,6 +159,8 @@ class LocalImageStore implements ImageStore {
         }
         case "dockerfile":
           return await this.#build(source, options);
+        case "instance":
+          return await this.#takeRoot(options);
         case "url":
           return await this.#download(
             { ...source, checksum: sha256Sum(source.sha256), title: plain(source.url) },
@@ -341,6 +343,19 @@ class LocalImageStore implements ImageStore {
       });
     };
     return await this.#once(known, options, build, { anew: !source.cache });
+  }
+
+  /** Never remembered: the same instance has something else next time. */
+  async #takeRoot(options: MakeImageOptions): Promise<StoredImage> {
+    assert(options.openRoot !== undefined, "an image of an instance is made with its root");
+    await using job = await this.#job(options.signal);
+    await mkdir(jailOf(job));
+    const description = await importArchive(this.#context, job, options, {
+      archive: options.openRoot(),
+      packedBytes: () => Number.POSITIVE_INFINITY,
+      forgetIdentity: true,
+    });
+    return toStoredImage(description);
   }
 
   /** What was fetched before is not fetched again. */

@@ -61,6 +61,8 @@ export interface MakeImageOptions {
   openUpload(upload: string): Promise<Readable>;
   /** Digest of an image that the same user may build on, by its name; undefined when there is none that is ready. */
   findImage?(name: string): Promise<string | undefined>;
+  /** The root of an instance as an archive, for sources of type `instance`. */
+  openRoot?(): AsyncIterable<Uint8Array>;
 }
 
 export interface ImageStore {

@@ -41,6 +41,7 @@ export interface RootArchive {
   archive: AsyncIterable<Uint8Array>;
   packedBytes(): number;
   below?: string;
+  forgetIdentity?: boolean;
   /** How much of the archive has been read, 0 to 1; absent where nobody knows. */
   fraction?(): number;
 }

@@ -5,11 +5,12 @@
  * Refused: paths that are absolute or climb, entries below a symbolic link or a file, hard links to anything but a
  * file of the same archive, device nodes, a path twice, ids above 65535, names no file system takes, and more than the
  * limits. Left out: what is below /dev, /proc and /sys, which are mounted in every guest. Changed: /etc/fstab, see
- * neutralFstab.
+ * neutralFstab; with `forgetIdentity`, what machine-identity.ts names.
  */
 import { StrataError } from "../../core/errors.ts";
 import { tarEnd, writeTarHeader } from "../../core/tar-writer.ts";
 import { formatBytes } from "../../core/units.ts";
+import { identityFate } from "./machine-identity.ts";
 import { readTar, show, type TarEntry } from "./tar-reader.ts";
 
 export interface ArchiveLimits {
@@ -35,6 +36,8 @@ export interface SanitizeOptions {
   below?: string;
   /** The archive is no root tree: nothing is left out or changed. */
   verbatim?: boolean;
+  /** Takes out what makes the machine that it is of this one and no other. */
+  forgetIdentity?: boolean;
 }
 
 /** What an archive has that the tree on disk does not show to us. */
@@ -69,6 +72,7 @@ export async function* sanitizeRootArchive(
   for await (const entry of readTar(source)) {
     const path = relativePath(entry.path, options.below);
     if (path === undefined || (!options.verbatim && isMountedInGuests(path))) continue;
+    if (options.forgetIdentity && isLeftOut(entry, path)) continue;
     count(entry, facts, options);
     const type = checkEntry(entry, path, seen, options.below);
     for (const parent of missingParents(path, seen)) {
@@ -88,6 +92,11 @@ function isMountedInGuests(path: string): boolean {
   return mountedInGuests.some((name) => path.startsWith(`${name}/`));
 }
 
+function isLeftOut({ type, target }: TarEntry, path: string): boolean {
+  const same = type === "hardlink" ? target.replace(/^(\.\/)+/, "") : path;
+  return [path, same].some((one) => identityFate(one) === "left-out");
+}
+
 const implicitDirectory = {
   type: "directory" as const,
   mode: 0o755,
@@ -102,7 +111,7 @@ async function* copyEntry(
   entry: TarEntry,
   path: string,
   facts: ArchiveFacts,
-  { below, verbatim }: SanitizeOptions,
+  { below, verbatim, forgetIdentity }: SanitizeOptions,
 ): AsyncGenerator<Buffer, void, void> {
   const attributes = new Map([...entry.attributes].filter(([name]) => name === capability));
   const value = attributes.get(capability);
@@ -119,6 +128,10 @@ async function* copyEntry(
     yield writeTarHeader({ ...header, sizeBytes: text.length });
     yield text;
     yield padding(text.length);
+    return;
+  }
+  if (forgetIdentity && entry.type === "file" && identityFate(path) === "emptied") {
+    yield writeTarHeader({ ...header, sizeBytes: 0 });
     return;
   }
   yield writeTarHeader(header);

@@ -1,0 +1,108 @@
+/**
+ * A small database in a tiny guest: it appends rows to a file on its root and to one on its volume, each on disk before the
+ * next, and acknowledges a row only then. What it has acknowledged is read over HTTP, from outside.
+ *
+ * A row is its number in 15 digits; what a power cut left of an incomplete one is dropped at the next start.
+ */
+import { expect } from "vitest";
+import type { Instance } from "../src/kinds/instance.ts";
+import { addressOf, httpGet, until } from "./test-daemon.ts";
+
+const rowBytes = 16;
+
+/** User data: runs at each start. */
+export const rowsWriter = `#!/bin/busybox sh
+export PATH=/bin:/sbin
+mkdir -p /mnt/data /run/www
+if [ -b /dev/vda ]; then
+  tries=0
+  while [ ! -b /dev/sda ] && [ $tries -lt 100 ]; do usleep 50000; tries=$((tries + 1)); done
+  mount -t ext4 /dev/sda /mnt/data || exit
+fi
+recover() {
+  touch $1
+  n=$(($(stat -c %s $1) / ${rowBytes}))
+  truncate -s $((n * ${rowBytes})) $1
+  sync $1
+}
+recover /rows; root=$n
+recover /mnt/data/rows; data=$n
+echo "$root $data" > /run/www/found
+ln -sf /rows /run/www/root-rows
+ln -sf /mnt/data/rows /run/www/data-rows
+i=$root
+[ $data -lt $i ] && i=$data
+while :; do
+  i=$((i + 1))
+  [ $i -gt $root ] && { printf '%015d\\n' $i >> /rows; sync /rows; }
+  [ $i -gt $data ] && { printf '%015d\\n' $i >> /mnt/data/rows; sync /mnt/data/rows; }
+  echo $i > /run/www/acked.new
+  mv /run/www/acked.new /run/www/acked
+  usleep 2000
+done
+`;
+
+/** User data of an instance that was made of an image of such a guest: it only says how many whole rows there are. */
+export const rowsOfImage = `#!/bin/busybox sh
+export PATH=/bin:/sbin
+mkdir -p /run/www
+awk '$0 != sprintf("%015d", NR) { torn = 1 } END { print torn ? "torn" : NR }' /rows > /run/www/found
+`;
+
+/** NaN until it has said so, or when a row is not what it should be. */
+export async function rowsFound(instance: Instance): Promise<number> {
+  const said = await text(instance, "found");
+  return said === "" ? Number.NaN : Number(said);
+}
+
+async function text(instance: Instance, path: string): Promise<string> {
+  const { status, text: found } = await httpGet(`http://${addressOf(instance)}/${path}`, 5_000);
+  return status === 200 ? found.trim() : "";
+}
+
+/** Number of the last row that was acknowledged; 0 while the writer does not run. */
+export async function acknowledged(instance: Instance): Promise<number> {
+  return Number(await text(instance, "acked"));
+}
+
+export async function untilAcknowledged(instance: Instance, row: number, limitMs = 120_000): Promise<number> {
+  const name = instance.metadata.name;
+  await until(
+    `${name} has acknowledged row ${row}`,
+    async () => (await acknowledged(instance)) >= row,
+    limitMs,
+    50,
+  );
+  return acknowledged(instance);
+}
+
+/** How many rows its last start found on its root and on its volume: what was on the disks. */
+export async function foundAtStart(instance: Instance): Promise<{ root: number; data: number }> {
+  await until(
+    `${instance.metadata.name} writes`,
+    async () => (await acknowledged(instance)) > 0,
+    120_000,
+    50,
+  );
+  const [root = Number.NaN, data = Number.NaN] = (await text(instance, "found")).split(" ").map(Number);
+  return { root, data };
+}
+
+/** Every row up to the last is there once, whole and in order, on both disks. */
+export async function expectWhole(instance: Instance): Promise<void> {
+  const acked = await acknowledged(instance);
+  for (const path of ["root-rows", "data-rows"]) {
+    const whole = (await text(instance, path)).split("\n").filter((row) => row.length === rowBytes - 1);
+    expect(whole.length, `${instance.metadata.name} ${path}`).toBeGreaterThanOrEqual(acked);
+    expect(whole.findIndex((row, index) => Number(row) !== index + 1)).toBe(-1);
+  }
+}
+
+/** Identifies one start of the guest. */
+export function bootId(instance: Instance): Promise<string> {
+  return text(instance, "boot-id");
+}
+
+export function hostNameInside(instance: Instance): Promise<string> {
+  return text(instance, "index.html");
+}
