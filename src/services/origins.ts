@@ -38,6 +38,10 @@ export async function findOrigin(
       const message = `is "${spec.type}", and the snapshot is of a ${machine.type}`;
       errors.push({ path: "spec.type", message, allowed: machine.type });
     }
+    if (spec.rebuilds > 0) {
+      const message = "asks for a root of the image, and spec.source for one of the snapshot";
+      errors.push({ path: "spec.rebuilds", message, allowed: "0, or nothing" });
+    }
     if (spec.diskMib < sizeMib) {
       const message = `is ${spec.diskMib}, less than the ${formatMib(sizeMib)} of the snapshot's root`;
       errors.push({ path: "spec.diskMib", message, allowed: `${sizeMib} or more` });
