@@ -49,10 +49,11 @@ afterAll(async () => {
 const request = (uid: string) => ({ uid, sizeMib: 64, fileSystem: "ext4" as const });
 const mount = (uid: string) => disks.mountData(request(uid), ids, signal);
 
-/** As the guest's own root, for whom alone the mounts are. */
+/** As the guest's own root, for whom alone the mounts are; the way to them is closed to it here. */
 function inside(script: string, ...args: string[]) {
   const user = ["--reuid", String(ids.idBase), "--regid", String(ids.idBase), "--clear-groups"];
-  return run("setpriv", [...user, "sh", "-euc", script, "sh", ...args], { timeoutMs: 120_000 });
+  const pass = ["--inh-caps", "+dac_override", "--ambient-caps", "+dac_override"];
+  return run("setpriv", [...user, ...pass, "sh", "-euc", script, "sh", ...args], { timeoutMs: 120_000 });
 }
 
 async function write(text: string): Promise<void> {
