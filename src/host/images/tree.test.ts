@@ -167,9 +167,20 @@ describe("inspectTree", () => {
       os: "Tiny 1",
       types: ["container"],
       limitation: expect.stringContaining("no kernel"),
+      remark: "",
     });
     write("boot/vmlinuz-6.1.0-9-amd64"); // without its modules
     expect(await inspectTree(root)).toMatchObject({ types: ["container"] });
+  });
+
+  it("says what a Dockerfile's image runs, and what was added to it", async () => {
+    write("sbin/init");
+    write("usr/lib/strata/added", "linux-image-x\nsystemd-sysv\n");
+    expect((await inspectTree(root)).remark).toBe("added by Strata: linux-image-x, systemd-sysv");
+    const rest = { environment: [], workingDirectory: "/", user: "", stopSignal: "SIGTERM" };
+    const application = { ...rest, command: ["/server", "\n"], ports: ["80/tcp"] };
+    write("usr/lib/strata/application.json", JSON.stringify(application));
+    expect((await inspectTree(root)).remark).toMatch(/^runs \/server +, exposes 80\/tcp; added by Strata: /);
   });
 
   it("takes the newest kernel that has modules, with its initrd", async () => {
