@@ -102,7 +102,7 @@ it("lets a writer wait when it fills, says so, and lets it go on; every acknowle
   expect((await daemon.ok(["pool", "list"])).stdout).toMatch(/small .*█/);
   expect((await inside("ls /mnt/rows | wc -l")).stdout.trim(), "reading goes on").toMatch(/^\d+$/);
   expect(await scene.freeMib(path)).toBeGreaterThan(10);
-  const snapshot = await daemon.strata(["snapshot", "create", "rows", "monday", "--timeout", "15s"]);
+  const snapshot = await daemon.strata(["snapshot", "create", "rows", "monday", "--timeout", "15"]);
   expect(snapshot.stderr).toContain("no space left");
   await daemon.ok(["snapshot", "delete", "monday", "--yes"]);
   await until(
