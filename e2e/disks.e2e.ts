@@ -210,10 +210,11 @@ describe("a root that is made anew", () => {
         await sh('qemu-io -f qcow2 -c "write -P 7 0 64k" "$1" >/dev/null', first.path);
       const args = [script, box.imageDir, `${idBase}`, directory, imageDigest, type];
       const child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"] });
-      await Promise.race([once(child.stdout, "data"), once(child, "close")]);
+      const closed = once(child, "close");
+      await Promise.race([once(child.stdout, "data"), closed]);
       await systemClock.sleep(randomInt(random, 120));
       child.kill("SIGKILL");
-      await once(child, "close");
+      await closed;
       disks = createDisks({ directory, images });
       // As it was, unless the description names the new one already.
       const old = await disks.ensureRoot(request, signal).catch(() => undefined);
