@@ -98,7 +98,7 @@ it("saves a volume that is written to, and then only what changed", async () => 
   const first = (await backup("first")).status;
   expect(first).toMatchObject({ state: "ready", consistency: "frozen", readBytes: 4 * 1024 ** 3 });
   expect(first.addedBytes).toBeGreaterThan(dataMib * 1024 ** 2);
-  expect(first.addedBytes).toBeLessThan(dataMib * 1024 ** 2 * 1.2);
+  expect(first.addedBytes).toBeLessThan(dataMib * 1024 ** 2 * 1.5);
 
   const size = await sizeOf(directory);
   await inside(
@@ -149,7 +149,7 @@ it("opens nothing with a wrong key, and lies nowhere but where the operator allo
   expect(await refused("backup-repository", "set-key", "nas", "--key-file", wrong)).toMatch(
     /the key does not open the repository/,
   );
-  expect(await refused("backup", "create", "records", "never", "--timeout", "5s")).not.toContain(key);
+  expect(await refused("backup", "create", "records", "never", "--timeout", "5")).not.toContain(key);
   await strata("backup", "delete", "never", "--yes");
   await strata("backup-repository", "set-key", "nas", "--key-file", keyFile);
   const shown = (await strata("backup-repository", "show", "nas", "--json")).stdout;
