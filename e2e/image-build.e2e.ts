@@ -44,7 +44,7 @@ const drivers = ["qemu", "lxc", "docker"] as const;
 describe("the guest book", () => {
   it("is built of its Dockerfile, with what Debian's base image lacks, and tells how it comes along", async () => {
     const { stderr } = await daemon.ok(["image", "build", "guestbook", example]);
-    expect(stderr).toMatch(/guestbook: 5\/13 RUN useradd/);
+    expect(stderr).toMatch(/guestbook: \d+\/13 RUN apt-get update/);
     expect(stderr).toMatch(/guestbook: completing: .*[Ss]etting up/);
     const { status } = await imageOf("guestbook");
     expect(status).toMatchObject({ state: "ready", types: ["vm", "container"], boot: "direct" });

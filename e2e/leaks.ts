@@ -23,11 +23,32 @@ export async function takeSnapshot(): Promise<Snapshot> {
   return new Set(lists.flat());
 }
 
-/** What is there now and was not before. @param marks texts that tell the daemon's own processes from others. */
+/**
+ * What is there now and was not before. Control groups that hold processes, and none of the daemon's, are of somebody else who
+ * came meanwhile.
+ *
+ * @param marks texts that tell the daemon's own processes from others.
+ */
 export async function findLeaks(before: Snapshot, marks: readonly string[]): Promise<string[]> {
   const after = await takeSnapshot();
-  const isOurs = (line: string) => !line.startsWith("process ") || marks.some((mark) => line.includes(mark));
-  return [...after].filter((line) => !before.has(line) && isOurs(line)).sort();
+  const isOurs = async (line: string) => {
+    if (line.startsWith("process ")) return marks.some((mark) => line.includes(mark));
+    return !line.startsWith("cgroup ") || !(await isForeign(line.slice("cgroup ".length), marks));
+  };
+  const fresh = [...after].filter((line) => !before.has(line)).sort();
+  const ours = await Promise.all(fresh.map(isOurs));
+  return fresh.filter((_line, index) => ours[index]);
+}
+
+async function isForeign(group: string, marks: readonly string[]): Promise<boolean> {
+  const pids = await readFile(`${group}/cgroup.procs`, "utf8").catch(() => "");
+  const commands = await Promise.all(
+    pids
+      .split("\n")
+      .flatMap((pid) => (pid === "" ? [] : readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => ""))),
+  );
+  const texts = [group, ...commands];
+  return commands.length > 0 && !texts.some((text) => marks.some((mark) => text.includes(mark)));
 }
 
 async function lines(
