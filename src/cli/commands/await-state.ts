@@ -36,7 +36,10 @@ export async function awaitState<S, T extends Settling>(
     grace.saw(title, state === "failed" ? `${title} is not in force: ${message}` : undefined);
     return states.includes(state);
   };
-  const waitingFor = () => `waiting for ${title} to become ${states.join(" or ")}`;
+  const waitingFor = () => {
+    const { message } = last.status;
+    return `waiting for ${title} to become ${states.join(" or ")}${message === "" ? "" : ` (${message})`}`;
+  };
   try {
     await follow(client, kind, scope, grace.limits, look, waitingFor);
   } finally {
