@@ -42,10 +42,8 @@ const imageOf = (name: string) => daemon.client.require(imageKind, { project, na
 const drivers = ["qemu", "lxc", "docker"] as const;
 
 describe("the guest book", () => {
-  it("is built of its Dockerfile, with what Debian's base image lacks, and tells how it comes along", async () => {
-    const { stderr } = await daemon.ok(["image", "build", "guestbook", example]);
-    expect(stderr).toMatch(/guestbook: \d+\/13 RUN apt-get update/);
-    expect(stderr).toMatch(/guestbook: completing: .*[Ss]etting up/);
+  it("is built of its Dockerfile, with what Debian's base image lacks", async () => {
+    await daemon.ok(["image", "build", "guestbook", example]);
     const { status } = await imageOf("guestbook");
     expect(status).toMatchObject({ state: "ready", types: ["vm", "container"], boot: "direct" });
     expect(status.message).toMatch(/^runs python3 -B .*, exposes 8080\/tcp; added by Strata: /);
@@ -93,7 +91,7 @@ describe("the guest book", () => {
 });
 
 describe("the same Dockerfile, every step anew", () => {
-  it("gives the same digest", async () => {
+  it("gives the same digest, and tells how it comes along", async () => {
     // With an init, so that only kernel and initrd are added: it is their making that could differ.
     const lines = [
       "FROM debian:bookworm-slim",
@@ -103,7 +101,9 @@ describe("the same Dockerfile, every step anew", () => {
     const directory = await daemon.scratch("contexts/small");
     await writeFile(join(directory, "Dockerfile"), `${lines.join("\n")}\n`);
     await daemon.ok(["image", "build", "small", directory]);
-    await daemon.ok(["image", "build", "small-again", directory, "--no-cache"]);
+    const { stderr } = await daemon.ok(["image", "build", "small-again", directory, "--no-cache"]);
+    expect(stderr).toMatch(/small-again: 2\/\d+ RUN apt-get update/);
+    expect(stderr).toMatch(/small-again: completing: /);
     const [once, again] = [await imageOf("small"), await imageOf("small-again")];
     expect(once.status).toMatchObject({ state: "ready", types: ["vm", "container"] });
     expect(once.status.message).toMatch(/^added by Strata: initramfs-tools, linux-image-cloud-\w+, lz4$/);
