@@ -94,6 +94,7 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
   readonly #listeners = new Set<(uid: Uid) => void>();
   /** Ends the watch over each running guest's control group and console. */
   readonly #watches = new Map<Uid, () => void>();
+  readonly #recovering = new Set<Uid>();
 
   constructor(options: QemuDriverOptions) {
     this.#options = options;
@@ -234,7 +235,7 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
     this.#emit(files.uid);
   }
 
-  #still<Result>(files: GuestFiles, use: () => Promise<Result>, signal: AbortSignal) {
+  #still<Result>(files: GuestFiles, use: (signal: AbortSignal) => Promise<Result>, signal: AbortSignal) {
     return guestLock.run(files.directory, () => whileStill(this.#guest(files), this.#options, use, signal));
   }
 
@@ -308,6 +309,7 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
   /** Settles and hints as soon as the last process is gone. */
   #watch(guest: GuestLifecycle): void {
     const { uid } = guest.files;
+    this.#recoverStill(guest);
     if (this.#watches.has(uid)) return;
     const onChange = (populated: boolean) => {
       if (populated) return;
@@ -318,12 +320,6 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
       });
     };
     const { logger, clock, cgroups } = this.#options;
-    // With the lock: whoever holds the machine still does so, too.
-    guestLock
-      .run(guest.files.directory, () => recoverStill(guest, this.#options))
-      .catch((error) => {
-        logger.warn({ uid, error: describeError(error) }, "a machine that was kept still may not go on");
-      });
     try {
       const unwatch = cgroups.watch(guest.group, onChange);
       const endTrimming = keepTrimmed(guest.files.consoleLog, clock, (error) => {
@@ -340,6 +336,23 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
     }
     // It may have ended between the look and the watch.
     cgroups.isPopulated(guest.group).then(onChange, () => {});
+  }
+
+  /**
+   * At each look: what kept the machine still may have been killed, or QEMU not have answered when it was to go on. With
+   * the lock, which whoever keeps it still has meanwhile.
+   */
+  #recoverStill(guest: GuestLifecycle): void {
+    const { uid, directory } = guest.files;
+    if (this.#recovering.has(uid)) return;
+    this.#recovering.add(uid);
+    guestLock
+      .run(directory, () => recoverStill(guest, this.#options))
+      .catch((error) => {
+        const { logger } = this.#options;
+        logger.warn({ uid, error: describeError(error) }, "a machine that was kept still may not go on");
+      })
+      .finally(() => this.#recovering.delete(uid));
   }
 
   #unwatch(uid: Uid): void {

@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { exists } from "../../host/disks/data-disks.ts";
 import { type GuestAgentOptions, withAgent } from "./guest-agent.ts";
 import type { GuestLifecycle } from "./guest-lifecycle.ts";
+import { withinHold } from "./hold-limit.ts";
 
 /** A guest without an agent is not worth a longer wait; one that has much to write needs some. */
 const timeoutMs = 5_000;
@@ -19,15 +20,16 @@ type AgentParts = Omit<GuestAgentOptions, "timeoutMs">;
 export async function whileStill<Result>(
   guest: GuestLifecycle,
   parts: AgentParts,
-  use: () => Promise<Result>,
+  use: (signal: AbortSignal) => Promise<Result>,
   signal: AbortSignal,
 ): Promise<{ result: Result; guest: "frozen" | "paused" | "idle" }> {
-  if ((await guest.look()).state !== "running") return { result: await use(), guest: "idle" };
+  const inTime = () => withinHold(parts.clock, signal, use);
+  if ((await guest.look()).state !== "running") return { result: await use(signal), guest: "idle" };
   await writeFile(markOf(guest), "");
   try {
     const frozen = await ask(guest, parts, "guest-fsfreeze-freeze", signal);
     await guest.withMonitor((monitor) => monitor.execute("stop"), { signal });
-    return { result: await use(), guest: frozen ? "frozen" : "paused" };
+    return { result: await inTime(), guest: frozen ? "frozen" : "paused" };
   } finally {
     await goOn(guest, parts);
   }

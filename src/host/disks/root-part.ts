@@ -8,8 +8,10 @@ import type { Clock } from "../../core/clock.ts";
 import { StrataError } from "../../core/errors.ts";
 import { DiskView } from "../drift/disk-view.ts";
 import { openUnclean } from "../drift/open-unclean.ts";
+import { takingTurns } from "../drift/taking-turns.ts";
 import { surveyDisk } from "../images/disk-survey.ts";
 import { archiveFileSystems } from "../images/ext4-archive.ts";
+import type { ReadAt } from "../images/partition-table.ts";
 import { withTreeArchive } from "../images/tree-archive.ts";
 import { mountFileReadOnly, mountLayers, unmount } from "./mounts.ts";
 
@@ -44,7 +46,8 @@ export async function readMachineRoot<Result>(path: string, base: string, use: U
     { path, format: "qcow2" },
     { path: base, format: "qcow2" },
   ]);
-  const { fileSystems, problem } = await surveyDisk(disk.read, disk.sizeBytes, openUnclean);
+  const openAny = async (part: ReadAt) => (await openUnclean(part)).fileSystem;
+  const { fileSystems, problem } = await surveyDisk(takingTurns(disk.read), disk.sizeBytes, openAny);
   if (fileSystems) return await use(archiveFileSystems(fileSystems));
   const why = problem?.message ?? "no root file system was found on it";
   throw new StrataError("Unsupported", `the virtual machine's disk cannot be read: ${why}`, {

@@ -112,6 +112,7 @@ test.each<[string, (header: Buffer, l1: Buffer) => void, string]>([
   ["with absurd clusters", (header) => header.writeUInt32BE(40, 20), "Unavailable"],
   ["encrypted", (header) => header.writeUInt32BE(1, 32), "Unsupported"],
   ["with its data elsewhere", (header) => header.writeBigUInt64BE(4n, 72), "Unsupported"],
+  ["with a feature above the lowest 32", (header) => header.writeBigUInt64BE(1n << 40n, 72), "Unsupported"],
   ["with a feature of the far end", (header) => header.writeBigUInt64BE(1n << 63n, 72), "Unsupported"],
   ["with too small a table", (header) => header.writeBigUInt64BE(1n << 50n, 24), "Unavailable"],
   ["with a table outside", (header) => header.writeBigUInt64BE(1n << 40n, 40), "Unavailable"],

@@ -22,35 +22,61 @@ interface Journal {
   features: number;
 }
 
+/** Where in the journal a block's content is. */
+export interface JournalBlock {
+  at: number;
+  /** It began like one of the journal's own and is kept with its beginning wiped: see restoreBeginning. */
+  escaped: boolean;
+}
+
 interface Transaction {
   sequence: number;
-  /** Block on disk to block of the journal. */
-  writes: { block: number; at: number; escaped: boolean }[];
-  revoked: number[];
+  writes: Map<number, JournalBlock>;
+  revoked: Set<number>;
 }
 
-/** The blocks by their number on disk. `bytes`: the whole journal. @throws Unsupported; Unavailable when damaged. */
-export function replayJournal(bytes: Buffer, blockBytes: number): Map<number, Buffer> {
-  const journal = readSuperblock(bytes, blockBytes);
-  if (!journal || journal.start === 0) return new Map();
-  const transactions = readTransactions(bytes, journal);
+/** What a guest may make the reader read (descriptors, revocations and commits, not the content) and remember. */
+export const journalLimits = { bytes: 64 * 1024 ** 2, numbers: 500_000 } as const;
+
+/** A whole block of the journal; never asked for one that lies behind `sizeBytes`. */
+type ReadBlock = (index: number) => Promise<Buffer>;
+
+/**
+ * The blocks that are not in their places yet, by their number on disk. Their content is not read.
+ * @throws Unsupported for what is not read here or is more than `limits`; Unavailable when damaged.
+ */
+export async function readJournal(
+  read: ReadBlock,
+  { blockBytes, sizeBytes }: { blockBytes: number; sizeBytes: number },
+  limits: { bytes: number; numbers: number } = journalLimits,
+): Promise<Map<number, JournalBlock>> {
+  if (sizeBytes < blockBytes) throw damaged("has no superblock");
+  const journal = readSuperblock(await read(0), { blockBytes, sizeBytes });
+  if (journal.start === 0) return new Map();
+  const written = new Map<number, JournalBlock & { sequence: number }>();
   const revokedBy = new Map<number, number>();
-  for (const { sequence, revoked } of transactions)
+  const remembered = () => written.size + revokedBy.size;
+  for await (const { sequence, writes, revoked } of transactions(read, journal, limits, remembered)) {
+    for (const [block, place] of writes) written.set(block, { ...place, sequence });
     for (const block of revoked) revokedBy.set(block, sequence);
-  const blocks = new Map<number, Buffer>();
-  for (const { sequence, writes } of transactions) {
-    for (const { block, at, escaped } of writes) {
-      if ((revokedBy.get(block) ?? -1) >= sequence) continue;
-      const content = Buffer.from(blockAt(bytes, at, blockBytes));
-      // A block that begins like one of the journal's own is kept with its beginning wiped.
-      if (escaped) content.writeUInt32BE(magic, 0);
-      blocks.set(block, content);
-    }
   }
-  return blocks;
+  for (const [block, { sequence }] of written) {
+    if ((revokedBy.get(block) ?? -1) >= sequence) written.delete(block);
+  }
+  return written;
 }
 
-function readSuperblock(bytes: Buffer, blockBytes: number): Journal | undefined {
+/** What an escaped block began with. */
+export function restoreBeginning(content: Buffer): Buffer {
+  const restored = Buffer.from(content);
+  restored.writeUInt32BE(magic, 0);
+  return restored;
+}
+
+function readSuperblock(
+  bytes: Buffer,
+  { blockBytes, sizeBytes }: { blockBytes: number; sizeBytes: number },
+): Journal {
   if (bytes.length < 1024 || bytes.readUInt32BE(0) !== magic) throw damaged("has no superblock");
   const type = bytes.readUInt32BE(4);
   if (type !== types.superblock1 && type !== types.superblock2) throw damaged("has no superblock");
@@ -69,39 +95,49 @@ function readSuperblock(bytes: Buffer, blockBytes: number): Journal | undefined 
     found.blockBytes === blockBytes &&
     found.first >= 1 &&
     found.first < found.blocks &&
-    found.blocks * blockBytes <= bytes.length &&
+    found.blocks * blockBytes <= sizeBytes &&
     found.start < found.blocks;
   if (!sane) throw damaged("has a damaged superblock");
   return found;
 }
 
 /** Those that are complete, in their order; each block of the journal is visited once at most. */
-function readTransactions(bytes: Buffer, journal: Journal): Transaction[] {
-  const done: Transaction[] = [];
+async function* transactions(
+  read: ReadBlock,
+  journal: Journal,
+  limits: { bytes: number; numbers: number },
+  remembered: () => number,
+): AsyncGenerator<Transaction, void, void> {
+  const startAnew = (sequence: number): Transaction => ({ sequence, writes: new Map(), revoked: new Set() });
   let at = journal.start;
   let visited = 0;
+  let readBytes = 0;
   const next = () => {
     visited++;
     at = at + 1 < journal.blocks ? at + 1 : journal.first;
   };
-  let current: Transaction = { sequence: journal.sequence, writes: [], revoked: [] };
+  let current = startAnew(journal.sequence);
   while (visited < journal.blocks) {
-    const block = blockAt(bytes, at, journal.blockBytes);
+    const block = await read(at);
     if (block.readUInt32BE(0) !== magic || block.readUInt32BE(8) !== current.sequence) break;
+    readBytes += journal.blockBytes;
+    if (readBytes > limits.bytes) throw tooMuch(`more than ${limits.bytes / 1024 ** 2} MiB of records`);
     const type = block.readUInt32BE(4);
     next();
     if (type === types.descriptor) {
-      for (const tag of readTags(block, journal)) {
-        current.writes.push({ ...tag, at });
+      for (const { block: number, escaped } of readTags(block, journal)) {
+        current.writes.set(number, { at, escaped });
         next();
       }
-    } else if (type === types.revoke) current.revoked.push(...readRevoked(block, journal));
-    else if (type === types.commit) {
-      done.push(current);
-      current = { sequence: (current.sequence + 1) >>> 0, writes: [], revoked: [] };
+    } else if (type === types.revoke) {
+      for (const number of readRevoked(block, journal)) current.revoked.add(number);
+    } else if (type === types.commit) {
+      yield current;
+      current = startAnew((current.sequence + 1) >>> 0);
     } else break;
+    if (remembered() + current.writes.size + current.revoked.size > limits.numbers)
+      throw tooMuch(`more than ${limits.numbers} blocks`);
   }
-  return done;
 }
 
 function* readTags(block: Buffer, journal: Journal): Generator<{ block: number; escaped: boolean }> {
@@ -118,20 +154,13 @@ function* readTags(block: Buffer, journal: Journal): Generator<{ block: number; 
   }
 }
 
-function readRevoked(block: Buffer, journal: Journal): number[] {
+function* readRevoked(block: Buffer, journal: Journal): Generator<number, void, void> {
   const end = Math.min(block.readUInt32BE(12), block.length);
   const wide = (journal.features & features.wide) !== 0;
-  const revoked: number[] = [];
   for (let at = 16; at + (wide ? 8 : 4) <= end; at += wide ? 8 : 4) {
-    revoked.push(
-      wide ? block.readUInt32BE(at) * 2 ** 32 + block.readUInt32BE(at + 4) : block.readUInt32BE(at),
-    );
+    const low = block.readUInt32BE(wide ? at + 4 : at);
+    yield wide ? block.readUInt32BE(at) * 2 ** 32 + low : low;
   }
-  return revoked;
-}
-
-function blockAt(bytes: Buffer, index: number, blockBytes: number): Buffer {
-  return bytes.subarray(index * blockBytes, (index + 1) * blockBytes);
 }
 
 function damaged(what: string): StrataError {
@@ -142,5 +171,12 @@ function unsupported(found: number): StrataError {
   return new StrataError(
     "Unsupported",
     `the journal of the root's file system has features that are not read (0x${found.toString(16)}); stop the instance in order and ask again`,
+  );
+}
+
+function tooMuch(what: string): StrataError {
+  return new StrataError(
+    "Unsupported",
+    `the journal of the root's file system holds ${what}, which is more than is read; stop the instance in order and ask again`,
   );
 }

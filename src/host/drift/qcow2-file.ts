@@ -10,10 +10,10 @@ import { reader } from "../images/disk-import.ts";
 import type { ReadAt } from "../images/partition-table.ts";
 
 const magic = 0x514649fb;
-const incompatible = { dirty: 1, compression: 8 } as const;
+const incompatible = { dirty: 1n, compression: 8n } as const;
 const maxL1Bytes = 32 * 1024 ** 2;
-/** Of 64 KiB each. */
-const maxTables = 256;
+/** Of tables that are kept: each is as large as a cluster, so at least eight of the largest. */
+const keptTableBytes = 16 * 1024 ** 2;
 
 /** Where a cluster's content is. `absent`: in the file below, where there is one. */
 type Place =
@@ -115,16 +115,17 @@ export class Qcow2File {
     if (known) return known;
     const table = await exactly(this.#read, offset, this.clusterBytes);
     const [oldest] = this.#tables.keys();
-    if (this.#tables.size >= maxTables && oldest !== undefined) this.#tables.delete(oldest);
+    if ((this.#tables.size + 1) * this.clusterBytes > keptTableBytes && oldest !== undefined)
+      this.#tables.delete(oldest);
     this.#tables.set(offset, table);
     return table;
   }
 }
 
 function checkFeatures(header: Buffer): void {
-  const features = Number(header.readBigUInt64BE(72));
+  const features = header.readBigUInt64BE(72);
   const unknown = features & ~(incompatible.dirty | incompatible.compression);
-  if (!Number.isSafeInteger(features) || unknown !== 0) throw unsupported("uses features that are not read");
+  if (unknown !== 0n) throw unsupported("uses features that are not read");
   if (features & incompatible.compression) throw unsupported("is compressed in another way than by deflate");
 }
 

@@ -28,6 +28,8 @@ const types = {
   biosBoot: new Set(["21686148-6449-6E6F-744E-656564454649"]),
 } as const;
 const bootCodeBytes = 440;
+/** File systems that are opened; opening one may mean reading its journal. */
+const maxFileSystems = 16;
 const protective = "ee";
 
 interface Part extends Partition {
@@ -97,12 +99,14 @@ async function findFileSystems(
   const roots: { part: Part; fileSystem: Ext4FileSystem }[] = [];
   const boots: typeof roots = [];
   let problem: StrataError | undefined;
-  for (const part of parts.filter(({ content }) => content === "ext")) {
+  const candidates = parts.filter(({ content }) => content === "ext");
+  if (candidates.length > maxFileSystems) return { mounted: [], problem: tooMany(candidates.length) };
+  for (const part of candidates) {
     try {
       const fileSystem = await open(part.read);
       const names = await namesInRoot(fileSystem);
       if (names.has("etc") && (names.has("usr") || names.has("sbin"))) roots.push({ part, fileSystem });
-      else if ([...names].some((name) => name.startsWith("vmlinuz"))) boots.push({ part, fileSystem });
+      else if (names.has("vmlinuz")) boots.push({ part, fileSystem });
     } catch (error) {
       if (!(error instanceof StrataError)) throw error;
       problem = error;
@@ -117,10 +121,21 @@ async function findFileSystems(
   return { mounted };
 }
 
+/** Those that tell what it is. */
 async function namesInRoot(fileSystem: Ext4FileSystem): Promise<Set<string>> {
   const names = new Set<string>();
-  for await (const { name } of fileSystem.entries(await fileSystem.root())) names.add(name);
+  for await (const { name } of fileSystem.entries(await fileSystem.root())) {
+    if (name === "etc" || name === "usr" || name === "sbin") names.add(name);
+    else if (name.startsWith("vmlinuz")) names.add("vmlinuz");
+  }
   return names;
+}
+
+function tooMany(found: number): StrataError {
+  return new StrataError(
+    "Unsupported",
+    `the disk has ${found} partitions with ext2, ext3 or ext4; at most ${maxFileSystems} are looked at`,
+  );
 }
 
 function noRoot(parts: readonly Part[]): StrataError {

@@ -311,7 +311,8 @@ export class Ext4FileSystem {
       links: raw.readUInt16LE(26),
       capability: await this.#capability(raw),
       flags: raw.readUInt32LE(32),
-      map: raw.subarray(40, 100),
+      // A copy: a part would keep all that was read with it.
+      map: Buffer.from(raw.subarray(40, 100)),
     };
   }
 
@@ -422,7 +423,7 @@ function findCapability(entries: Buffer, values: Buffer): Buffer | undefined {
       if (entries.readUInt32LE(at + 4) !== 0 || start + length > values.length) {
         throw damaged("has damaged extended attributes");
       }
-      return values.subarray(start, start + length);
+      return Buffer.from(values.subarray(start, start + length));
     }
     at += (16 + nameLength + 3) & ~3;
   }
