@@ -4,10 +4,11 @@ import { type BackupRepository, backupRepositoryKind, hiddenSecret } from "../ki
 import { backupScheduleKind } from "../kinds/backup-schedule.ts";
 import { hostKind } from "../kinds/host.ts";
 import type { Ref } from "../kinds/keys.ts";
+import type { Kind } from "../kinds/kind.ts";
 import type { KindHooks, World } from "./hooks.ts";
 import { conflict } from "./parse.ts";
 import { type Principal, requireOperator } from "./principal.ts";
-import { closeReferences, refuseWhileUsed, usersInMessage } from "./references.ts";
+import { closeReferences, refuseWhileUsed, rewriteGuard, usersInMessage } from "./references.ts";
 
 type Spec = BackupRepository["spec"];
 
@@ -25,8 +26,12 @@ export const backupRepositoryHooks: KindHooks<Spec, BackupRepository["status"]> 
   keptByApply: ["checks"],
   async admit(repository, world, action) {
     const path = repository.spec.directory?.path;
-    if (path !== undefined) await requireOwn(path, world, action);
-    return { status: { ...repository.status, host: await hostFor(world, action) } };
+    const status = { ...repository.status, host: await hostFor(world, action) };
+    if (path === undefined) return { status };
+    // Before the look: of two at once, one is refused.
+    const guard = await rewriteGuard(backupRepositoryKind as Kind, "", world);
+    await requireOwn(path, world, action);
+    return { status, writes: [guard] };
   },
   closing: closeReferences,
   async checkDelete(repository, world, mode) {

@@ -97,6 +97,41 @@ test("only complete ones count as kept; what is under way or tested stays", () =
   expect(surplus(schedule(), all).map(({ metadata }) => metadata.name)).toEqual(["a", "f"]);
 });
 
+const damaged: Partial<Backup["status"]> = {
+  conditions: [
+    {
+      type: "Verified",
+      status: "false",
+      reason: "CannotBeRestored",
+      message: "",
+      since: "2026-11-28T00:00:00Z",
+    },
+  ],
+};
+
+test("what a test found damaged pushes out nothing that is good", () => {
+  const all = [
+    backup("a", "2026-11-23T00:00:00Z", damaged),
+    backup("b", "2026-11-24T00:00:00Z"),
+    backup("c", "2026-11-25T00:00:00Z"),
+    backup("d", "2026-11-26T00:00:00Z"),
+    backup("e", "2026-11-27T00:00:00Z", damaged),
+    backup("f", "2026-11-28T00:00:00Z", damaged),
+  ];
+  expect(surplus(schedule(), all).map(({ metadata }) => metadata.name)).toEqual(["a", "b"]);
+});
+
+test("a new volume of the same name pushes out nothing of the one before", () => {
+  const of = (volumeUid: string) => ({ volumeUid });
+  const old = ["a", "b", "c"].map((name, day) => backup(name, `2026-11-1${day}T00:00:00Z`, of("old")));
+  const next = ["d", "e", "f"].map((name, day) => backup(name, `2026-11-2${day}T00:00:00Z`, of("new")));
+  const names = (all: Backup[]) => surplus(schedule(), all).map(({ metadata }) => metadata.name);
+  expect(names(old)).toEqual(["a"]);
+  expect(names([...old, ...next])).toEqual(["d"]);
+  const first = backup("d", "2026-11-20T00:00:00Z", { ...of("new"), state: "pending", snapshot: undefined });
+  expect(names([...old, first])).toEqual([]);
+});
+
 test("a long name stays one, and is the same for the same moment", () => {
   const name = backupName("x".repeat(63), now);
   expect(name).toMatch(/^x{49}-20261128-1200$/);

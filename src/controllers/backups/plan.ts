@@ -76,16 +76,29 @@ function planVerification(
   return { type: "verify", backup: newest };
 }
 
-/** Complete ones beyond what is kept, and old failures. Those under way stay. */
-export function surplus({ spec }: BackupSchedule, backups: readonly Backup[]): Backup[] {
+/**
+ * Complete ones beyond what is kept, and old failures. Those under way stay. What a test found damaged counts for nothing, so
+ * that it never pushes out a good one; it goes when it would have gone in any case. Only those of the volume that was saved
+ * last: an earlier volume of the same name has none to replace the ones that are there.
+ */
+export function surplus({ spec }: BackupSchedule, made: readonly Backup[]): Backup[] {
+  const [last] = [...made].sort((a, b) => (a.metadata.createdAt < b.metadata.createdAt ? 1 : -1));
+  const backups = made.filter(({ status }) => status.volumeUid === last?.status.volumeUid);
   const complete = backups.filter((backup) => isRestorable(backup));
-  const all = complete.map((backup) => ({ name: backup.metadata.name, takenAt: takenAt(backup) }));
-  const kept = keptBackups(all, spec.keep, spec.timeZone);
+  const keptOf = (some: readonly Backup[]) => {
+    const all = some.map((backup) => ({ name: backup.metadata.name, takenAt: takenAt(backup) }));
+    return keptBackups(all, spec.keep, spec.timeZone);
+  };
+  const kept = keptOf(complete).union(keptOf(complete.filter((backup) => !isDamaged(backup))));
   const failed = backups
     .filter(({ status }) => status.state === "failed")
     .sort((a, b) => (a.metadata.createdAt < b.metadata.createdAt ? 1 : -1));
   const idle = complete.filter(({ status }) => status.state !== "verifying");
   return [...idle.filter(({ metadata }) => !kept.has(metadata.name)), ...failed.slice(failedKept)];
+}
+
+function isDamaged({ status }: Backup): boolean {
+  return status.conditions.some(({ type, status: is }) => type === "Verified" && is === "false");
 }
 
 function takenAt({ status, metadata }: Backup): Instant {

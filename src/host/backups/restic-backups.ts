@@ -65,7 +65,7 @@ class ResticBackups implements Backups {
   open(repository: RepositoryAccess, known: string | undefined, signal: AbortSignal): Promise<string> {
     return this.#locks.run(repository.uid, async () => {
       const placed = await this.#place(repository, known === undefined);
-      const call = { args: ["cat", "config"], signal };
+      const call = { args: ["cat", "config", "--no-lock"], signal };
       let found = await this.#restic(placed, call);
       if (found.status !== 0) {
         if (known !== undefined || !isMissing(found.stderr)) throw explainFailure(opening, found.stderr);
@@ -75,7 +75,11 @@ class ResticBackups implements Backups {
       }
       const id = parseRepositoryId(found.stdout);
       if (id === undefined) throw explainFailure(opening, found.stdout);
-      if (known === undefined || id === known) return id;
+      if (known === undefined || id === known) {
+        // What a killed predecessor left would keep others out.
+        await this.#succeed(opening, placed, { args: ["unlock"], signal });
+        return id;
+      }
       throw new StrataError("Conflict", "there is another repository in its place", {
         detail: `${known} ${id}`,
       });
@@ -118,7 +122,7 @@ class ResticBackups implements Backups {
     });
   }
 
-  /** Reads only, and may go on beside others. */
+  /** Reads only: it takes no lock, and goes on beside others, also beside a check that has one for itself. */
   async restore(
     repository: RepositoryAccess,
     snapshot: string,
@@ -144,7 +148,7 @@ class ResticBackups implements Backups {
         onProgress?.(written);
       }
     };
-    const args = ["dump", snapshot, `/${diskName}`];
+    const args = ["dump", "--no-lock", snapshot, `/${diskName}`];
     await this.#succeed("restore", placed, { args, signal, onStdout: take, timeoutMs: longMs });
     if (written !== sizeBytes) {
       throw new StrataError("Internal", `the backup has ${written} bytes, not the ${sizeBytes} of its disk`);

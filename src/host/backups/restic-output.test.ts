@@ -13,6 +13,14 @@ const summary =
   '{"message_type":"summary","files_new":1,"files_changed":0,"data_blobs":23,"tree_blobs":1,"data_added":43807156,"total_files_processed":1,"total_bytes_processed":4294967296,"total_duration":11.5,"snapshot_id":"e2304344"}';
 const status = '{"message_type":"status","seconds_elapsed":1,"percent_done":0,"bytes_done":251658240}';
 
+/** Of a check that came upon a pack that was cut short. */
+const truncated = [
+  "pack 56ef55512a44fdc23f61d4334f69088ca27e0436d3da1d4ee8e3dbcaeab0bc09: unexpected file size: got 1048576, expected 8389346",
+  "Load(<data/56ef55512a>, 8389346, 0) returned error, retrying after 552.330144ms: ReadFull: unexpected EOF",
+  "pack 56ef55512a44fdc23f61d4334f69088ca27e0436d3da1d4ee8e3dbcaeab0bc09 failed to download: StreamPack: ReadFull: unexpected EOF",
+  "Fatal: repository contains errors",
+].join("\n");
+
 test("progress and summary of a backup; all else is nothing", () => {
   expect(parseBackupLine(status)).toEqual({ type: "progress", bytes: 251658240 });
   expect(parseBackupLine('{"message_type":"status","percent_done":0}')).toEqual({
@@ -53,6 +61,12 @@ test.each([
     /no repository/,
   ],
   ["ciphertext verification failed", "Internal", /damaged/],
+  [truncated, "Internal", /damaged/],
+  [
+    'Fatal: unable to open config file: Stat: Get "https://s3/b/?location=": EOF',
+    "Unavailable",
+    /does not answer/,
+  ],
   ["panic: something new", "Internal", /restic failed/],
 ])("%s", (stderr, code, message) => {
   const error = explainFailure("save", stderr);

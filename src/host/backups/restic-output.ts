@@ -61,7 +61,8 @@ const knownFailures: readonly Known[] = [
     message: "somebody else is working on the repository",
   },
   {
-    pattern: /connection refused|no such host|i\/o timeout|network is unreachable|no route to host|EOF$/im,
+    pattern:
+      /connection refused|no such host|i\/o timeout|network is unreachable|no route to host|(?<!unexpected )EOF$/im,
     code: "Unavailable",
     message: "the S3 service does not answer",
   },
@@ -72,7 +73,7 @@ const knownFailures: readonly Known[] = [
   },
   {
     pattern:
-      /ciphertext verification failed|invalid data returned|does not match|is damaged|not found in (?:the )?index|no matching ID/i,
+      /ciphertext verification failed|invalid data returned|does not match|is damaged|unexpected EOF|unexpected file size|repository contains errors|not found in (?:the )?index|no matching ID/i,
     code: "Internal",
     message: "the repository is damaged: `strata backup verify` says more",
   },
