@@ -11,7 +11,7 @@
  * own list, so each step can be repeated after a crash at any point. Mounts outlive the daemon, as guests do.
  */
 import { chmod, chown, mkdir, open, readdir, rename, rm, stat, statfs, truncate } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { join } from "node:path";
 import { z } from "zod";
 import { type Clock, systemClock } from "../../core/clock.ts";
 import { assert, StrataError } from "../../core/errors.ts";
@@ -22,7 +22,7 @@ import type { ImageStore, VmDisk } from "../images/image-store.ts";
 import { explainNoSpace } from "../images/space-error.ts";
 import { run } from "../run.ts";
 import { copyFile } from "./copy-file.ts";
-import { complete, DataDisks, exists, growUnmounted, thaw } from "./data-disks.ts";
+import { complete, DataDisks, exists, growUnmounted } from "./data-disks.ts";
 import { dropDataFile, findDataFile, type PoolPlace } from "./data-files.ts";
 import {
   copyTogether,
@@ -33,11 +33,11 @@ import {
   restoreTogether,
 } from "./disk-parts.ts";
 import type { DataDiskRequest, Disks, IdRange, RootDiskRequest } from "./disks.ts";
-import { untilNobodyFreezes } from "./freezing.ts";
+import { type Freezer, systemFreezer } from "./freezing.ts";
 import { mountFile, mountOverlay, mountPoints, unmount } from "./mounts.ts";
+import { recoverWriters } from "./recover-writers.ts";
 import { absentAs, emptyMachineId, ensureLayer } from "./root-layer.ts";
 import { readContainerRoot, readMachineRoot, requireOverlay } from "./root-part.ts";
-import { judgeSpace } from "./space-rule.ts";
 import { roomOf, type VolumeRoom, WriteHolds } from "./write-holds.ts";
 
 export interface DisksOptions {
@@ -74,14 +74,17 @@ class LocalDisks implements Disks {
   readonly #data: DataDisks;
   /** One change at a time to each disk. */
   readonly #busy = new Map<string, Promise<unknown>>();
+  readonly #freezer: Freezer;
   /** Volumes whose writers wait for space. */
-  readonly #holds = new WriteHolds((uid) => this.#pathOf(uid));
+  readonly #holds: WriteHolds;
 
   constructor({ directory, images, clock = systemClock }: DisksOptions) {
     this.#directory = directory;
     this.#images = images;
     this.#clock = clock;
-    this.#data = new DataDisks(clock);
+    this.#freezer = systemFreezer(clock);
+    this.#data = new DataDisks(clock, this.#freezer);
+    this.#holds = new WriteHolds((uid) => this.#pathOf(uid), this.#freezer);
   }
 
   ensureRoot(request: RootDiskRequest, signal: AbortSignal): Promise<GuestRoot> {
@@ -106,7 +109,7 @@ class LocalDisks implements Disks {
 
   mountData(request: DataDiskRequest, ids: IdRange, signal: AbortSignal): Promise<string> {
     return this.#onData("make a volume", request.uid, signal, (directory) =>
-      this.#holds.whileThawed([request.uid], signal, () => this.#data.mount(directory, request, ids, signal)),
+      this.#holds.whileThawed([request.uid], () => this.#data.mount(directory, request, ids, signal)),
     );
   }
 
@@ -149,7 +152,9 @@ class LocalDisks implements Disks {
     return this.#onAll(disks, () =>
       this.#onData("copy disks", to, signal, async () => {
         for (const disk of disks) await this.#settle(disk, signal);
-        return this.#holds.whileThawed(disks, signal, () => copyTogether(this.#directory, disks, to, signal));
+        const whileThawed = (use: () => Promise<void>) => this.#holds.whileThawed(disks, use);
+        const stillness = { freezer: this.#freezer, whileThawed };
+        return copyTogether(this.#directory, disks, to, stillness, signal);
       }),
     );
   }
@@ -191,15 +196,12 @@ class LocalDisks implements Disks {
     return readContainerRoot(directory, lower, use, { clock: this.#clock, signal });
   }
 
-  async recover(): Promise<void> {
-    await untilNobodyFreezes(this.#directory, this.#clock);
-    for (const point of await mountPoints()) {
-      const [name, uid] = [basename(point), basename(dirname(point))];
-      if (dirname(dirname(point)) !== this.#directory || !["tree", "volume"].includes(name)) continue;
-      const room = name === "tree" ? await this.room(uid).catch(() => undefined) : undefined;
-      if (room && judgeSpace({ ...room, volumes: 1 }, true).hold) this.#holds.adopt(uid);
-      else await thaw(point);
-    }
+  recover(): Promise<void> {
+    return recoverWriters({
+      ...{ directory: this.#directory, clock: this.#clock, freezer: this.#freezer, holds: this.#holds },
+      disks: this,
+      locked: (uid, change) => this.#exclusively(uid, change),
+    });
   }
 
   releaseData(uid: string, signal: AbortSignal): Promise<void> {

@@ -20,6 +20,7 @@ import { run } from "../run.ts";
 import { copyFile, requireRoom } from "./copy-file.ts";
 import { findDataFile, type PoolPlace, placeDataFile } from "./data-files.ts";
 import type { DataDiskRequest, IdRange } from "./disks.ts";
+import { type Freezer, whileFrozen } from "./freezing.ts";
 import { mountPoints, unmount } from "./mounts.ts";
 import { boundUnwritten } from "./unwritten.ts";
 
@@ -35,9 +36,11 @@ const releasePollMs = 20;
 /** All of it is called with the disk's lock held. */
 export class DataDisks {
   readonly #clock: Clock;
+  readonly #freezer: Freezer;
 
-  constructor(clock: Clock) {
+  constructor(clock: Clock, freezer: Freezer) {
     this.#clock = clock;
+    this.#freezer = freezer;
   }
 
   /**
@@ -136,14 +139,7 @@ export class DataDisks {
   ): Promise<[Result, boolean]> {
     const tree = join(directory, "tree");
     if (!(await mountPoints()).has(tree)) return [await use(), false];
-    // One that a killed predecessor froze is thawed first: freezing twice is an error.
-    await thaw(tree);
-    await run("fsfreeze", ["--freeze", tree], { signal });
-    try {
-      return [await use(), true];
-    } finally {
-      await thaw(tree);
-    }
+    return [await whileFrozen(this.#freezer, tree, signal, use), true];
   }
 
   /** A copy of its own in `to`; shares blocks where the host's file system can (btrfs, xfs). Existing is success. */
@@ -192,11 +188,6 @@ export class DataDisks {
       },
     );
   }
-}
-
-/** fsfreeze fails when there is nothing to thaw, which is as good. */
-export async function thaw(tree: string): Promise<void> {
-  await run("fsfreeze", ["--unfreeze", tree], { expected: [0, 1] });
 }
 
 /** What a failure leaves at `next` would take space that is missed, for nothing. */

@@ -8,10 +8,10 @@
 import { mkdir, open, readdir, rename, rm, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { StrataError } from "../../core/errors.ts";
-import { run } from "../run.ts";
 import { copyFile } from "./copy-file.ts";
-import { complete, exists, thaw } from "./data-disks.ts";
+import { complete, exists } from "./data-disks.ts";
 import { dropDataFile, findDataFile, placeDataFile, poolOf } from "./data-files.ts";
+import { type Freezer, whileFrozen } from "./freezing.ts";
 import { mountPoints } from "./mounts.ts";
 
 /** What holds a disk's bytes: a volume, a container's root, a virtual machine's root. A disk has one of them. */
@@ -27,6 +27,13 @@ export interface DiskPart {
   snapshot: string;
   /** The disk that it is a copy of. */
   disk: string;
+}
+
+/** How what is mounted is made to hold still. */
+export interface Stillness {
+  freezer: Freezer;
+  /** Around the freezing and copying alone: whoever was held for lack of space goes on meanwhile, so it is short. */
+  whileThawed(use: () => Promise<void>): Promise<void>;
 }
 
 export function partDirectory(top: string, { snapshot, disk }: DiskPart): string {
@@ -59,6 +66,7 @@ export async function copyTogether(
   top: string,
   disks: readonly string[],
   to: string,
+  { freezer, whileThawed }: Stillness,
   signal: AbortSignal,
 ): Promise<{ frozen: boolean }> {
   const parts = join(top, to, "parts");
@@ -74,9 +82,14 @@ export async function copyTogether(
     copies.push(await planCopy(join(top, disk), part));
   }
   const mounts = await mountsOf(disks.map((disk) => join(top, disk)));
-  await whileFrozen(mounts, signal, async () => {
+  const copyAll = async () => {
     for (const copy of copies) await copyFile(copy.from, copy.to, signal);
-  });
+  };
+  const copyStill = mounts.reduceRight<() => Promise<void>>(
+    (inner, mount) => () => whileFrozen(freezer, mount, signal, inner),
+    copyAll,
+  );
+  await whileThawed(copyStill);
   for (const copy of copies) await sync(copy.to);
   for (const name of await readdir(next)) await sync(join(next, name));
   await rename(next, parts);
@@ -144,23 +157,6 @@ async function mountsOf(directories: readonly string[]): Promise<string[]> {
   return directories
     .flatMap((directory) => mountNames.map((name) => join(directory, name)))
     .filter((path) => mounted.has(path));
-}
-
-async function whileFrozen(
-  mounts: readonly string[],
-  signal: AbortSignal,
-  use: () => Promise<void>,
-): Promise<void> {
-  const [first, ...others] = mounts;
-  if (first === undefined) return use();
-  // One that a killed predecessor froze is thawed first: freezing twice is an error.
-  await thaw(first);
-  await run("fsfreeze", ["--freeze", first], { signal });
-  try {
-    await whileFrozen(others, signal, use);
-  } finally {
-    await thaw(first);
-  }
 }
 
 async function sync(path: string): Promise<void> {

@@ -92,7 +92,7 @@ export interface Disks {
   hold(uid: string, signal: AbortSignal): Promise<void>;
   /** They go on; not held is success. */
   letGo(uid: string): Promise<void>;
-  /** Uids of volumes that are held; also by a predecessor, where there is no space still. */
+  /** Uids of volumes that are held; also by a predecessor. */
   held(): Promise<readonly string[]>;
   /** The file of a volume, or of a copy of one. @throws NotFound; Unavailable while its pool is not there. */
   dataFile(uid: string): Promise<string>;
@@ -105,7 +105,6 @@ export interface Disks {
     fill: (path: string) => Promise<void>,
     signal: AbortSignal,
   ): Promise<void>;
-  /** Lets writers go on that a killed predecessor had stopped, unless there is no space for what they write. */
   /**
    * Calls `use` with the root that is a part of a snapshot as an archive: all of its tree, owners as in the guest. The
    * bytes come as fast as they are read. @throws NotFound; Unsupported for a disk whose file system cannot be read here.
@@ -116,7 +115,10 @@ export interface Disks {
     use: (archive: AsyncIterable<Uint8Array>) => Promise<Result>,
     signal: AbortSignal,
   ): Promise<Result>;
-  /** Lets writers go on that a killed predecessor had stopped in the middle of copyData. */
+  /**
+   * Lets writers go on that a killed predecessor had stopped in the middle of a copy. Whoever it held for lack of space is
+   * held on, until `letGo`.
+   */
   recover(): Promise<void>;
   /** No mount of this host uses the volume afterwards; absent is success. @throws Conflict while something does. */
   releaseData(uid: string, signal: AbortSignal): Promise<void>;

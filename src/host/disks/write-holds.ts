@@ -3,16 +3,12 @@
  * writes out first what it has taken on. Reading goes on. Held with the volume's lock, as everything that mounts,
  * unmounts, grows or copies it, each of which thaws it before.
  */
-import { stat, statfs } from "node:fs/promises";
+import { rm, stat, statfs, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { StrataError } from "../../core/errors.ts";
-import { run } from "../run.ts";
-import { thaw } from "./data-disks.ts";
+import { exists } from "./data-disks.ts";
 import { findDataFile } from "./data-files.ts";
+import type { Freezer } from "./freezing.ts";
 import { mountPoints } from "./mounts.ts";
-
-/** All that was written comes on disk first. */
-const freezeMs = 10 * 60_000;
 
 /** Where a volume's file is, and what is left there. */
 export interface VolumeRoom {
@@ -39,13 +35,21 @@ export async function roomOf(directory: string): Promise<VolumeRoom> {
   };
 }
 
+/** Says, in a volume's directory, that its writers are held: to whoever comes after a daemon that was killed. */
+const heldMark = "held";
+
 /** Which volumes are held, and how. All but `has` and `list` with the lock of the volumes. */
 export class WriteHolds {
   readonly #held = new Set<string>();
   readonly #directoryOf: (uid: string) => string;
+  readonly #freezer: Freezer;
+  readonly #mounted: () => Promise<ReadonlySet<string>>;
 
-  constructor(directoryOf: (uid: string) => string) {
+  /** `mounted` tells this host's mount points. */
+  constructor(directoryOf: (uid: string) => string, freezer: Freezer, mounted = mountPoints) {
     this.#directoryOf = directoryOf;
+    this.#freezer = freezer;
+    this.#mounted = mounted;
   }
 
   has(uid: string): boolean {
@@ -56,52 +60,74 @@ export class WriteHolds {
     return [...this.#held];
   }
 
-  /** It is held already, by a predecessor. */
+  /** Whether a predecessor held it, or was about to. */
+  wasHeld(uid: string): Promise<boolean> {
+    return exists(this.#markOf(uid));
+  }
+
+  /** What is not mounted is not held, whatever its mark says. */
+  async forget(uid: string): Promise<void> {
+    await rm(this.#markOf(uid), { force: true });
+  }
+
+  /** It counts as held from now on; `holdAgain` makes it so. */
   adopt(uid: string): void {
     this.#held.add(uid);
   }
 
-  /** Idempotent. */
+  /** Holds who is counted as held. Whoever cannot be held is not counted any more, so that the next look holds it anew. */
+  async holdAgain(uid: string): Promise<void> {
+    if (!this.#held.has(uid)) return;
+    const frozen = await this.#freeze(uid).catch(() => false);
+    if (frozen) return;
+    this.#held.delete(uid);
+    await this.forget(uid).catch(() => {});
+  }
+
+  /** Idempotent; what is not mounted has no writers. */
   async hold(uid: string, signal: AbortSignal): Promise<void> {
-    if (!this.#held.has(uid) && (await freeze(this.#directoryOf(uid), signal))) this.#held.add(uid);
+    signal.throwIfAborted();
+    if (!this.#held.has(uid) && (await this.#freeze(uid))) this.#held.add(uid);
   }
 
   async thaw(uid: string): Promise<void> {
     if (!this.#held.has(uid)) return;
-    await letWrite(this.#directoryOf(uid));
+    await this.#letWrite(uid);
     this.#held.delete(uid);
+    await this.forget(uid);
   }
 
-  /** Who was held is held again at once: there is still no space. */
-  async whileThawed<Result>(
-    uids: readonly string[],
-    signal: AbortSignal,
-    use: () => Promise<Result>,
-  ): Promise<Result> {
+  /** Who was held is held again at once, whatever becomes of `use`: there is still no space. */
+  async whileThawed<Result>(uids: readonly string[], use: () => Promise<Result>): Promise<Result> {
     const held = uids.filter((uid) => this.#held.has(uid));
-    for (const uid of held) await letWrite(this.#directoryOf(uid));
     try {
+      for (const uid of held) await this.#letWrite(uid);
       return await use();
     } finally {
-      for (const uid of held) {
-        if (!(await freeze(this.#directoryOf(uid), signal))) this.#held.delete(uid);
-      }
+      for (const uid of held) await this.holdAgain(uid);
     }
   }
-}
 
-/** Idempotent; what is not mounted has no writers. False then. */
-async function freeze(directory: string, signal: AbortSignal): Promise<boolean> {
-  const tree = join(directory, "tree");
-  if (!(await mountPoints()).has(tree)) return false;
-  const options = { signal, expected: [0, 1], timeoutMs: freezeMs };
-  const { status, stderr } = await run("fsfreeze", ["--freeze", tree], options);
-  // Busy: it is frozen already.
-  if (status === 0 || /busy/i.test(stderr)) return true;
-  throw new StrataError("Internal", "the volume's file system cannot be frozen", { detail: stderr.trim() });
-}
+  /** False for what is not mounted. */
+  async #freeze(uid: string): Promise<boolean> {
+    const tree = this.#treeOf(uid);
+    if (!(await this.#mounted()).has(tree)) return false;
+    // Where even a mark finds no space, to hold is what matters.
+    await writeFile(this.#markOf(uid), "").catch(() => {});
+    await this.#freezer.freeze(tree);
+    return true;
+  }
 
-async function letWrite(directory: string): Promise<void> {
-  const tree = join(directory, "tree");
-  if ((await mountPoints()).has(tree)) await thaw(tree);
+  async #letWrite(uid: string): Promise<void> {
+    const tree = this.#treeOf(uid);
+    if ((await this.#mounted()).has(tree)) await this.#freezer.thaw(tree);
+  }
+
+  #treeOf(uid: string): string {
+    return join(this.#directoryOf(uid), "tree");
+  }
+
+  #markOf(uid: string): string {
+    return join(this.#directoryOf(uid), heldMark);
+  }
 }
