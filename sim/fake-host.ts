@@ -74,6 +74,8 @@ export class FakeHost {
   readonly directories = new Map<string, PoolFacts>();
   /** Volumes whose writers wait. */
   readonly heldData = new Set<string>();
+  /** Volumes whose place answers nobody. */
+  readonly silentData = new Set<string>();
   /** Where volumes are. */
   readonly space = { capacityBytes: 1e12, freeBytes: 9e11 };
   /** How long making an image takes. */
@@ -174,6 +176,7 @@ export class FakeHost {
       }
     },
     room: async (uid) => {
+      if (this.silentData.has(uid)) return new Promise(() => {});
       if (!this.data.has(uid)) throw new StrataError("NotFound", `the simulated volume ${uid} is not here`);
       return {
         place: 1,

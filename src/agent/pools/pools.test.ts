@@ -124,3 +124,51 @@ test("nothing of a container that is to stop waits for space", async () => {
   await bench.clock.advance(10_000);
   expect(await bench.host.disks.held()).toEqual([]);
 });
+
+/** Writers that wait are let go by nobody but a daemon that sees space. */
+test("whoever was told that writers wait is told when they go on, also by the next daemon", async () => {
+  await create();
+  await until("it is ready", isReady);
+  await attached();
+  bench.host.space.freeBytes = 0.1 * GiB;
+  await until("it is told", async () => (await events()).includes("WritersWait"));
+  await bench.stopAgent();
+  expect((await bench.host.disks.held()).length).toBe(1);
+  expect(await events()).not.toContain("WritersGoOn");
+  bench.host.space.freeBytes = 90 * GiB;
+  bench.startAgent();
+  await until("writers go on", async () => (await bench.host.disks.held()).length === 0);
+  await until("that is told", async () => (await events()).includes("WritersGoOn"));
+  await until("the volume says so", async () => (await volume()).status.message === "");
+});
+
+test("whoever is let go by something else than space is told as well", async () => {
+  await create();
+  await until("it is ready", isReady);
+  await attached();
+  bench.host.space.freeBytes = 0.1 * GiB;
+  await until("it is told", async () => (await events()).includes("WritersWait"));
+  bench.host.space.freeBytes = 90 * GiB;
+  bench.host.heldData.clear();
+  await until("that is told", async () => (await events()).includes("WritersGoOn"));
+});
+
+test("a place that does not answer keeps nobody from the others, and its writers wait on", async () => {
+  await create();
+  await until("it is ready", isReady);
+  await attached();
+  const spec = { sizeMib: 120 * 1024, fileSystem: "ext4", instance: "web" };
+  await bench.services.resources.create(bench.me, volumeKind, { project: "default", name: "other", spec });
+  const other = () => bench.client.require(volumeKind, { project: "default", name: "other" });
+  await until("the other is attached", async () => (await other()).status.state === "attached");
+  const [silent, loud] = [(await volume()).metadata.uid, (await other()).metadata.uid];
+  bench.host.silentData.add(silent);
+  bench.host.space.freeBytes = 0.1 * GiB;
+  await until("the other waits", async () => (await bench.host.disks.held()).includes(loud));
+  expect(await bench.host.disks.held()).toEqual([loud]);
+
+  await bench.host.disks.hold(silent, new AbortController().signal);
+  bench.host.space.freeBytes = 90 * GiB;
+  await until("the other goes on", async () => !(await bench.host.disks.held()).includes(loud));
+  expect(await bench.host.disks.held()).toEqual([silent]);
+});

@@ -1,5 +1,6 @@
 /** Proves and measures the storage pools of this host, and warns whoever has volumes in one that fills. */
-import { toStrataError } from "../../core/errors.ts";
+import { BoundedCalls } from "../../core/bounded-calls.ts";
+import { StrataError, toStrataError } from "../../core/errors.ts";
 import { Hints } from "../../core/hints.ts";
 import type { PoolPlace } from "../../host/disks/data-files.ts";
 import type { Pools } from "../../host/pools/pools.ts";
@@ -15,6 +16,8 @@ import { type PoolAction, type PoolWorld, planPool } from "./plan.ts";
 
 /** What becomes of volumes is told of their pool soon, not with each of many. */
 const patienceMs = 1_000;
+/** For a pool to be proven and measured. */
+const answerMs = 10_000;
 
 export function createPoolReconciler(
   context: AgentContext,
@@ -22,6 +25,7 @@ export function createPoolReconciler(
 ): Reconciler<PoolWorld, PoolAction, StoragePoolStatus> {
   const { views, client, hostName, clock, waiting } = context;
   const related = new Hints();
+  const calls = new BoundedCalls(clock, answerMs);
   const later = (pool: string | undefined, ms = patienceMs) => {
     if (pool === undefined) return;
     clock.after(ms, () => related.hint(resourceKey(storagePoolKind, { name: pool })));
@@ -38,7 +42,7 @@ export function createPoolReconciler(
     async observe(key, signal) {
       const pool = views.storagePools.get(key);
       const leaving = pool?.metadata.deletedAt !== undefined;
-      const found = pool && !leaving ? await look(pools, pool, hostName, signal) : undefined;
+      const found = pool && !leaving ? await look({ pools, calls, hostName }, pool, signal) : undefined;
       const full = [...volumesIn(views.volumes.values(), pool)].some(({ metadata }) =>
         waiting.has(metadata.uid),
       );
@@ -59,16 +63,20 @@ export function createPoolReconciler(
 }
 
 async function look(
-  pools: Pools,
+  { pools, calls, hostName }: { pools: Pools; calls: BoundedCalls; hostName: string },
   pool: StoragePool,
-  hostName: string,
   signal: AbortSignal,
 ): Promise<PoolWorld["found"]> {
   const { type, reflink } = pool.spec;
   const prepared = pool.status.hosts[hostName]?.prepared ?? false;
   try {
-    const facts = await pools.open({ ...placeOf(pool), type, reflink, prepared }, signal);
-    return { facts, usage: await pools.usage(placeOf(pool)) };
+    const found = await calls.ask(pool.metadata.uid, async () => {
+      const facts = await pools.open({ ...placeOf(pool), type, reflink, prepared }, signal);
+      return { facts, usage: await pools.usage(placeOf(pool)) };
+    });
+    if (found) return found.answer;
+    const { path } = pool.spec;
+    throw new StrataError("Unavailable", `${path} does not answer; is the server of its file system there?`);
   } catch (error) {
     signal.throwIfAborted();
     return {

@@ -2,6 +2,7 @@
  * Watches the space that volumes of running containers are in, and lets their writers wait while there is too little of
  * it (space-rule.ts says when). Virtual machines need nobody's watch: QEMU stops them at the write that finds no space.
  */
+import { BoundedCalls } from "../../core/bounded-calls.ts";
 import { describeError } from "../../core/errors.ts";
 import { judgeSpace, looksMs, type Space } from "../../host/disks/space-rule.ts";
 import type { VolumeRoom } from "../../host/disks/write-holds.ts";
@@ -10,6 +11,9 @@ import type { Volume } from "../../kinds/volume.ts";
 import type { AgentContext } from "../agent-context.ts";
 import { siblingKey } from "../views.ts";
 
+/** For a place to say how full it is. */
+const answerMs = 2_000;
+
 /** Volumes whose writers wait, by uid, for whoever reports on them. */
 export class WaitingWriters {
   readonly #uids = new Set<string>();
@@ -17,6 +21,10 @@ export class WaitingWriters {
 
   has(uid: string): boolean {
     return this.#uids.has(uid);
+  }
+
+  list(): string[] {
+    return [...this.#uids];
   }
 
   onChange(listener: (uid: string) => void): void {
@@ -55,12 +63,14 @@ class SpaceGuard {
   readonly #context: AgentContext;
   /** Volumes that are being held or let go: one that is just copied may take long, and others do not wait for it. */
   readonly #pending = new Set<string>();
+  readonly #calls: BoundedCalls;
   #changed = false;
   #wake = () => {};
 
   constructor(context: AgentContext) {
     this.#context = context;
-    const { views, signal } = context;
+    const { views, signal, clock } = context;
+    this.#calls = new BoundedCalls(clock, answerMs);
     const changed = () => this.#change();
     views.volumes.onChange(changed);
     views.instances.onChange(changed);
@@ -85,11 +95,11 @@ class SpaceGuard {
     const { disks, waiting } = this.#context;
     const held = new Set(await disks.held());
     for (const uid of held) waiting.set(uid, true);
-    const written = writtenVolumes(this.#context).map(({ metadata }) => metadata.uid);
+    // Whoever was let go by what unmounts it is told so here.
+    for (const uid of waiting.list()) if (!held.has(uid) && !this.#pending.has(uid)) waiting.set(uid, false);
+    const written = writtenVolumes(this.#context);
     if (written.length === 0 && held.size === 0) return undefined;
-    const places = new Map<number, { space: Space; uids: string[] }>();
-    const rooms = await Promise.all(written.map((uid) => disks.room(uid).catch(absent)));
-    for (const [index, room] of rooms.entries()) if (room) addTo(places, written[index] ?? "", room);
+    const { places, silent } = await this.#lookAt(written);
     const hold = new Set<string>();
     let againMs: number = looksMs.most;
     for (const { space, uids } of places.values()) {
@@ -101,8 +111,31 @@ class SpaceGuard {
       if (judged.hold) for (const uid of uids) hold.add(uid);
     }
     for (const uid of hold) if (!held.has(uid)) this.#begin(uid, true);
-    for (const uid of held) if (!hold.has(uid)) this.#begin(uid, false);
+    for (const uid of held) if (!hold.has(uid) && !silent.has(uid)) this.#begin(uid, false);
     return againMs;
+  }
+
+  /** A place that does not answer keeps nobody from the others; nothing becomes of its volumes this time. */
+  async #lookAt(volumes: readonly Volume[]) {
+    const places = new Map<number, { space: Space; uids: string[] }>();
+    const silent = new Set<string>();
+    const byPool = Map.groupBy(volumes, ({ status }) => status.pool ?? "");
+    await Promise.all(
+      [...byPool].map(async ([pool, inside]) => {
+        const uids = inside.map(({ metadata }) => metadata.uid);
+        const found = await this.#calls.ask(pool, () => this.#roomsOf(uids));
+        if (!found) for (const uid of uids) silent.add(uid);
+        for (const { uid, room } of found?.answer ?? []) if (room) addTo(places, uid, room);
+      }),
+    );
+    return { places, silent };
+  }
+
+  /** One first: calls that are never answered take threads from all others, and one shows as much as many. */
+  async #roomsOf([first, ...others]: readonly string[]) {
+    if (first === undefined) return [];
+    const roomOf = async (uid: string) => ({ uid, room: await this.#context.disks.room(uid).catch(absent) });
+    return [await roomOf(first), ...(await Promise.all(others.map(roomOf)))];
   }
 
   #begin(uid: string, wait: boolean): void {
