@@ -88,9 +88,13 @@ export class GuestAgent {
     }
   }
 
-  /** @throws Unavailable when the agent does not answer; Unsupported when it refuses or does not know the command. */
-  async execute(command: string, args: JsonObject = {}): Promise<Json> {
-    const answer = await this.#ask(`${JSON.stringify({ execute: command, arguments: args })}\n`, () => true);
+  /**
+   * `timeoutMs`: for this answer, where it may take longer than others.
+   * @throws Unavailable when the agent does not answer; Unsupported when it refuses or does not know the command.
+   */
+  async execute(command: string, args: JsonObject = {}, timeoutMs?: number): Promise<Json> {
+    const request = `${JSON.stringify({ execute: command, arguments: args })}\n`;
+    const answer = await this.#ask(request, () => true, timeoutMs);
     if (!isJsonObject(answer.error)) return answer.return ?? {};
     const words = String(answer.error.desc).slice(0, 300);
     const refused = answer.error.class === "CommandNotFound";
@@ -116,9 +120,13 @@ export class GuestAgent {
   }
 
   /** Answers that do not fit are left over from another conversation. */
-  async #ask(request: string | Uint8Array, fits: (answer: JsonObject) => boolean): Promise<JsonObject> {
+  async #ask(
+    request: string | Uint8Array,
+    fits: (answer: JsonObject) => boolean,
+    timeoutMs = this.#options.timeoutMs,
+  ): Promise<JsonObject> {
     if (this.#end) throw this.#end;
-    const { timeoutMs, clock } = this.#options;
+    const { clock } = this.#options;
     const { promise, resolve, reject } = Promise.withResolvers<JsonObject>();
     this.#waiting = {
       resolve: (answer) => {

@@ -48,7 +48,7 @@ import { type QemuConfig, qemuConfigSchema } from "./qemu-config.ts";
 import { qemuFingerprint } from "./qemu-fingerprint.ts";
 import { writeSeedImage } from "./seed-image.ts";
 import { SerialConsole } from "./serial-console.ts";
-import { recoverStill, whileStill } from "./still-guest.ts";
+import { recoverStill, type StillParts, whileStill } from "./still-guest.ts";
 import { continueAfterPauses } from "./storage-pause.ts";
 import { validateGuest } from "./validate-guest.ts";
 
@@ -235,8 +235,16 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
     this.#emit(files.uid);
   }
 
+  get #stillParts(): StillParts {
+    const locked = (guest: GuestLifecycle, task: () => Promise<void>) =>
+      guestLock.run(guest.files.directory, task);
+    return { ...this.#options, locked };
+  }
+
   #still<Result>(files: GuestFiles, use: (signal: AbortSignal) => Promise<Result>, signal: AbortSignal) {
-    return guestLock.run(files.directory, () => whileStill(this.#guest(files), this.#options, use, signal));
+    return guestLock.run(files.directory, () =>
+      whileStill(this.#guest(files), this.#stillParts, use, signal),
+    );
   }
 
   async #changing(
@@ -347,7 +355,7 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
     if (this.#recovering.has(uid)) return;
     this.#recovering.add(uid);
     guestLock
-      .run(directory, () => recoverStill(guest, this.#options))
+      .run(directory, () => recoverStill(guest, this.#stillParts))
       .catch((error) => {
         const { logger } = this.#options;
         logger.warn({ uid, error: describeError(error) }, "a machine that was kept still may not go on");
