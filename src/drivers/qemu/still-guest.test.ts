@@ -120,6 +120,20 @@ it("does not take a thaw that did nothing for the end of it", async () => {
   expect(asked).toEqual(["freeze", "thaw", "status", "thaw", "status", "thaw", "status"]);
 });
 
+it("thaws at once what is frozen anew while its agent is asked for an earlier one", async () => {
+  let silent = true;
+  await serve((command) => {
+    if (silent) return undefined;
+    return { return: command.endsWith("status") ? "thawed" : 1 };
+  });
+  await still();
+  [silent, asked] = [false, []];
+  await still();
+  expect(kept).toBe("frozen");
+  expect(asked.slice(-3)).toEqual(["freeze", "thaw", "status"]);
+  expect(marked()).toBe(false);
+});
+
 it("leaves nothing behind where there never was an agent, or the guest has ended", async () => {
   await still();
   expect([kept, told, marked()]).toEqual(["paused", ["stop", "cont"], false]);

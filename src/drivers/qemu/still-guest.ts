@@ -59,14 +59,15 @@ export async function whileStill<Result>(
 
 /** Lets a machine go on that a killed predecessor had stopped. */
 export async function recoverStill(guest: GuestLifecycle, parts: StillParts): Promise<void> {
-  if (await exists(markOf(guest))) await goOn(guest, parts);
+  if (!(await exists(markOf(guest)))) return;
+  if (!thawing.has(markOf(guest))) return goOn(guest, parts);
+  // Its agent is being asked already.
+  if ((await guest.look()).state === "running") await guest.withMonitor((monitor) => monitor.execute("cont"));
 }
 
 async function goOn(guest: GuestLifecycle, parts: StillParts): Promise<void> {
   if ((await guest.look()).state === "running") {
     await guest.withMonitor((monitor) => monitor.execute("cont"));
-    // Its agent is being asked already.
-    if (thawing.has(markOf(guest))) return;
     const asked = (await readFile(markOf(guest), "utf8")) !== notAsked;
     if (asked && !(await thaw(guest, parts))) return thawLater(guest, parts);
   }
