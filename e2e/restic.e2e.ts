@@ -109,7 +109,7 @@ it("takes out one and keeps all that another needs; a killed one is saved anew",
   cancel();
   await save("backup-c");
   await backups.forget(repository, ["backup-c"], signal);
-  expect(await backups.examine(repository, signal)).toEqual({ intact: true, message: "" });
+  expect(await backups.examine(repository, signal)).toEqual({ intact: true, mended: true, message: "" });
   await backups.withScratch("test", async (path) => {
     await backups.restore(repository, other.snapshot, { path, sizeBytes: diskBytes }, { signal });
     expect((await readFile(path)).equals(await readFile(disk))).toBe(true);
@@ -117,7 +117,7 @@ it("takes out one and keeps all that another needs; a killed one is saved anew",
   expect(await readdir(join(top, "state/scratch"))).toEqual([]);
 }, 600_000);
 
-it("finds a flipped bit", async () => {
+it("finds a flipped bit, and saves anew what was lost with it", async () => {
   const data = join(top, "root/school/data");
   const packs: { path: string; size: number }[] = [];
   for (const name of await readdir(data, { recursive: true })) {
@@ -129,7 +129,16 @@ it("finds a flipped bit", async () => {
   const byte = Buffer.alloc(1);
   await file.read(byte, 0, 1, 100_000);
   await file.write(Buffer.from([(byte[0] ?? 0) ^ 1]), 0, 1, 100_000);
-  const { intact, message } = await backups.examine(repository, signal);
-  expect(intact).toBe(false);
+  const { intact, mended, message } = await backups.examine(repository, signal);
+  expect({ intact, mended }).toEqual({ intact: false, mended: true });
   expect(message).not.toBe("");
+  // Deleting goes on meanwhile, and the next save stores anew what was lost.
+  await backups.forget(repository, ["backup-none"], signal);
+  const anew = await save("backup-d");
+  expect(anew.addedBytes).toBeGreaterThan(100_000);
+  await backups.withScratch("anew", async (path) => {
+    await backups.restore(repository, anew.snapshot, { path, sizeBytes: diskBytes }, { signal });
+    expect((await readFile(path)).equals(await readFile(disk))).toBe(true);
+  });
+  expect(await backups.examine(repository, signal)).toMatchObject({ intact: true });
 }, 300_000);

@@ -4,12 +4,14 @@ import { isRetryable, type StrataError, toStrataError } from "../../core/errors.
 import { Hints } from "../../core/hints.ts";
 import { type Backup, type BackupStatus, backupKind } from "../../kinds/backup.ts";
 import type { Ref } from "../../kinds/keys.ts";
+import { withCondition } from "../../kinds/kind.ts";
 import type { Reconciler } from "../../reconcile/reconciler.ts";
 import type { AgentContext } from "../agent-context.ts";
 import { reportStatus } from "../report.ts";
 import { copyVolume } from "../volumes/snapshots.ts";
 import { openRepository, repositoryOf, tagOf } from "./access.ts";
 import { type BackupAction, type BackupWorld, planBackup } from "./backup-plan.ts";
+import { isTainted } from "./intact.ts";
 import { ProgressTold } from "./progress-told.ts";
 import { verifyBackup } from "./verify.ts";
 
@@ -51,16 +53,24 @@ export function createBackupReconciler(
     const { backups, access } = await openRepository(context, backup, signal);
     const { uid } = backup.metadata;
     const total = (backup.status.sizeMib ?? 0) * 1024 ** 2;
-    const told = new ProgressTold((bytes) => {
+    const progress = new ProgressTold((bytes) => {
       const fraction = Math.min(1, bytes / Math.max(1, total));
       return report(backup, { progress: { step: "reading the disk", fraction } }, signal);
     });
     const path = await disks.dataFile(uid);
-    const saved = await backups.save(access, path, tagOf(backup), { signal, onProgress: told.tell });
-    await told.ended();
+    const saved = await backups.save(access, path, tagOf(backup), { signal, onProgress: progress.tell });
+    await progress.ended();
     const begun = fromTimestamp(backup.status.takenAt ?? "") ?? clock.now();
     const tookMs = Math.max(0, clock.now() - begun);
-    await report(backup, { ...saved, state: "ready", message: "", tookMs, progress: undefined }, signal);
+    const told = isTainted(repositoryOf(context, backup)) ? taint(backup) : { message: "" };
+    await report(backup, { ...saved, ...told, state: "ready", tookMs, progress: undefined }, signal);
+  }
+
+  /** Until a test shows otherwise. */
+  function taint({ status }: Backup): Partial<BackupStatus> {
+    const message = "its repository is damaged, and it may need what is damaged; save to another, or test it";
+    const next = { type: "Verified", status: "false" as const, reason: "RepositoryDamaged", message };
+    return { message, conditions: withCondition(status.conditions, next, toTimestamp(clock.now())) };
   }
 
   async function forget(backup: Backup, signal: AbortSignal): Promise<void> {

@@ -3,11 +3,11 @@ import { toTimestamp } from "../../core/clock.ts";
 import { isRetryable, toStrataError } from "../../core/errors.ts";
 import type { Backups } from "../../host/backups/backups.ts";
 import { type BackupRepository, backupRepositoryKind } from "../../kinds/backup-repository.ts";
-import { withCondition } from "../../kinds/kind.ts";
 import type { Reconciler } from "../../reconcile/reconciler.ts";
 import type { AgentContext } from "../agent-context.ts";
 import { reportStatus } from "../report.ts";
 import { accessTo } from "./access.ts";
+import { intactCondition } from "./intact.ts";
 import { planRepository, type RepositoryAction, type RepositoryWorld } from "./repository-plan.ts";
 
 type Status = BackupRepository["status"];
@@ -36,28 +36,29 @@ export function createBackupRepositoryReconciler(
     const { status, spec, metadata } = repository;
     const access = await accessTo(context, repository, signal);
     await report(repository, { ...status, message: "all of it is being read" }, signal);
-    const { intact, message } = await backups.examine(access, signal);
-    const at = toTimestamp(context.clock.now());
-    const next = {
-      type: "Intact",
-      status: intact ? ("true" as const) : ("false" as const),
-      reason: intact ? "AllRead" : "Damaged",
-      message: intact ? "" : `${message}; what is damaged can be replaced by a new backup of the same volume`,
-    };
+    const examined = await backups.examine(access, signal);
+    const { intact } = examined;
+    const now = context.clock.now();
+    const found = intactCondition(status.conditions, examined, now);
     const current = views.backupRepositories.get(views.backupRepositories.keyOf(repository)) ?? repository;
     await report(
       current,
       {
         ...current.status,
-        ...{ message: "", checks: spec.checks, checkedAt: at, observedGeneration: metadata.generation },
-        conditions: withCondition(status.conditions, next, at),
+        ...{
+          message: "",
+          checks: spec.checks,
+          checkedAt: toTimestamp(now),
+          observedGeneration: metadata.generation,
+        },
+        conditions: found.conditions,
       },
       signal,
     );
     context.events.record(repository, {
       severity: intact ? "normal" : "warning",
       reason: intact ? "RepositoryIntact" : "RepositoryDamaged",
-      message: intact ? "all of the backup repository was read and is as it was written" : next.message,
+      message: intact ? "all of the backup repository was read and is as it was written" : found.message,
     });
   }
 

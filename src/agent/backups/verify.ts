@@ -2,9 +2,12 @@ import { toTimestamp } from "../../core/clock.ts";
 import { hasCode, StrataError } from "../../core/errors.ts";
 import { checkRestored } from "../../host/backups/restored-disk.ts";
 import type { Backup, BackupStatus } from "../../kinds/backup.ts";
+import { backupRepositoryKind } from "../../kinds/backup-repository.ts";
 import { withCondition } from "../../kinds/kind.ts";
 import type { AgentContext } from "../agent-context.ts";
-import { openRepository } from "./access.ts";
+import { reportStatus } from "../report.ts";
+import { openRepository, repositoryOf } from "./access.ts";
+import { intactCondition } from "./intact.ts";
 
 /**
  * Restores the backup into a scratch file, which checks each of its blocks, has its file system checked in full, and reads
@@ -59,7 +62,14 @@ async function examine(
     const wrong = fileSystem && (await checkRestored(path, fileSystem, signal));
     return wrong ? { reason: "FileSystemDamaged", message: wrong } : undefined;
   });
-  const repository = await backups.examine(access, signal);
-  if (!repository.intact) return { reason: "RepositoryDamaged", message: repository.message };
+  const examined = await backups.examine(access, signal);
+  const repository = repositoryOf(context, backup);
+  if (repository) {
+    const { conditions } = intactCondition(repository.status.conditions, examined, context.clock.now());
+    const status = { ...repository.status, conditions };
+    const view = context.views.backupRepositories;
+    await reportStatus(context.client, backupRepositoryKind, view, repository, status, signal);
+  }
+  if (!examined.intact) return { reason: "RepositoryDamaged", message: examined.message };
   return restored;
 }

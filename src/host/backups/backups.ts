@@ -43,6 +43,8 @@ export interface Saved {
 /** What a look at all of a repository found. */
 export interface Examined {
   intact: boolean;
+  /** Nothing damaged is in the way of what is saved from now on: it stores such pieces anew. True when intact. */
+  mended: boolean;
   /** For people; empty when intact. */
   message: string;
 }
@@ -72,7 +74,9 @@ export interface Backups {
   ): Promise<void>;
   /** Takes out what was saved with these tags and the data that nothing else needs. Absent is success. @throws as open. */
   forget(repository: RepositoryAccess, tags: readonly string[], signal: AbortSignal): Promise<void>;
-  /** Reads all of the repository and compares it with its checksums. @throws as open, not for what it finds. */
+  /**
+   * Reads all of the repository and compares it with its checksums. What is damaged in a directory is put aside. @throws as open, not for what it finds.
+   */
   examine(repository: RepositoryAccess, signal: AbortSignal): Promise<Examined>;
   /** The path of a file that is there while `use` runs, for what is restored only to be looked at. */
   withScratch<Result>(name: string, use: (path: string) => Promise<Result>): Promise<Result>;

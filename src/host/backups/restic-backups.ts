@@ -13,10 +13,12 @@ import { assert, StrataError } from "../../core/errors.ts";
 import { KeyedLock } from "../../core/keyed-lock.ts";
 import type { Cgroups } from "../cgroups.ts";
 import type { Backups, Examined, OperationOptions, RepositoryAccess, Saved } from "./backups.ts";
+import { complainedPacks, putAside } from "./damaged-packs.ts";
 import { repositoryDirectory } from "./repository-directory.ts";
 import {
   explainFailure,
   findings,
+  isIncomplete,
   isMissing,
   parseBackupLine,
   parseRepositoryId,
@@ -162,7 +164,10 @@ class ResticBackups implements Backups {
       const placed = await this.#unlocked(repository, signal);
       const found = await this.#find(placed, tags, signal);
       const args = found.length > 0 ? ["forget", "--prune", ...found] : ["prune"];
-      await this.#succeed("take out of the repository", placed, { args, signal, timeoutMs: longMs });
+      const { status, stderr } = await this.#restic(placed, { args, signal, timeoutMs: longMs });
+      // Forgotten it is. As long as a damaged one is there, nothing is pruned, lest more be lost.
+      if (status === 0 || isIncomplete(stderr)) return;
+      throw explainFailure("take out of the repository", stderr);
     });
   }
 
@@ -171,12 +176,24 @@ class ResticBackups implements Backups {
       const placed = await this.#unlocked(repository, signal);
       const args = ["check", "--read-data"];
       const { status, stdout, stderr } = await this.#restic(placed, { args, signal, timeoutMs: longMs });
-      if (status === 0) return { intact: true, message: "" };
+      if (status === 0) return { intact: true, mended: true, message: "" };
       const error = explainFailure("read the repository", stderr);
       const about = error.code === "Forbidden" || error.code === "Unavailable";
       if (about) throw error;
-      return { intact: false, message: findings(stderr, stdout) || error.message };
+      const mended = await this.#mend(placed, `${stderr}\n${stdout}`, signal);
+      return { intact: false, mended, message: findings(stderr, stdout) || error.message };
     });
+  }
+
+  /** Takes damaged packs out of the index. True when the next save stores anew what was in them. */
+  async #mend(placed: RepositoryAccess, complaint: string, signal: AbortSignal): Promise<boolean> {
+    const packs = complainedPacks(complaint);
+    if (packs.length === 0) return isIncomplete(complaint);
+    if (placed.place.type !== "directory") return false;
+    const all = await putAside(placed.place.path, packs);
+    const args = ["rebuild-index"];
+    const { status } = await this.#restic(placed, { args, signal, timeoutMs: longMs });
+    return all && status === 0;
   }
 
   async withScratch<Result>(name: string, use: (path: string) => Promise<Result>): Promise<Result> {

@@ -87,6 +87,11 @@ export function isMissing(stderr: string): boolean {
   );
 }
 
+/** Snapshots need pieces that the index does not have, which is why nothing is pruned. */
+export function isIncomplete(output: string): boolean {
+  return /not found in (?:the )?index|index is not complete/i.test(output);
+}
+
 /** One clear error for what restic printed before it failed. */
 export function explainFailure(doing: string, stderr: string): StrataError {
   const detail = stderr.trim().slice(-2000);
