@@ -427,7 +427,7 @@ function sessionPaths(): JsonObject {
           answers: { 101: null },
         }),
         description:
-          "A WebSocket. Binary messages: the octet 1 and a part of a JSON text {imageDigest, at, reading, differences}. Text " +
+          "A WebSocket. Binary messages: the octet 1 and a part of a JSON text {imageDigest, at, reading, differences, more?}. Text " +
           "messages: JSON with `type` done {sizeBytes, sha256} after the last data, or error {problem}.",
       },
     },

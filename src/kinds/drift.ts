@@ -52,13 +52,18 @@ export type Difference = z.infer<typeof differenceSchema>;
 export const driftReadings = ["idle", "frozen", "paused", "running"] as const;
 export type DriftReading = (typeof driftReadings)[number];
 
+/** In one report. */
+export const maxDifferences = 10_000;
+
 export const driftReportSchema = z.strictObject({
   /** Of the image that the root was made from. */
   imageDigest: z.string(),
   /** When the reading began, RFC 3339. */
   at: z.string(),
   reading: z.enum(driftReadings),
-  /** Sorted by path. */
+  /** Sorted by path; the first `maxDifferences`. */
   differences: z.array(differenceSchema),
+  /** How many there are besides; left out when these are all. */
+  more: z.int().positive().optional(),
 });
 export type DriftReport = z.infer<typeof driftReportSchema>;

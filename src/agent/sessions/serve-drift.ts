@@ -4,7 +4,7 @@ import { StrataError } from "../../core/errors.ts";
 import type { JsonObject } from "../../core/json.ts";
 import type { Drift, GuestDriver, GuestRoot } from "../../drivers/driver.ts";
 import { compareRoots } from "../../host/drift/compare-roots.ts";
-import type { DriftReport } from "../../kinds/drift.ts";
+import { type Difference, type DriftReport, maxDifferences } from "../../kinds/drift.ts";
 import type { Instance } from "../../kinds/instance.ts";
 import { mountPathOf } from "../../kinds/volume.ts";
 import type { AgentContext } from "../agent-context.ts";
@@ -56,7 +56,12 @@ async function examine(
   const volumes = driver.volumes?.takes === "mount" ? recordedVolumes(context, instance) : [];
   const mounts = volumes.map(mountPathOf);
   const { listings, reading } = await drift.read(handle, { root, original }, signal);
-  return { imageDigest, at, reading, differences: compareRoots(original, listings, mounts) };
+  return { imageDigest, at, reading, ...firstOf(compareRoots(original, listings, mounts)) };
+}
+
+export function firstOf(differences: readonly Difference[]): Pick<DriftReport, "differences" | "more"> {
+  const more = differences.length - maxDifferences;
+  return { differences: differences.slice(0, maxDifferences), ...(more > 0 && { more }) };
 }
 
 async function rootOf(

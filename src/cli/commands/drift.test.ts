@@ -57,6 +57,13 @@ test("--all shows each path, with the rule that knows it", async () => {
   expect(out).toContain("/srv/www/index");
 });
 
+test("a report that is cut off says so", async () => {
+  const report = terminal.client.drifts.get("web");
+  if (report) terminal.client.drifts.set("web", { ...report, more: 12 });
+  const { err } = await terminal.run("instance", "drift", "web");
+  expect(err).toContain("the first 4 differences by path; there are 12 more");
+});
+
 test("--json is the report, without what is hidden", async () => {
   const read = async (...args: string[]) =>
     (JSON.parse((await terminal.run("instance", "drift", "web", "--json", ...args)).out) as DriftReport)

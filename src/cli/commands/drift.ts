@@ -44,6 +44,10 @@ async function drift(call: Call): Promise<Output> {
   const hidden = report.differences.length - shown.length;
   const usual = hidden > 0 ? `; ${hidden} that every guest makes are not shown (--all)` : "";
   session.printer.note(`looked at ${report.at}: ${readings[report.reading]}${usual}`);
+  if (report.more !== undefined) {
+    const { length } = report.differences;
+    session.printer.note(`these are the first ${length} differences by path; there are ${report.more} more`);
+  }
   const lines = all ? shown.map((difference) => ({ ...difference, below: 0 })) : foldDifferences(shown);
   return {
     type: "table",

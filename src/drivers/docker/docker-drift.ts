@@ -8,6 +8,7 @@ import type { Readable } from "node:stream";
 import { StrataError } from "../../core/errors.ts";
 import type { JsonObject } from "../../core/json.ts";
 import { needsContent } from "../../host/drift/compare-roots.ts";
+import { DriftBudget } from "../../host/drift/drift-limits.ts";
 import { readTar, type TarEntry } from "../../host/images/tar-reader.ts";
 import type { RootEntry, RootListing } from "../../kinds/drift.ts";
 import type { Drift, DriftRequest } from "../driver.ts";
@@ -22,7 +23,6 @@ interface Change {
 }
 
 const deleted = 2;
-const maxChanges = 500_000;
 const concurrency = 8;
 
 export function dockerDrift(access: DockerAccess): Drift<JsonObject> {
@@ -39,9 +39,8 @@ export function dockerDrift(access: DockerAccess): Drift<JsonObject> {
         { signal },
       );
       const changes = ((answer ?? []) as Change[]).filter(({ Path }) => !isMount(Path, container, original));
-      if (changes.length > maxChanges) {
-        throw new StrataError("Unsupported", `the container has more than ${maxChanges} changed paths`);
-      }
+      const budget = new DriftBudget();
+      for (const { Path } of changes) budget.path(Path);
       const look = (path: string) => lookInside(engine, container, path, original.get(path), signal);
       const listings = listingsOf(changes, original, await lookAll(changes, look));
       const after = await access.container(uid, signal);

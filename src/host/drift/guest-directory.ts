@@ -5,11 +5,13 @@
  */
 import { createHash, hash } from "node:crypto";
 import { type BigIntStats, constants } from "node:fs";
-import { type FileHandle, lstat, open, readdir, readlink } from "node:fs/promises";
+import { type FileHandle, lstat, open, opendir, readlink } from "node:fs/promises";
 import type { RootEntry } from "../../kinds/drift.ts";
+import { driftLimits, tooMuch } from "./drift-limits.ts";
 
 const { O_RDONLY, O_NOFOLLOW, O_DIRECTORY, O_NONBLOCK } = constants;
 const chunkBytes = 1024 * 1024;
+const namesPerRead = 1024;
 
 export class GuestDirectory {
   readonly #handle: FileHandle;
@@ -29,8 +31,20 @@ export class GuestDirectory {
     return handle && new GuestDirectory(handle);
   }
 
-  names(): Promise<Buffer[]> {
-    return readdir(`/proc/self/fd/${this.#handle.fd}`, { encoding: "buffer" });
+  /** @throws Unsupported for more than driftLimits. */
+  async names(): Promise<Buffer[]> {
+    const names: Buffer[] = [];
+    const directory = await opendir(`/proc/self/fd/${this.#handle.fd}`, {
+      // Node takes "buffer" as readdir does; its types do not say so.
+      ...{ encoding: "buffer" as BufferEncoding, bufferSize: namesPerRead },
+    });
+    for await (const { name } of directory as AsyncIterable<{ name: unknown }>) {
+      names.push(name as Buffer);
+      if (names.length > driftLimits.entries) {
+        throw tooMuch(`a directory with more than ${driftLimits.entries} names`);
+      }
+    }
+    return names;
   }
 
   stat(): Promise<BigIntStats> {

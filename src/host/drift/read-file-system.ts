@@ -8,7 +8,7 @@ import { assert, StrataError } from "../../core/errors.ts";
 import type { RootEntry, RootListing } from "../../kinds/drift.ts";
 import type { Ext4FileSystem, Inode } from "../images/ext4-file-system.ts";
 import { needsContent } from "./compare-roots.ts";
-import { driftLimits, tooMuch } from "./read-layer.ts";
+import { DriftBudget } from "./drift-limits.ts";
 
 /** What a file was made of when the disk was new. */
 interface FirstContent {
@@ -19,7 +19,6 @@ interface FirstContent {
 }
 export type FirstContents = ReadonlyMap<string, FirstContent>;
 
-const maxPaths = 5_000_000;
 const maxNeutralBytes = 64 * 1024;
 
 /** A file system and where in the tree it belongs: "" or a directory. */
@@ -56,7 +55,7 @@ export interface FileSystemRequest {
 /** Was anything there (bytes of the file system's disk) written since it was new? */
 type IsWritten = (offset: number, length: number) => Promise<boolean>;
 
-/** All directories. @throws Unsupported for absurd ones; Invalid for what is damaged. */
+/** All directories. @throws Unsupported for more than driftLimits; Invalid for what is damaged. */
 export async function readFileSystem(
   request: FileSystemRequest,
   signal: AbortSignal,
@@ -65,10 +64,16 @@ export async function readFileSystem(
   const [main] = mounted;
   assert(main !== undefined, "a root has a file system");
   const listings: RootListing[] = [];
+  const budget = new DriftBudget();
+  const sums: Sums = new Map(mounted.map(({ fileSystem }) => [fileSystem, new Map()]));
   listings.push({ path: "/", names: [], entries: [entryOf("", await main.fileSystem.root())] });
   for await (const { path, children, home } of walkAll(mounted, signal)) {
     const entries: RootEntry[] = [];
-    for (const child of children) entries.push(await look(request, home, child, signal));
+    for (const child of children) {
+      const entry = await look(request, home, child, sums, signal);
+      budget.text((entry.target?.length ?? 0) + (entry.capability?.length ?? 0));
+      entries.push(entry);
+    }
     listings.push({ path, names: children.map(({ name }) => name), entries });
   }
   return listings;
@@ -80,6 +85,9 @@ interface Child {
   inode: Inode;
 }
 
+/** Of content that was read, by inode: a file may have many names. */
+type Sums = ReadonlyMap<Ext4FileSystem, Map<number, string>>;
+
 type Listed = { path: string; children: Child[] };
 
 async function* walkAll<M extends Mounted>(
@@ -87,9 +95,10 @@ async function* walkAll<M extends Mounted>(
   signal: AbortSignal,
 ): AsyncGenerator<Listed & { home: M }, void, void> {
   const covered = new Set(mounted.map(({ at }) => at).filter((at) => at !== ""));
+  const budget = new DriftBudget();
   for (const home of mounted) {
     const within = home.at === "" ? covered : new Set<string>();
-    for await (const listed of walk(home, within, signal)) yield { ...listed, home };
+    for await (const listed of walk(home, within, budget, signal)) yield { ...listed, home };
   }
 }
 
@@ -97,29 +106,29 @@ async function* walkAll<M extends Mounted>(
 async function* walk(
   { fileSystem, at }: Mounted,
   covered: ReadonlySet<string>,
+  budget: DriftBudget,
   signal: AbortSignal,
 ): AsyncGenerator<Listed, void, void> {
   const seen = new Set<number>();
-  const waiting = [{ path: at, inode: await fileSystem.root(), depth: 0 }];
-  let paths = 0;
+  const waiting = [{ path: at, number: (await fileSystem.root()).number, depth: 0 }];
   for (let next = waiting.pop(); next; next = waiting.pop()) {
     signal.throwIfAborted();
-    const { path, inode: directory, depth } = next;
+    const { path, number: own, depth } = next;
+    const directory = await fileSystem.inode(own);
     if (directory.type !== "directory" || seen.has(directory.number)) {
       throw new StrataError("Invalid", `the root's file system has a loop of directories at "/${path}"`);
     }
     seen.add(directory.number);
     if (covered.has(path)) continue;
-    if (depth > driftLimits.depth) throw tooMuch(`directories more than ${driftLimits.depth} deep`);
+    budget.depth(depth);
     const children: Child[] = [];
     for await (const { name, inode: number } of fileSystem.entries(directory)) {
       const below = path === "" ? name : `${path}/${name}`;
+      budget.path(below);
       const inode = await fileSystem.inode(number);
       children.push({ name, path: below, inode });
-      if (inode.type === "directory") waiting.push({ path: below, inode, depth: depth + 1 });
+      if (inode.type === "directory") waiting.push({ path: below, number, depth: depth + 1 });
     }
-    paths += children.length;
-    if (paths > maxPaths) throw tooMuch(`more than ${maxPaths} paths`);
     yield { path, children };
   }
 }
@@ -128,6 +137,7 @@ async function look(
   request: FileSystemRequest,
   home: FileSystemRequest["mounted"][number],
   { path, inode }: Child,
+  sums: Sums,
   signal: AbortSignal,
 ): Promise<RootEntry> {
   const entry = entryOf(path, inode);
@@ -145,12 +155,17 @@ async function look(
   }
   const isKnown = !needsContent(original.get(path), sizeBytes);
   if (isKnown || (await isUntouched(request.first, home, path, inode))) return file;
+  const known = sums.get(fileSystem);
+  const before = known?.get(inode.number);
+  if (before !== undefined) return { ...file, sha256: before };
   const sum = createHash("sha256");
   for await (const chunk of fileSystem.content(inode)) {
     signal.throwIfAborted();
     sum.update(chunk);
   }
-  return { ...file, sha256: sum.digest("hex") };
+  const sha256 = sum.digest("hex");
+  known?.set(inode.number, sha256);
+  return { ...file, sha256 };
 }
 
 async function isUntouched(

@@ -7,9 +7,9 @@
 import type { BigIntStats } from "node:fs";
 import { lstat } from "node:fs/promises";
 import { join } from "node:path";
-import { StrataError } from "../../core/errors.ts";
 import type { RootEntry, RootListing } from "../../kinds/drift.ts";
 import { needsContent } from "./compare-roots.ts";
+import { DriftBudget } from "./drift-limits.ts";
 import { entryTypeOf, GuestDirectory } from "./guest-directory.ts";
 
 export interface LayerRequest {
@@ -23,10 +23,7 @@ export interface LayerRequest {
   original: ReadonlyMap<string, RootEntry>;
 }
 
-/** What a guest may have made before its root is called unreadable. */
-export const driftLimits = { depth: 250, entries: 500_000 } as const;
-
-/** The root first. @throws Unsupported for a root of absurd depth or with too many changed paths. */
+/** The root first. @throws Unsupported for more than driftLimits. */
 export async function readLayer(request: LayerRequest, signal: AbortSignal): Promise<RootListing[]> {
   const reader = new LayerReader(request, signal);
   await using merged = await GuestDirectory.open(request.merged);
@@ -46,7 +43,9 @@ class LayerReader {
   readonly listings: RootListing[] = [];
   readonly #request: LayerRequest;
   readonly #signal: AbortSignal;
-  #entries = 0;
+  readonly #budget = new DriftBudget();
+  /** Of files with more than one name, by what they are. */
+  readonly #sums = new Map<string, string>();
 
   constructor(request: LayerRequest, signal: AbortSignal) {
     this.#request = request;
@@ -60,7 +59,7 @@ class LayerReader {
   }
 
   async directory(path: string, place: Place, depth: number): Promise<void> {
-    if (depth > driftLimits.depth) throw tooMuch(`directories more than ${driftLimits.depth} deep`);
+    this.#budget.depth(depth);
     const written = new Set((await place.upper?.names())?.map((name) => name.toString("latin1")));
     const names: string[] = [];
     const entries: RootEntry[] = [];
@@ -72,6 +71,7 @@ class LayerReader {
       const text = name.toString("utf8");
       names.push(text);
       const below = path === "" ? text : `${path}/${text}`;
+      this.#budget.path(below);
       const isWritten = written.has(name.toString("latin1"));
       if (!isWritten && (await this.#isOriginal(below, stat))) continue;
       const entry = await this.#look(below, name, stat, place);
@@ -79,8 +79,6 @@ class LayerReader {
       entries.push(entry);
       if (entry.type === "directory") directories.push({ path: below, name, written: isWritten });
     }
-    this.#entries += entries.length;
-    if (this.#entries > driftLimits.entries) throw tooMuch(`more than ${driftLimits.entries} changed paths`);
     this.listings.push({ path, names, entries });
     for (const child of directories) {
       await using merged = await place.merged.enter(child.name);
@@ -105,13 +103,22 @@ class LayerReader {
     const entry = this.#entry(path, stat);
     if (entry.type === "symlink") {
       const target = await merged.target(name);
+      this.#budget.text(target?.length ?? 0);
       return target === undefined ? undefined : { ...entry, target };
     }
     if (entry.type !== "file") return entry;
     const sizeBytes = Number(stat.size);
     if (!needsContent(this.#request.original.get(path), sizeBytes)) return { ...entry, sizeBytes };
-    const sha256 = await merged.hashOf(name, this.#signal);
+    const sha256 = await this.#hashOf(name, stat, merged);
     return sha256 === undefined ? undefined : { ...entry, sizeBytes, sha256 };
+  }
+
+  async #hashOf(name: Buffer, stat: BigIntStats, merged: GuestDirectory): Promise<string | undefined> {
+    if (stat.nlink === 1n) return merged.hashOf(name, this.#signal);
+    const key = [stat.dev, stat.ino, stat.size, stat.mtimeNs, stat.ctimeNs].join(" ");
+    const known = this.#sums.get(key) ?? (await merged.hashOf(name, this.#signal));
+    if (known !== undefined) this.#sums.set(key, known);
+    return known;
   }
 
   #entry(path: string, stat: BigIntStats): RootEntry {
@@ -138,7 +145,3 @@ function isSame(shown: BigIntStats, below: BigIntStats): boolean {
 
 /** No directory has this path: the root's own entry is listed under it. */
 const noPlace = "/";
-
-export function tooMuch(what: string): StrataError {
-  return new StrataError("Unsupported", `the instance's root has ${what}, which is more than is compared`);
-}
