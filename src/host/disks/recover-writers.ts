@@ -20,6 +20,8 @@ export interface StoppedWriters {
   disks: Pick<Disks, "list" | "room">;
   /** With a disk's lock. */
   locked(uid: string, change: () => Promise<void>): Promise<void>;
+  /** This host's mount points. */
+  mounts?: () => Promise<ReadonlySet<string>>;
 }
 
 /**
@@ -27,7 +29,7 @@ export interface StoppedWriters {
  * Whoever was stopped for a copy goes on.
  */
 export async function recoverWriters({ directory, clock, ...parts }: StoppedWriters): Promise<void> {
-  const { freezer, holds, disks, locked } = parts;
+  const { freezer, holds, disks, locked, mounts = mountPoints } = parts;
   const calls = new BoundedCalls(clock, answerMs);
   // False where nobody can tell.
   const isFull = async (uid: string) => {
@@ -35,7 +37,7 @@ export async function recoverWriters({ directory, clock, ...parts }: StoppedWrit
     return found?.answer !== undefined && judgeSpace({ ...found.answer, volumes: 1 }, true).hold;
   };
   await untilNobodyFreezes(directory, clock);
-  const mounted = await mountPoints();
+  const mounted = await mounts();
   for (const uid of await disks.list()) {
     if (!mounted.has(join(directory, uid, "tree"))) await holds.forget(uid);
   }
