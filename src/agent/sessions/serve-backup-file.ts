@@ -1,5 +1,6 @@
 import type { BackupSession } from "../../client/client.ts";
 import { StrataError } from "../../core/errors.ts";
+import type { Backups } from "../../host/backups/backups.ts";
 import { readRestoredFile } from "../../host/backups/restored-disk.ts";
 import { isRestorable } from "../../kinds/backup.ts";
 import type { AgentContext } from "../agent-context.ts";
@@ -8,9 +9,13 @@ import { backupFileParameters, readParameters } from "./parameters.ts";
 import { sendWhole } from "./send-whole.ts";
 import type { SessionEnds } from "./splice.ts";
 
+/** Each takes a whole disk's space, so there is one at a time on a host. */
+const busy = new WeakSet<Backups>();
+
 /**
  * Sends one file of a backup: the disk is restored into a scratch file, which goes away with the session.
- * @throws NotFound without such a backup or file.
+ * @throws NotFound without such a backup or file; Unavailable while another
+ * is being sent.
  */
 export async function serveBackupFile(
   context: AgentContext,
@@ -28,6 +33,15 @@ export async function serveBackupFile(
   const { backups, access } = await openRepository(context, backup, signal);
   const step = (fraction: number) =>
     channel.sendControl({ type: "progress", step: "restoring the disk", fraction });
+  if (busy.has(backups)) {
+    throw new StrataError(
+      "Unavailable",
+      `host ${context.hostName} is restoring a disk for another file of a backup; try again when that is done, or restore ` +
+        "the backup to a new volume",
+    );
+  }
+  busy.add(backups);
+  using _done = { [Symbol.dispose]: () => busy.delete(backups) };
   await backups.withScratch(`file-${id.slice(0, 32).toLowerCase()}`, async (path) => {
     step(0);
     await backups.restore(

@@ -64,7 +64,7 @@ export interface Backups {
   save(repository: RepositoryAccess, file: string, tag: string, options: OperationOptions): Promise<Saved>;
   /**
    * Writes a saved disk into a new sparse file of `sizeBytes`. Each block is checked on its way; a failure leaves a file
-   * that is not complete. @throws as open; Internal when what was saved is damaged or gone.
+   * that is not complete. @throws as open; Unavailable where it would take the space that is kept for writers; Internal when what was saved is damaged or gone.
    */
   restore(
     repository: RepositoryAccess,

@@ -6,12 +6,13 @@
  * takes out, and locks, which are removed before each operation when their process is gone.
  */
 import { mkdir, open, readdir, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import type { Readable } from "node:stream";
 import { type Clock, systemClock } from "../../core/clock.ts";
 import { assert, StrataError } from "../../core/errors.ts";
 import { KeyedLock } from "../../core/keyed-lock.ts";
 import type { Cgroups } from "../cgroups.ts";
+import { requireRoom } from "../disks/copy-file.ts";
 import type { Backups, Examined, OperationOptions, RepositoryAccess, Saved } from "./backups.ts";
 import { complainedPacks, putAside } from "./damaged-packs.ts";
 import { repositoryDirectory } from "./repository-directory.ts";
@@ -25,6 +26,7 @@ import {
   parseSnapshotIds,
 } from "./restic-output.ts";
 import { type ResticEnd, type ResticRun, runRestic } from "./restic-process.ts";
+import { writeSparse } from "./write-sparse.ts";
 
 export interface ResticOptions {
   /** For its cache and for scratch files; made where it is missing. */
@@ -45,7 +47,6 @@ const shortMs = 10 * 60_000;
 const longMs = 12 * 60 * 60_000;
 const diskName = "disk.raw";
 const progressEveryMs = 1_000;
-const zeros = Buffer.alloc(1024 * 1024);
 const opening = "open the repository";
 
 export function createBackups(options: ResticOptions): Backups {
@@ -136,19 +137,15 @@ class ResticBackups implements Backups {
     await using file = await open(path, "wx", 0o600);
     let written = 0;
     let toldAt = 0;
+    const onWritten = (bytes: number) => {
+      const now = this.#clock.monotonicMs();
+      if (now - toldAt < progressEveryMs) return;
+      toldAt = now;
+      onProgress?.(bytes);
+    };
+    const room = (bytes: number) => requireRoom(bytes, dirname(path));
     const take = async (bytes: Readable) => {
-      for await (const chunk of bytes as AsyncIterable<Buffer>) {
-        if (written + chunk.length > sizeBytes) break;
-        // Zeros stay holes.
-        if (zeros.compare(chunk, 0, chunk.length, 0, chunk.length) !== 0) {
-          await writeAll(file, chunk, written);
-        }
-        written += chunk.length;
-        const now = this.#clock.monotonicMs();
-        if (now - toldAt < progressEveryMs) continue;
-        toldAt = now;
-        onProgress?.(written);
-      }
+      written = await writeSparse(file, bytes, sizeBytes, { requireRoom: room, onWritten });
     };
     const args = ["dump", "--no-lock", snapshot, `/${diskName}`];
     await this.#succeed("restore", placed, { args, signal, onStdout: take, timeoutMs: longMs });
@@ -265,11 +262,4 @@ async function namesIn(directory: string): Promise<string[]> {
     if (error.code === "ENOENT") return [];
     throw error;
   });
-}
-
-async function writeAll(file: Awaited<ReturnType<typeof open>>, data: Buffer, at: number): Promise<void> {
-  for (let done = 0; done < data.length; ) {
-    const { bytesWritten } = await file.write(data, done, data.length - done, at + done);
-    done += bytesWritten;
-  }
 }
