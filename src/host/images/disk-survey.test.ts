@@ -1,4 +1,4 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, test } from "vitest";
 import { surveyDisk } from "./disk-survey.ts";
 import { backupSectors, guidOf, guidPartitionTable, partitionTypes } from "./export/guid-partition-table.ts";
 
@@ -18,14 +18,14 @@ const root = (...marks: [number, string][]) => ({ type: partitionTypes.root, mar
 const bootCode = Buffer.alloc(440, 0x90);
 const noCode = Buffer.alloc(440);
 
-function gptDisk(contents: readonly Content[], code: Buffer): Buffer {
-  const disk = Buffer.alloc(diskMib * 1024 ** 2);
+function gptDisk(contents: readonly Content[], code: Buffer, sizeMib = diskMib): Buffer {
+  const disk = Buffer.alloc(sizeMib * 1024 ** 2);
   const partitions = contents.map(({ type }, index) => ({
     ...{ type, guid: guidOf(`${index}`), name: `p${index}` },
     ...{ firstSector: (index + 1) * sectorsPerMib, sectors: sectorsPerMib },
   }));
   for (const { offsetBytes, bytes } of guidPartitionTable(
-    diskMib * sectorsPerMib,
+    sizeMib * sectorsPerMib,
     guidOf("disk"),
     partitions,
     code,
@@ -34,7 +34,7 @@ function gptDisk(contents: readonly Content[], code: Buffer): Buffer {
   for (const [index, { marks = [] }] of contents.entries()) {
     for (const [offset, bytes] of marks) disk.write(bytes, (index + 1) * 1024 ** 2 + offset, "latin1");
   }
-  expect(contents.length).toBeLessThan(diskMib - 1 - backupSectors / sectorsPerMib);
+  expect(contents.length).toBeLessThan(sizeMib - 1 - backupSectors / sectorsPerMib);
   return disk;
 }
 
@@ -100,4 +100,18 @@ it("a root that is damaged is the problem that is told", async () => {
     code: "Invalid",
     message: expect.stringMatching(/damaged superblock/),
   });
+});
+
+test.each([
+  [16, "Invalid", /damaged superblock/],
+  [17, "Unsupported", /17 partitions .* at most 16/],
+])("of %i file systems", async (count, code, message) => {
+  const found = await survey(
+    gptDisk(
+      Array.from({ length: count }, () => root([1080, "\x53\xef"])),
+      noCode,
+      20,
+    ),
+  );
+  expect(found.problem).toMatchObject({ code, message: expect.stringMatching(message) });
 });
