@@ -115,7 +115,9 @@ function qcow2Layer(file: Qcow2File): Layer {
     async read(offset, length) {
       const cluster = await file.cluster(Math.floor(offset / clusterBytes));
       const start = offset % clusterBytes;
-      return cluster?.subarray(start, start + length);
+      // A part of a larger cluster, once kept, would keep all of it.
+      if (!cluster || cluster.length === length) return cluster;
+      return Buffer.from(cluster.subarray(start, start + length));
     },
   };
 }
