@@ -114,6 +114,11 @@ test("an upload goes when its image is ready, stays while one waits for it, and 
     fields: [{ path: "spec.source.upload" }],
   });
   await create("waits", waited.upload);
+  const built = await send();
+  await services.resources.create(system, imageKind, {
+    ...{ project: "default", name: "builds" },
+    spec: { source: { type: "dockerfile", upload: built.upload } },
+  });
   const image = await create("made", used.upload);
   const ref = { project: "default", name: "made" };
   await services.resources.patchStatus(system, imageKind, ref, image.metadata.uid, { state: "ready" });
@@ -121,6 +126,7 @@ test("an upload goes when its image is ready, stays while one waits for it, and 
   expect(await uploads.has(used.upload)).toBe(false);
   // The file's time is the real one, which is long before this clock's: it is old at once.
   expect(await uploads.has(waited.upload)).toBe(true);
+  expect(await uploads.has(built.upload), "the context of a build").toBe(true);
   await uploads.prune(noImages);
   expect(await uploads.has(waited.upload)).toBe(false);
 });

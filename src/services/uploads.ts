@@ -122,7 +122,7 @@ export class Uploads {
     const users = new Map<string, Image[]>();
     for await (const image of images()) {
       const { source } = image.spec;
-      if (source.type !== "upload") continue;
+      if (!("upload" in source)) continue;
       users.set(source.upload, [...(users.get(source.upload) ?? []), image]);
     }
     for (const name of names) {

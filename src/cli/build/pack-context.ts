@@ -18,6 +18,7 @@ export interface PackOptions {
 
 const maxEntries = 100_000;
 const maxBytes = 4 * 1024 ** 3;
+const maxIgnoreBytes = 1024 ** 2;
 const ignoreFile = ".dockerignore";
 
 /** @throws Invalid for what cannot be read or sent, and for too much of it. */
@@ -36,11 +37,13 @@ export async function* packContext({ directory, file }: PackOptions): AsyncGener
 
 async function readRules(directory: string): Promise<string> {
   try {
-    return await readFile(join(directory, ignoreFile), "utf8");
+    const text = await readFile(join(directory, ignoreFile), "utf8");
+    if (Buffer.byteLength(text) <= maxIgnoreBytes) return text;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return "";
     throw unreadable(join(directory, ignoreFile), error);
   }
+  throw new StrataError("Invalid", `${join(directory, ignoreFile)} is larger than 1 MiB, the limit`);
 }
 
 /** Paths in the order of their names, each directory before what is in it. */

@@ -2,11 +2,14 @@
  * A build's context as the Engine wants it: with the Dockerfile among its files, and a rule that keeps it from being copied
  * into the image, as the docker command does it for Dockerfiles from elsewhere.
  */
+import { StrataError } from "../../core/errors.ts";
 import { plainFileHeader, tarEnd, tarPadding, writeTarHeader } from "../../core/tar-writer.ts";
 import { readTar } from "../../host/images/tar-reader.ts";
 
 export const dockerfileName = ".strata.Dockerfile";
 const ignoreFile = ".dockerignore";
+const maxIgnoreBytes = 1024 ** 2;
+const ignoreTooLarge = "the .dockerignore of the build's context is larger than 1 MiB, the limit";
 
 export async function* contextWith(
   { dockerfile }: { dockerfile: string },
@@ -16,6 +19,7 @@ export async function* contextWith(
   let rules = ignoreFile;
   for await (const entry of readTar(context)) {
     if (entry.path === ignoreFile && entry.type === "file") {
+      if (entry.sizeBytes > maxIgnoreBytes) throw new StrataError("Invalid", ignoreTooLarge);
       rules = await textOf(entry.content);
       continue;
     }

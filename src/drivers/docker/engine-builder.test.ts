@@ -31,7 +31,7 @@ async function builderOf(build: (response: ServerResponse, request: IncomingMess
     request.resume();
     if (path.startsWith("/build")) return build(response, request);
     const answers: [RegExp, unknown][] = [
-      [/^\/info/, { DockerRootDir: "/" }],
+      [/^\/info/, { DockerRootDir: "/", MemTotal: 4 * 1024 ** 3, NCPU: 2 }],
       [/^\/images\/json.*base/, []],
       [/^\/images\/json/, tags],
       [/^\/images\/.*\/json$/, { Config: { Cmd: ["x"], Env: ["A=b"], ExposedPorts: { "80/tcp": {} } } }],
@@ -87,6 +87,25 @@ test("a build has its limits and its network, tells what it prints, and gives th
     ...{ cpushares: "128", networkmode: "none", nocache: "true", target: "last", forcerm: "true" },
     buildargs: '{"A":"1"}',
   });
+});
+
+test("more than half of the host's memory, or than its processors, is refused with what is allowed", async () => {
+  const builder = await builderOf(() => {});
+  const building = builder.build({ ...orderOf(), limits: { memoryMib: 2049, cpus: 3 } });
+  await expect(building).rejects.toMatchObject({
+    code: "Invalid",
+    message: expect.stringMatching(/memoryMib is 2049, at most 2048; cpus is 3, at most 2$/),
+  });
+  expect(asked.some((line) => line.includes("/build?"))).toBe(false);
+});
+
+test.each([
+  ["HTTPS_proxy", "true"],
+  ["A", "false"],
+])("with the argument %s, a build without the cache: %s", async (name, nocache) => {
+  const builder = await builderOf((response) => say(response, { stream: "x\n" }).end());
+  await builder.build({ ...orderOf(), cache: true, args: { [name]: "x" } });
+  expect(asked.find((line) => line.includes("/build?"))).toContain(`nocache=${nocache}`);
 });
 
 function say2(response: ServerResponse, ...messages: object[]): void {

@@ -92,13 +92,14 @@ class EngineBuilder implements ImageBuilder {
 
   async build(order: BuildOrder): Promise<BuiltImage> {
     const { clock } = this.#options;
-    const { DockerRootDir } = await this.#engine.info(order.signal);
+    const { DockerRootDir, MemTotal, NCPU } = await this.#engine.info(order.signal);
+    const limits = limitsOn({ memoryBytes: MemTotal, cpus: NCPU }, order.limits);
     using space = guardSpace(DockerRootDir, clock);
     const signal = AbortSignal.any([order.signal, space.signal]);
     const printed: string[] = [];
     const seen = { layer: undefined as string | undefined, error: undefined as string | undefined };
     const name = `${this.#repo}/build:${this.#options.clock.now()}-${++this.#count}`;
-    const stream = await this.#send({ ...order, signal }, name);
+    const stream = await this.#send({ ...order, limits, signal }, name);
     const stop = () => stream.destroy();
     signal.addEventListener("abort", stop, { once: true });
     try {
@@ -191,7 +192,7 @@ class EngineBuilder implements ImageBuilder {
     const { namespace, network } = this.#options;
     const memory = limits.memoryMib * 1024 ** 2;
     return {
-      ...{ t: name, dockerfile: dockerfileName, rm: true, forcerm: true, nocache: !cache },
+      ...{ t: name, dockerfile: dockerfileName, rm: true, forcerm: true, nocache: !cache || hasProxy(args) },
       ...{ memory, memswap: memory, cpuperiod: period, cpushares: cpuShares },
       cpuquota: Math.round(limits.cpus * period),
       buildargs: JSON.stringify(args),
@@ -237,6 +238,37 @@ export function instructionsOf(application: ImageApplication): string[] {
     ...ports.map((port) => `EXPOSE ${port}`),
     `STOPSIGNAL ${stopSignal}`,
   ];
+}
+
+/**
+ * Docker's predefined arguments reach every step and are no part of its cache's key: what was built with somebody's proxy
+ * must not be found by, nor come from, another build.
+ */
+function hasProxy(args: BuildOrder["args"]): boolean {
+  return Object.keys(args).some((name) => /^(https?|ftp|no|all)_proxy$/i.test(name));
+}
+
+/** What nobody needs to ask for (the kind's defaults): on a small host it is as much as there may be. */
+const defaults = { memoryMib: 2048, cpus: 2 };
+
+/** @throws Invalid for more than half of the host's memory, or more processors than it has. */
+function limitsOn(
+  host: { memoryBytes: number | undefined; cpus: number },
+  limits: BuildOrder["limits"],
+): BuildOrder["limits"] {
+  const half = host.memoryBytes ? Math.floor(host.memoryBytes / 2 / 1024 ** 2) : Number.POSITIVE_INFINITY;
+  const most = { memoryMib: half, cpus: host.cpus };
+  const above = (["memoryMib", "cpus"] as const)
+    .filter((name) => limits[name] > Math.max(most[name], defaults[name]))
+    .map((name) => `${name} is ${limits[name]}, at most ${most[name]}`);
+  if (above.length > 0) {
+    const message = `spec.source.limits asks for more than this host allows: ${above.join("; ")}`;
+    throw new StrataError("Invalid", message);
+  }
+  return {
+    memoryMib: Math.min(limits.memoryMib, most.memoryMib),
+    cpus: Math.min(limits.cpus, most.cpus),
+  };
 }
 
 /** A step's failure in the words of the step. */

@@ -27,6 +27,8 @@ export interface EngineInfo {
   LiveRestoreEnabled: boolean;
   SecurityOptions?: string[] | null;
   NCPU: number;
+  /** In bytes; left out by engines that do not know. */
+  MemTotal?: number;
 }
 
 const defaultSocket = "/var/run/docker.sock";

@@ -62,6 +62,10 @@ export async function findBases(
 export async function buildImage(request: BuildRequest): Promise<Description> {
   const { source, options } = request;
   const { seconds } = source.limits;
+  if (seconds > maxSeconds) {
+    const message = `spec.source.limits.seconds is ${seconds}, at most ${maxSeconds}: builds wait for each other`;
+    throw new StrataError("Invalid", message);
+  }
   const timeout = AbortSignal.timeout(seconds * 1000);
   const signal = AbortSignal.any([options.signal, timeout]);
   const builder = await chooseBuilder(request.builders, signal);
@@ -79,6 +83,7 @@ export async function buildImage(request: BuildRequest): Promise<Description> {
   }
 }
 
+const maxSeconds = 2 * 3600;
 const tidyTimeoutMs = 60_000;
 
 async function chooseBuilder(builders: readonly ImageBuilder[], signal: AbortSignal): Promise<ImageBuilder> {

@@ -8,6 +8,8 @@ test("steps are told as the Dockerfile had them", () => {
       { created: "2026-11-28T12:00:00Z", created_by: "/bin/sh -c #(nop) ADD file:0123 in / " },
       { created_by: "/bin/sh -c apt-get update\t&& apt-get install nginx" },
       { created_by: 'CMD ["nginx"]', comment: "buildkit" },
+      { created_by: "|2 TOKEN=a secret A=b /bin/sh -c make" },
+      { created_by: "|1 TOKEN=secret /bin/bash -c make" },
       { comment: "imported" },
       {},
     ],
@@ -16,6 +18,8 @@ test("steps are told as the Dockerfile had them", () => {
     { at: "2026-11-28T12:00:00Z", by: "ADD file:0123 in /" },
     { by: "RUN apt-get update && apt-get install nginx" },
     { by: 'CMD ["nginx"]' },
+    { by: "RUN make" },
+    { by: "RUN (with build arguments)" },
     { by: "imported" },
     { by: "" },
   ]);

@@ -8,6 +8,9 @@ import type { ImageConfig } from "./image-archive.ts";
 export function stepsOf({ history }: ImageConfig): ImageOrigin["steps"] {
   return (history ?? []).slice(-originLimits.steps).map(({ created, created_by: by, comment }) => {
     const text = (by || comment || "")
+      // The values of the build's arguments, `|2 A=x B=y /bin/sh -c …`: where they end cannot be told but by the shell.
+      .replace(/^\|\d+ .*?(?=\/bin\/sh -c )/s, "")
+      .replace(/^\|\d+ .*/s, "RUN (with build arguments)")
       .replace(/^\/bin\/sh -c #\(nop\)\s+/, "")
       .replace(/^\/bin\/sh -c /, "RUN ")
       .replace(/\s+/g, " ")
