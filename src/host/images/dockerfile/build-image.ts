@@ -22,6 +22,7 @@ import { applicationOf } from "./application.ts";
 import type { BuildContext } from "./build-context.ts";
 import { completionDockerfile, completionFiles } from "./completion.ts";
 import { type BuildText, basesOf, replaceBases } from "./dockerfile-text.ts";
+import { refuseForeignImages } from "./foreign-images.ts";
 import type { BuiltImage, ImageBuilder } from "./image-builder.ts";
 import { tidyTree } from "./tidy-tree.ts";
 
@@ -42,11 +43,12 @@ export interface BuildRequest {
 const stepsFraction = 0.5;
 const completedFraction = 0.8;
 
-/** @throws Invalid for a name that no ready image has. */
+/** @throws Invalid for a name that no ready image has, and for an image that is not the project's to name. */
 export async function findBases(
   text: BuildText,
   find: MakeImageOptions["findImage"],
 ): Promise<Map<string, string>> {
+  refuseForeignImages(text);
   const found = new Map<string, string>();
   for (const name of basesOf(text)) {
     const digest = await find?.(name);
