@@ -123,9 +123,13 @@ export class DataDisks {
 
   /** Nothing on this host has it mounted afterwards. @throws Conflict while something uses it. */
   async release(directory: string, signal: AbortSignal): Promise<void> {
-    for (const name of ["plain", "tree"]) await unmount(join(directory, name), this.#clock, signal);
     const path = join(directory, "data.raw");
-    if (await exists(path)) await this.#untilFree(await realpath(path), signal);
+    // A mount that a killed predecessor had under way may come only now.
+    const unmountAll = async () => {
+      for (const name of ["plain", "tree"]) await unmount(join(directory, name), this.#clock, signal);
+    };
+    await unmountAll();
+    if (await exists(path)) await this.#untilFree(await realpath(path), signal, unmountAll);
   }
 
   /**
@@ -174,8 +178,9 @@ export class DataDisks {
     await this.ensure(directory, request, signal);
   }
 
-  async #untilFree(path: string, signal: AbortSignal): Promise<void> {
-    for (const deadline = this.#clock.monotonicMs() + releaseMs; ; ) {
+  /** `letGo`: before each further look. */
+  async #untilFree(path: string, signal: AbortSignal, letGo = async () => {}): Promise<void> {
+    for (const deadline = this.#clock.monotonicMs() + releaseMs; ; await letGo()) {
       if ((await loopOf(path, signal)) === undefined) return;
       if (this.#clock.monotonicMs() >= deadline) break;
       await this.#clock.sleep(releasePollMs, signal);
