@@ -42,7 +42,7 @@ interface Rates {
 /** One instance carries the step until its successor does: emulated processors carry less, and boot the successor meanwhile. */
 const rates = {
   container: { target: 30, low: 20, high: 50 },
-  vm: { target: 6, low: 4, high: 10 },
+  vm: { target: 15, low: 10, high: 25 },
 } satisfies Record<string, Rates>;
 
 interface Contender {
