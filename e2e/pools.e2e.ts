@@ -2,7 +2,7 @@
  * Storage pools on small real file systems: what can be one, what snapshots cost there, and that writers of a container
  * and of a virtual machine wait when the pool fills in the middle, lose nothing, and go on when there is space.
  */
-import { chmod, chown, mkdir, readdir, symlink } from "node:fs/promises";
+import { chmod, chown, mkdir, readdir, rm, symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { systemClock } from "../src/core/clock.ts";
@@ -189,6 +189,16 @@ describe.each(["ext4", "xfs", "btrfs"] as const)("a pool on %s", (type) => {
     expect(await readdir(path)).toEqual([]);
     await scene.mount(type, path);
     await disks.lendData(volume("away"), signal);
+
+    await disks.lendData(volume("lost"), signal);
+    const left: string[] = [];
+    const lost = { has: (directory: string) => directory === path, left: (file: string) => left.push(file) };
+    await scene.unmount(path);
+    await disks.remove(uid("lost"), signal, lost);
+    expect([left, await readdir(path)]).toEqual([[join(path, `${uid("lost")}.raw`)], []]);
+    await scene.mount(type, path);
+    expect(await readdir(path), "what is said to be lost is left as it is").toContain(`${uid("lost")}.raw`);
+    await rm(join(path, `${uid("lost")}.raw`));
     await disks.remove(uid("away"), signal);
   });
 

@@ -8,7 +8,7 @@ import type { Clock } from "../src/core/clock.ts";
 import { StrataError } from "../src/core/errors.ts";
 import { canonicalJson, type Json } from "../src/core/json.ts";
 import { FakeWorld, type FakeWorldOptions } from "../src/drivers/fake/fake-world.ts";
-import type { Disks } from "../src/host/disks/disks.ts";
+import type { DataDiskRequest, Disks } from "../src/host/disks/disks.ts";
 import type { ImageStore, StoredImage } from "../src/host/images/image-store.ts";
 import type {
   CardPolicy,
@@ -62,7 +62,10 @@ export class FakeHost {
   /** Volume uid to the times that it was made anew. */
   readonly rootGenerations = new Map<string, number>();
   /** Volume uid to what is there of it. */
-  readonly data = new Map<string, { sizeMib: number; use: "free" | "lent" | "mounted" }>();
+  readonly data = new Map<
+    string,
+    { sizeMib: number; use: "free" | "lent" | "mounted"; pool?: string | undefined }
+  >();
   /** Uid of a snapshot of several disks to those. */
   readonly parts = new Map<string, Map<string, { sizeMib: number }>>();
   /** Disks that were put back to a snapshot, in that order. */
@@ -148,14 +151,14 @@ export class FakeHost {
       const root = { type: "tree", path: `/volumes/${uid}`, idBase: 100_000, idCount: 65_536 } as const;
       return generation > 0 ? { ...root, generation } : root;
     },
-    lendData: async ({ uid, sizeMib }) => this.#ensureData(uid, sizeMib, "lent"),
-    mountData: async ({ uid, sizeMib }) => this.#ensureData(uid, sizeMib, "mounted"),
-    copyData: async (from, to) => {
+    lendData: async (request) => this.#ensureData(request, "lent"),
+    mountData: async (request) => this.#ensureData(request, "mounted"),
+    copyData: async (from, to, _signal, pool) => {
       const source =
         typeof from === "string" ? this.data.get(from) : this.parts.get(from.snapshot)?.get(from.disk);
       if (!source)
         throw new StrataError("NotFound", `the simulated volume ${JSON.stringify(from)} is not here`);
-      this.data.set(to, { sizeMib: source.sizeMib, use: "free" });
+      this.data.set(to, { sizeMib: source.sizeMib, use: "free", pool: pool?.path });
       return { frozen: "use" in source && source.use === "mounted" };
     },
     copyTogether: async (disks, to) => {
@@ -216,7 +219,12 @@ export class FakeHost {
       const data = this.data.get(uid);
       if (data) data.use = "free";
     },
-    remove: async (uid) => {
+    remove: async (uid, _signal, lost) => {
+      const pool = this.data.get(uid)?.pool;
+      if (pool !== undefined && lost?.has(pool)) lost.left(`${pool}/${uid}.raw`);
+      else if (pool !== undefined && !this.directories.has(pool)) {
+        throw new StrataError("Unavailable", "the simulated storage pool is not there");
+      }
       this.roots.delete(uid);
       this.heldData.delete(uid);
       this.rootGenerations.delete(uid);
@@ -272,11 +280,11 @@ export class FakeHost {
     events: (signal) => this.#networkEvents(signal),
   };
 
-  #ensureData(uid: string, sizeMib: number, use: "lent" | "mounted"): string {
+  #ensureData({ uid, sizeMib, pool }: DataDiskRequest, use: "lent" | "mounted"): string {
     if (sizeMib < (this.data.get(uid)?.sizeMib ?? 0)) {
       throw new StrataError("Invalid", "the simulated volume cannot shrink");
     }
-    this.data.set(uid, { sizeMib, use });
+    this.data.set(uid, { sizeMib, use, pool: pool?.path });
     return `/volumes/${uid}/${use === "lent" ? "data.raw" : "tree"}`;
   }
 

@@ -36,6 +36,7 @@ export function storagePoolTree(pool: StoragePool): Branch[] {
     ["type", spec.type],
     ["reflink", spec.reflink],
     ["warns at", `${spec.warnPercent} %`],
+    ...(spec.lost ? [["lost", "it will not come back"] as [string, string]] : []),
     ["may promise", `${spec.maxOvercommit} times its capacity`],
   ];
   return [

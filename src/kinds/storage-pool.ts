@@ -49,6 +49,11 @@ export const storagePoolKind = defineKind({
     warnPercent: z.int().min(1).max(100).default(80),
     /** How many times its capacity may be promised to volumes; 1: nothing that is not there. */
     maxOvercommit: z.number().min(0.1).max(1000).default(2),
+    /**
+     * It will not come back: volumes and snapshots in it can be deleted without their files, and nothing in its directory is
+     * touched any more. Only of a pool that is ready nowhere; may be taken back for what has not been deleted yet.
+     */
+    lost: z.boolean().default(false),
   }),
   status: z.strictObject({
     /** `ready` where it is on one host or more. */

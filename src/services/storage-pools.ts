@@ -11,7 +11,7 @@ import { poolTotals, type StoragePool, storagePoolKind } from "../kinds/storage-
 import { volumeKind } from "../kinds/volume.ts";
 import type { Write } from "../store/store.ts";
 import type { KindHooks, World } from "./hooks.ts";
-import { invalid } from "./parse.ts";
+import { conflict, invalid } from "./parse.ts";
 import { closeReferences, refuseWhileUsed, rewriteGuard, usersInMessage } from "./references.ts";
 
 /** Of a volume, or of a snapshot of one or of several. */
@@ -22,6 +22,10 @@ interface InPool {
 
 export const storagePoolHooks: KindHooks<StoragePool["spec"], StoragePool["status"]> = {
   async admit({ spec, metadata }, world, action) {
+    if (spec.lost) {
+      const message = "is for a pool that was there and will not come back";
+      throw invalid(action, [{ path: "spec.lost", message, allowed: "false, or nothing" }]);
+    }
     const guard = await rewriteGuard(storagePoolKind, "", world);
     for await (const other of world.scan(storagePoolKind, undefined)) {
       if (other.metadata.name === metadata.name) continue;
@@ -35,8 +39,13 @@ export const storagePoolHooks: KindHooks<StoragePool["spec"], StoragePool["statu
     }
     return { writes: [guard] };
   },
+  async admitUpdate(next, previous, _world, action) {
+    if (next.spec.lost && !previous.spec.lost) refuseWhereReady(previous, action);
+    return [];
+  },
+  keptByApply: ["lost"],
   closing: closeReferences,
-  async checkDelete({ metadata }, world) {
+  async checkDelete({ metadata, spec }, world) {
     const users: string[] = [];
     for (const kind of [volumeKind, snapshotKind]) {
       for await (const user of world.scan<unknown, InPool>(kind as never, undefined)) {
@@ -47,12 +56,24 @@ export const storagePoolHooks: KindHooks<StoragePool["spec"], StoragePool["statu
         );
       }
     }
-    refuseWhileUsed(`storage pool "${metadata.name}"`, users);
+    const help = spec.lost ? "it is lost: delete them, which leaves what may be there of them" : undefined;
+    refuseWhileUsed(`storage pool "${metadata.name}"`, users, help);
   },
   // No host has made anything in it.
   idleFinalizers: ({ status }) => (Object.keys(status.hosts).length === 0 ? ["agent"] : []),
   removal: async ({ metadata }) => [{ delete: promisedKey(metadata.name) }],
 };
+
+/** @throws Conflict where a host has it: what is in it can be deleted as usual. */
+function refuseWhereReady({ metadata, status }: StoragePool, action: string): void {
+  const hosts = Object.entries(status.hosts).flatMap(([name, { state }]) =>
+    state === "ready" ? [name] : [],
+  );
+  if (hosts.length === 0) return;
+  const message = `storage pool "${metadata.name}" is ready on ${hosts.map((name) => `host "${name}"`).join(", ")}`;
+  const allowed = "pools that no host has; what is in this one can be deleted as usual";
+  throw conflict(action, { path: "spec.lost", message, allowed });
+}
 
 /**
  * Joins the commit that creates a volume in a pool, or lets one grow.

@@ -8,6 +8,7 @@ import { withCondition } from "../../kinds/kind.ts";
 import type { Reconciler } from "../../reconcile/reconciler.ts";
 import type { AgentContext } from "../agent-context.ts";
 import { reportStatus } from "../report.ts";
+import { removeDisk } from "../volumes/remove-disk.ts";
 import { copyVolume } from "../volumes/snapshots.ts";
 import { openRepository, repositoryOf, tagOf } from "./access.ts";
 import { type BackupAction, type BackupWorld, planBackup } from "./backup-plan.ts";
@@ -37,7 +38,7 @@ export function createBackupReconciler(
     const { uid, generation } = backup.metadata;
     const { volumeUid = "" } = backup.status;
     // One that was not recorded may be of any moment.
-    await disks.remove(uid, signal);
+    await removeDisk(context, { uid, of: undefined }, signal);
     const pool = views.volumes.byUid(volumeUid)?.status.pool;
     const { consistency } = await copyVolume(context, { volumeUid, to: uid, pool }, signal);
     const takenAt = toTimestamp(clock.now());
@@ -104,7 +105,7 @@ export function createBackupReconciler(
         case "save":
           return save(backup, signal);
         case "drop-copy":
-          return disks.remove(metadata.uid, signal);
+          return removeDisk(context, { uid: metadata.uid, of: undefined }, signal);
         case "verify":
           return report(backup, await verifyBackup(context, backup, signal), signal);
         case "forget":
@@ -128,7 +129,7 @@ export function createBackupReconciler(
         return report(backup, { message }, signal);
       }
       await giveUp(backup, error, signal);
-      if (backup.status.state !== "verifying") await disks.remove(uid, signal);
+      if (backup.status.state !== "verifying") await removeDisk(context, { uid, of: undefined }, signal);
     },
     obsolete: (key, { backup }) =>
       backup?.metadata.deletedAt === undefined && views.backups.get(key)?.metadata.deletedAt !== undefined,

@@ -14,6 +14,7 @@ import { snapshotKind } from "../../kinds/snapshot.ts";
 import { volumeKind } from "../../kinds/volume.ts";
 import type { Reconciler } from "../../reconcile/reconciler.ts";
 import type { AgentContext } from "../agent-context.ts";
+import { removeDisk } from "../volumes/remove-disk.ts";
 import {
   type Found,
   isStray,
@@ -142,12 +143,12 @@ async function removeAll(
 }
 
 async function remove(context: AgentContext, orphan: Found, signal: AbortSignal): Promise<void> {
-  const { drivers, disks, networks, balancers, images, attachments } = context;
+  const { drivers, networks, balancers, images, attachments } = context;
   switch (orphan.type) {
     case "guest":
       return drivers.require(orphan.driver).destroy(orphan.handle, signal);
     case "disk":
-      return disks.remove(orphan.uid, signal);
+      return removeDisk(context, { uid: orphan.uid, of: undefined }, signal);
     case "network":
       attachments.doubt(orphan.uid);
       await networks.remove(orphan.uid, signal);

@@ -26,8 +26,9 @@ export function planPool(world: PoolWorld, now: Instant): Plan<PoolAction, Stora
   if (!pool) return { status: undefined, actions: [] };
   if (pool.metadata.deletedAt !== undefined) {
     const mine = pool.metadata.finalizers.includes("agent");
+    // Of a lost one, not even the mark is touched.
     const actions: PoolAction[] = [
-      { type: "close", pool },
+      ...(pool.spec.lost ? [] : [{ type: "close", pool } as const]),
       { type: "finalize", pool },
     ];
     return { status: undefined, actions: mine ? actions : [] };

@@ -82,6 +82,61 @@ test("one that cannot be says why, one whose file system went away too, and is r
   await until("it is again", isReady);
 });
 
+test("of a pool whose file system is gone nothing can be deleted, until somebody says that it is lost", async () => {
+  await create();
+  await until("it is ready", isReady);
+  await attached();
+  const { resources } = bench.services;
+  const lose = (lost: boolean) =>
+    resources.patch(bench.me, storagePoolKind, { name: "fast" }, { spec: { lost } });
+  await expect(lose(true)).rejects.toMatchObject({
+    code: "Conflict",
+    message: expect.stringContaining('storage pool "fast" is ready on host "alpha"'),
+  });
+  await resources.patch(bench.me, volumeKind, ref, { spec: { instance: null } });
+  await until("it is detached", async () => (await volume()).status.state === "available");
+  bench.host.directories.clear();
+  await until("the pool is not ready", async () => !(await isReady()));
+  const { uid } = (await volume()).metadata;
+  await resources.delete(bench.me, volumeKind, ref);
+  await until("it says why it stays", async () => (await volume()).status.message.includes("is not there"));
+  await expect(resources.delete(bench.me, storagePoolKind, { name: "fast" })).rejects.toMatchObject({
+    code: "Conflict",
+  });
+
+  await lose(true);
+  const volumes = async () =>
+    (await bench.client.list(volumeKind, {})).items.filter(({ spec }) => spec.role === "data");
+  await until("the volume is gone", async () => (await volumes()).length === 0);
+  expect((await get()).status.message).toContain("was said to be lost for good");
+  await resources.delete(bench.me, storagePoolKind, { name: "fast" });
+  await until(
+    "the pool is gone",
+    async () => (await bench.client.list(storagePoolKind, {})).items.length === 0,
+  );
+  await bench.clock.advance(5_000);
+  const told = (await bench.client.list(eventKind, { project: "default" })).items.map(({ spec }) => spec);
+  expect(told.find(({ reason }) => reason === "Forgotten")?.message).toContain(`/srv/fast/${uid}.raw`);
+});
+
+test("one that is said to be lost too early is taken back, with all that is in it", async () => {
+  await create();
+  await until("it is ready", isReady);
+  await attached();
+  bench.host.directories.clear();
+  await until("it is not", async () => !(await isReady()));
+  const { resources } = bench.services;
+  const lose = (lost: boolean) =>
+    resources.patch(bench.me, storagePoolKind, { name: "fast" }, { spec: { lost } });
+  await lose(true);
+  bench.host.directories.set("/srv/fast", { fileSystem: "xfs", reflink: true });
+  await bench.clock.advance(30_000);
+  expect(await isReady()).toBe(false);
+  await lose(false);
+  await until("it is ready again", isReady);
+  expect((await volume()).status).toMatchObject({ state: "attached", pool: "fast" });
+});
+
 test("one that fills warns, lets writers wait, and lets them go on", async () => {
   await create({ warnPercent: 70 });
   await until("it is ready", isReady);

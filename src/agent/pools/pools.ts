@@ -67,7 +67,11 @@ async function look(
   pool: StoragePool,
   signal: AbortSignal,
 ): Promise<PoolWorld["found"]> {
-  const { type, reflink } = pool.spec;
+  const { type, reflink, lost } = pool.spec;
+  if (lost)
+    return {
+      problem: "was said to be lost for good: nothing in it is touched, and volumes in it can be deleted",
+    };
   const prepared = pool.status.hosts[hostName]?.prepared ?? false;
   try {
     const found = await calls.ask(pool.metadata.uid, async () => {

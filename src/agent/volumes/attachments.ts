@@ -26,6 +26,7 @@ import {
   type VolumeHolder,
 } from "./attachment-plan.ts";
 import { guestVolume, poolFor } from "./guest-volumes.ts";
+import { removeDisk } from "./remove-disk.ts";
 
 export function createAttachmentReconciler(
   context: AgentContext,
@@ -131,7 +132,7 @@ class AttachmentReconciler implements Reconciler<AttachmentWorld, AttachmentActi
         return;
       }
       case "remove-disk":
-        return disks.remove(metadata.uid, signal);
+        return removeDisk(this.#context, { uid: metadata.uid, of: volume }, signal);
       case "finalize":
         await client.removeFinalizer(volumeKind, metadata as Ref, metadata.uid, "agent", { signal });
         this.#finalized.add(metadata.uid);

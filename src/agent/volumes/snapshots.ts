@@ -11,6 +11,7 @@ import { reportStatus } from "../report.ts";
 import { siblingKey } from "../views.ts";
 import { poolFor, recordedVolumes } from "./guest-volumes.ts";
 import { copyAtOneMoment, guestOf, rootOf } from "./moments.ts";
+import { removeDisk } from "./remove-disk.ts";
 import { type RollbackTarget, rollbackTarget } from "./rollbacks.ts";
 import { planSnapshot, rolledBack, type SnapshotAction, type SnapshotWorld } from "./snapshot-plan.ts";
 
@@ -19,7 +20,7 @@ type Status = Snapshot["status"];
 export function createSnapshotReconciler(
   context: AgentContext,
 ): Reconciler<SnapshotWorld, SnapshotAction, Status> {
-  const { views, disks, client, hostName } = context;
+  const { views, client, hostName } = context;
   const finalized = new Set<string>();
   const report = (snapshot: Snapshot, status: Status, signal: AbortSignal) =>
     reportStatus(client, snapshotKind, views.snapshots, snapshot, status, signal);
@@ -54,7 +55,7 @@ export function createSnapshotReconciler(
           await report(now(snapshot), rolledBack(now(snapshot)), signal);
           return;
         case "remove-disk":
-          return disks.remove(metadata.uid, signal);
+          return removeDisk(context, { uid: metadata.uid, of: snapshot }, signal);
         case "finalize":
           await client.removeFinalizer(snapshotKind, metadata as Ref, metadata.uid, "agent", { signal });
           finalized.add(metadata.uid);
@@ -97,7 +98,7 @@ async function take(
   const { disks, views, clock } = context;
   const { uid, generation } = snapshot.metadata;
   const { instanceUid, volumeUid = "" } = snapshot.status;
-  await disks.remove(uid, signal);
+  await removeDisk(context, { uid, of: undefined }, signal);
   let stillMs = 0;
   const timed = async (copy: () => Promise<{ frozen: boolean }>) => {
     const begun = clock.monotonicMs();

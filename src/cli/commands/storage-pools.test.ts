@@ -1,6 +1,9 @@
 import { beforeEach, expect, test } from "vitest";
-import type { Resource } from "../../kinds/kind.ts";
+import type { JsonObject } from "../../core/json.ts";
+import type { Kind, Resource } from "../../kinds/kind.ts";
+import { snapshotKind } from "../../kinds/snapshot.ts";
 import type { HostPool } from "../../kinds/storage-pool.ts";
+import { volumeKind } from "../../kinds/volume.ts";
 import { TestTerminal } from "../test-terminal.ts";
 
 const here: HostPool = {
@@ -68,6 +71,44 @@ test("what cannot be a pool is said, and nothing stays", async () => {
     'cannot create storage pool "fast": /srv/none does not exist; make the directory first',
   );
   expect(names()).toEqual([]);
+});
+
+async function pooled(name: string, spec: object, kind = volumeKind as Kind): Promise<void> {
+  const { client } = terminal;
+  client.react = (resource) =>
+    resource.kind === kind.name
+      ? { ...resource, status: { ...(resource.status as object), pool: "fast" } }
+      : look(resource);
+  await client.asClient().create(kind, { name, project: "school", spec: spec as JsonObject });
+  client.react = (resource) => (resource.metadata.deletedAt ? undefined : resource);
+}
+
+test("a lost pool goes with all that was in it, once nothing stands against it and somebody has said yes", async () => {
+  await terminal.run("pool", "create", "fast", "/srv/fast");
+  await pooled("records", { sizeMib: 64, protected: true });
+  await pooled("monday", { volume: "records" }, snapshotKind as Kind);
+  const all = names();
+  const refused = await terminal.run("pool", "delete", "fast", "--lost", "--yes");
+  expect(refused.err).toContain(
+    'volume "records" of project "school" is protected (strata volume protect records --off)',
+  );
+  expect(names()).toEqual(all);
+  await terminal.run("volume", "protect", "records", "--off", "-p", "school");
+
+  const unsaid = await terminal.run("pool", "delete", "fast", "--lost");
+  expect(unsaid.status).not.toBe(0);
+  expect(names()).toEqual(all);
+  const done = await terminal.run("pool", "delete", "fast", "--lost", "--yes");
+  expect([done.status, done.err]).toEqual([0, ""]);
+  expect(names()).toEqual([]);
+});
+
+test("what was said to be lost may be taken back", async () => {
+  await terminal.run("pool", "create", "fast", "/srv/fast");
+  await terminal.run("pool", "set", "fast", "--lost", "yes");
+  expect((await terminal.run("pool", "show", "fast")).out).toContain("lost: it will not come back");
+  const back = await terminal.run("pool", "set", "fast", "--lost", "no", "--json");
+  expect(JSON.parse(back.out).spec.lost).toBe(false);
 });
 
 test("numbers are numbers", async () => {

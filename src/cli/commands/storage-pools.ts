@@ -11,6 +11,7 @@ import { storagePoolForm, storagePoolTree } from "../show-storage-pools.ts";
 import { follow, patience } from "../watching.ts";
 import { defined, tableOf } from "./creation.ts";
 import { deleteResources, listResources } from "./listings.ts";
+import { deleteLostPools } from "./lost-pools.ts";
 
 const group = "Volumes";
 const poolArgument = { name: "<pool>", summary: "its name", completes: "storage-pools" } as const;
@@ -64,10 +65,20 @@ export const storagePoolCommands: readonly CommandSpec[] = [
   {
     path: "pool set",
     group,
-    summary: "Change when a storage pool warns and how much it may promise",
+    summary: "Change when a storage pool warns, how much it may promise, and whether it is lost",
     arguments: [poolArgument],
-    options: limitOptions,
-    examples: ["strata pool set fast --warn-percent 90 --max-overcommit 1.5"],
+    options: [
+      ...limitOptions,
+      {
+        flags: "--lost <answer>",
+        summary: "yes: it will not come back, and what is in it may be deleted; no: it may",
+        choices: ["yes", "no"],
+      },
+    ],
+    examples: [
+      "strata pool set fast --warn-percent 90 --max-overcommit 1.5",
+      "strata pool set fast --lost no",
+    ],
     run: set,
   },
   {
@@ -75,8 +86,15 @@ export const storagePoolCommands: readonly CommandSpec[] = [
     group,
     summary: "Delete storage pools that no volume and no snapshot is in",
     arguments: [{ ...poolArgument, name: "<pool...>" }],
-    examples: ["strata pool delete fast"],
-    run: (call) => deleteResources(call, "storage-pools", call.args),
+    options: [
+      {
+        flags: "--lost",
+        summary: "it will not come back: delete all volumes and snapshots in it too, without their files",
+      },
+    ],
+    examples: ["strata pool delete fast", "strata pool delete fast --lost"],
+    run: (call) =>
+      call.options.flag("lost") ? deleteLostPools(call) : deleteResources(call, "storage-pools", call.args),
   },
 ];
 
@@ -126,9 +144,10 @@ async function set({ session, args, options }: Call): Promise<Output> {
   const client = await session.client();
   const { signal } = session;
   const pool = await resolve(client, storagePoolKind, "", args[0] ?? "", signal);
-  const spec = defined(limits(options));
+  const lost = options.text("lost");
+  const spec = defined({ ...limits(options), lost: lost === undefined ? undefined : lost === "yes" });
   if (Object.keys(spec).length === 0) {
-    throw new StrataError("Invalid", "say what to set: --warn-percent or --max-overcommit");
+    throw new StrataError("Invalid", "say what to set: --warn-percent, --max-overcommit or --lost");
   }
   const ref = { name: pool.metadata.name };
   return tableOf(storagePoolForm, await client.patch(storagePoolKind, ref, { spec }, { signal }));

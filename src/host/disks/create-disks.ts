@@ -23,7 +23,7 @@ import { explainNoSpace } from "../images/space-error.ts";
 import { run } from "../run.ts";
 import { copyFile } from "./copy-file.ts";
 import { complete, DataDisks, exists, growUnmounted } from "./data-disks.ts";
-import { dropDataFile, findDataFile, type PoolPlace } from "./data-files.ts";
+import { dropDataFile, findDataFile, type LostPools, type PoolPlace } from "./data-files.ts";
 import {
   copyTogether,
   type DiskPart,
@@ -227,15 +227,15 @@ class LocalDisks implements Disks {
     return this.#holds.list();
   }
 
-  remove(uid: string, signal: AbortSignal): Promise<void> {
+  remove(uid: string, signal: AbortSignal, lost?: LostPools): Promise<void> {
     return this.#exclusively(uid, async () => {
       const directory = this.#pathOf(uid);
       await this.#release(uid, signal);
-      await dropDataFile(directory);
+      await dropDataFile(directory, lost);
       for (const part of await partDirectories(directory)) {
         for (const name of ["merged", "volume"]) await unmount(join(part, name), this.#clock, signal);
       }
-      await dropParts(directory);
+      await dropParts(directory, lost);
       await rm(directory, { recursive: true, force: true });
     });
   }

@@ -10,7 +10,7 @@
  * Files appear under their name when complete (made as NAME.new and renamed), and mounts are looked up in the kernel's own
  * list, so each step can be repeated after a crash at any point.
  */
-import { access, mkdir, open, realpath, rename, rm, stat, writeFile } from "node:fs/promises";
+import { access, mkdir, open, rename, rm, stat, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Clock } from "../../core/clock.ts";
@@ -18,7 +18,7 @@ import { assert, StrataError } from "../../core/errors.ts";
 import { formatMib } from "../../core/units.ts";
 import { run } from "../run.ts";
 import { copyFile, requireRoom } from "./copy-file.ts";
-import { findDataFile, type PoolPlace, placeDataFile } from "./data-files.ts";
+import { findDataFile, type PoolPlace, placeDataFile, placeOfData } from "./data-files.ts";
 import type { DataDiskRequest, IdRange } from "./disks.ts";
 import { type Freezer, whileFrozen } from "./freezing.ts";
 import { mountPoints, unmount } from "./mounts.ts";
@@ -123,13 +123,14 @@ export class DataDisks {
 
   /** Nothing on this host has it mounted afterwards. @throws Conflict while something uses it. */
   async release(directory: string, signal: AbortSignal): Promise<void> {
-    const path = join(directory, "data.raw");
     // A mount that a killed predecessor had under way may come only now.
     const unmountAll = async () => {
       for (const name of ["plain", "tree"]) await unmount(join(directory, name), this.#clock, signal);
     };
     await unmountAll();
-    if (await exists(path)) await this.#untilFree(await realpath(path), signal, unmountAll);
+    // Its pool may be gone, and a loop device still be there.
+    const path = await placeOfData(directory);
+    if (path !== undefined) await this.#untilFree(path, signal, unmountAll);
   }
 
   /**

@@ -62,6 +62,22 @@ test("a directory without its mark, or with another's, is no pool", async () => 
   expect(await readdir(join(top, "volumes"))).toEqual(["v1"]);
 });
 
+test("in a lost pool nothing is touched, also when it is there after all", async () => {
+  const path = await placeDataFile(volume, pool);
+  await writeFile(path, "text");
+  const left: string[] = [];
+  const lost = (directory: string) => ({
+    has: (other: string) => other === directory,
+    left: (file: string) => void left.push(file),
+  });
+  await dropDataFile(volume, lost(pool.path));
+  expect([left, await readFile(path, "utf8")]).toEqual([[path], "text"]);
+  await rm(join(pool.path, poolMark));
+  await dropDataFile(volume, lost(pool.path));
+  await expect(dropDataFile(volume, lost("/srv/other"))).rejects.toMatchObject({ code: "Unavailable" });
+  expect(left).toEqual([path, path]);
+});
+
 test("a volume does not move from pool to pool", async () => {
   await placeDataFile(volume, pool);
   const other = { uid: "p2", name: "slow", path: join(top, "other") };

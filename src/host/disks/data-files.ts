@@ -15,6 +15,13 @@ export interface PoolPlace {
   path: string;
 }
 
+/** Directories of pools that somebody has said are lost for good: they are not touched, whatever is seen there. */
+export interface LostPools {
+  has(directory: string): boolean;
+  /** Told of each file that is forgotten, and stays where it is if there is anything there. */
+  left(path: string): void;
+}
+
 /** Names the pool, by its uid, whose directory this is. */
 export const poolMark = "strata-pool.json";
 
@@ -48,6 +55,13 @@ export async function placeDataFile(directory: string, pool: PoolPlace | undefin
   return found;
 }
 
+/** The path that the file has or had, whether its pool is there or not. */
+export async function placeOfData(directory: string): Promise<string | undefined> {
+  const link = join(directory, "data.raw");
+  const found = await lookUp(link);
+  return found === "file" ? link : found;
+}
+
 /** The path of the file as it is now. @throws NotFound without one; Unavailable while its pool is not there. */
 export async function findDataFile(directory: string): Promise<string> {
   const link = join(directory, "data.raw");
@@ -65,11 +79,15 @@ export async function poolOf(file: string): Promise<PoolPlace | undefined> {
   return uid === undefined ? undefined : { uid, name: path, path };
 }
 
-/** Absent is success. @throws Unavailable while its pool is not there. */
-export async function dropDataFile(directory: string): Promise<void> {
+/**
+ * Absent is success. In a pool that is lost, nothing is looked at or changed.
+ * @throws Unavailable while its pool is not there, and not lost.
+ */
+export async function dropDataFile(directory: string, lost?: LostPools): Promise<void> {
   const link = join(directory, "data.raw");
   const found = await lookUp(link);
   if (found === undefined || found === "file") return;
+  if (lost?.has(dirname(found))) return lost.left(found);
   await requireMark(dirname(found), undefined);
   for (const path of [found, `${found}.new`]) await rm(path, { force: true });
 }

@@ -10,7 +10,7 @@ import { basename, join } from "node:path";
 import { StrataError } from "../../core/errors.ts";
 import { copyFile } from "./copy-file.ts";
 import { complete, exists } from "./data-disks.ts";
-import { dropDataFile, findDataFile, placeDataFile, poolOf } from "./data-files.ts";
+import { dropDataFile, findDataFile, type LostPools, placeDataFile, poolOf } from "./data-files.ts";
 import { type Freezer, whileFrozen } from "./freezing.ts";
 import { mountPoints } from "./mounts.ts";
 
@@ -54,8 +54,8 @@ export async function partDirectories(snapshot: string): Promise<string[]> {
 }
 
 /** What of a snapshot lies in storage pools. Absent is success. @throws Unavailable while a pool is not there. */
-export async function dropParts(snapshot: string): Promise<void> {
-  for (const part of await partDirectories(snapshot)) await dropDataFile(part);
+export async function dropParts(snapshot: string, lost?: LostPools): Promise<void> {
+  for (const part of await partDirectories(snapshot)) await dropDataFile(part, lost);
 }
 
 /**

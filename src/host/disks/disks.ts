@@ -4,7 +4,7 @@
  * overlay (depth 1) over the image's base disk. Volumes that users made are there as well (see data-disks.ts).
  */
 import type { GuestRoot } from "../../drivers/driver.ts";
-import type { PoolPlace } from "./data-files.ts";
+import type { LostPools, PoolPlace } from "./data-files.ts";
 import type { DiskPart } from "./disk-parts.ts";
 import type { VolumeRoom } from "./write-holds.ts";
 
@@ -122,8 +122,11 @@ export interface Disks {
   recover(): Promise<void>;
   /** No mount of this host uses the volume afterwards; absent is success. @throws Conflict while something does. */
   releaseData(uid: string, signal: AbortSignal): Promise<void>;
-  /** Unmounts and removes; absent is success. The guest must not run. */
-  remove(uid: string, signal: AbortSignal): Promise<void>;
+  /**
+   * Unmounts and removes; absent is success. The guest must not run. What is in a pool that is `lost` is forgotten.
+   * @throws Unavailable while a pool that it is in is not there, and not lost.
+   */
+  remove(uid: string, signal: AbortSignal, lost?: LostPools): Promise<void>;
   /** Uids of all disks here, orphans included. */
   list(): Promise<string[]>;
   /** Bytes really taken on the host. */
