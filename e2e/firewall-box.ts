@@ -64,8 +64,14 @@ export class Peer {
     return new Promise((resolve) => this.#waiting.set(id, resolve));
   }
 
+  /** One connection. Only a short time is waited for one that is to fail: `reaches` waits for one that is to come about. */
   tcp(address: string, port: number): Promise<Answer> {
     return this.ask("tcp", { address, port });
+  }
+
+  /** One connection that is allowed: a first packet that got lost is sent again, which takes the kernel a second or three. */
+  reaches(address: string, port: number): Promise<Answer> {
+    return this.ask("tcp", { address, port, timeoutMs: 10_000 });
   }
 
   async end(): Promise<void> {

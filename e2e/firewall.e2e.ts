@@ -69,8 +69,8 @@ describe("packet rules", () => {
     await apply();
     expect(await a.tcp(b.address, 80)).toMatchObject({ ok: false });
     await apply({ groups: [group(web, []), group(db, [tcp(80, { group: web })])] });
-    expect(await a.tcp(b.address, 80)).toMatchObject({ ok: true, from: a.address });
-    expect(await a.tcp(b.address6, 80)).toMatchObject({ ok: true, from: a.address6 });
+    expect(await a.reaches(b.address, 80)).toMatchObject({ ok: true, from: a.address });
+    expect(await a.reaches(b.address6, 80)).toMatchObject({ ok: true, from: a.address6 });
     expect(await a.tcp(b.address, 5000)).toMatchObject({ ok: false });
     expect(await b.tcp(a.address, 80)).toMatchObject({ ok: false });
     expect(await c.tcp(b.address, 80)).toMatchObject({ ok: false });
@@ -87,8 +87,8 @@ describe("packet rules", () => {
       { protocol: "icmp", peer: { cidr: "10.0.0.0/9" } },
     ];
     await apply({ groups: [group(web, []), group(db, ingress)] });
-    expect(await a.tcp(b.address, 5000)).toMatchObject({ ok: true });
-    expect(await a.tcp(b.address, 80)).toMatchObject({ ok: true });
+    expect(await a.reaches(b.address, 5000)).toMatchObject({ ok: true });
+    expect(await a.reaches(b.address, 80)).toMatchObject({ ok: true });
     expect(await a.ask("udp", { address: b.address, port: 5000 })).toMatchObject({ ok: true });
     expect(await a.ask("udp", { address: b.address6, port: 5000 })).toMatchObject({ ok: false });
     expect((await box.inGuest(10, "busybox", "ping", "-c", "1", "-W", "1", b.address)).status).toBe(1);
@@ -181,7 +181,7 @@ describe("packet rules", () => {
     ];
     const published = { protocol: "tcp" as const, port: 18_080, ipAddress: a.address, targetPort: 80 };
     await apply({ publishedPorts: [published], groups: open });
-    expect(await outside.tcp(hostLanAddress, 18_080)).toMatchObject({ ok: true, from: outsideAddress });
+    expect(await outside.reaches(hostLanAddress, 18_080)).toMatchObject({ ok: true, from: outsideAddress });
     const fromHost = async (address: string) =>
       (await run("busybox", ["nc", "-w", "1", address, "18080"], { expected: [0, 1], input: "" })).status;
     expect(await fromHost("127.0.0.1")).toBe(0);
@@ -190,8 +190,8 @@ describe("packet rules", () => {
     expect(await outside.ask("echo", { name: "published" })).toMatchObject({ ok: true });
     await apply({ publishedPorts: [{ ...published, ipAddress: b.address }], groups: open });
     expect(await outside.ask("echo", { name: "published" })).toMatchObject({ ok: false });
-    expect(await outside.tcp(hostLanAddress, 18_080)).toMatchObject({ ok: true });
-    expect(await a.tcp(hostLanAddress, 18_080)).toMatchObject({ ok: true, from: hostLanAddress });
+    expect(await outside.reaches(hostLanAddress, 18_080)).toMatchObject({ ok: true });
+    expect(await a.reaches(hostLanAddress, 18_080)).toMatchObject({ ok: true, from: hostLanAddress });
     await apply({ groups: open });
     expect(await outside.tcp(hostLanAddress, 18_080)).toMatchObject({ ok: false });
   });
@@ -203,13 +203,13 @@ describe("packet rules", () => {
     const first = await outside.ask("tcp", { address: floating, port: 80, timeoutMs: 3_000 });
     expect(first).toMatchObject({ ok: true, from: outsideAddress });
     expect(await outside.tcp(floating, 5000)).toMatchObject({ ok: false });
-    expect(await a.tcp(outsideAddress, 80)).toMatchObject({ ok: true, from: floating });
-    expect(await b.tcp(floating, 80)).toMatchObject({ ok: true, from: b.address });
+    expect(await a.reaches(outsideAddress, 80)).toMatchObject({ ok: true, from: floating });
+    expect(await b.reaches(floating, 80)).toMatchObject({ ok: true, from: b.address });
     await outside.ask("open", { name: "floating", address: floating, port: 80 });
     await apply({ addresses: [{ address: floating, ipAddress: b.address }], groups: open });
     expect(await outside.ask("echo", { name: "floating" })).toMatchObject({ ok: false });
-    expect(await outside.tcp(floating, 80)).toMatchObject({ ok: true });
-    expect(await b.tcp(outsideAddress, 80)).toMatchObject({ ok: true, from: floating });
+    expect(await outside.reaches(floating, 80)).toMatchObject({ ok: true });
+    expect(await b.reaches(outsideAddress, 80)).toMatchObject({ ok: true, from: floating });
     expect(await a.tcp(outsideAddress, 80)).toMatchObject({ from: box.network.uplink.innerAddress });
     await apply({ groups: open });
     expect(await outside.tcp(floating, 80)).toMatchObject({ ok: false });
@@ -248,7 +248,7 @@ describe("packet rules", () => {
       const count =
         "add table ip t; add chain ip t i { type filter hook input priority 0; }; add rule ip t i tcp sport 80 ip ttl != 1 counter drop";
       await box.inGuest(10, "nft", count);
-      expect(await a.tcp("169.254.169.254", 80)).toMatchObject({ ok: true, from: "metadata" });
+      expect(await a.reaches("169.254.169.254", 80)).toMatchObject({ ok: true, from: "metadata" });
       await box.inGuest(10, "nft", "delete table ip t");
       expect(seen).toEqual([a.address]);
       expect(await b.tcp("169.254.169.254", 80)).toMatchObject({ ok: false, why: "ECONNREFUSED" });
@@ -270,7 +270,7 @@ describe("packet rules", () => {
     stop.abort();
     expect(await a.ask("echo", { name: "survivor" })).toMatchObject({ ok: true });
     expect(await a.tcp(b.address, 5000)).toMatchObject({ ok: false });
-    expect(await a.tcp(b.address, 80)).toMatchObject({ ok: true });
+    expect(await a.reaches(b.address, 80)).toMatchObject({ ok: true });
     expect(await box.firewall.ensure(box.network, never)).toEqual({ repaired: true });
     expect(await box.firewall.ensure(box.network, never)).toEqual({ repaired: false });
   });
@@ -282,11 +282,11 @@ describe("packet rules", () => {
     box.restart();
     await expect(apply({ groups })).rejects.toMatchObject({ code: "NotFound" });
     expect(await box.firewall.ensure(box.network, never)).toEqual({ repaired: true }); // the host's table
-    expect(await a.tcp(b.address, 80)).toMatchObject({ ok: true });
+    expect(await a.reaches(b.address, 80)).toMatchObject({ ok: true });
     await apply({ groups });
     expect(await a.ask("echo", { name: "patient" })).toMatchObject({ ok: true });
     await apply({ groups: [group(web, []), group(db, [tcp(5000, { group: web })])] });
-    expect(await a.tcp(b.address, 5000)).toMatchObject({ ok: true });
+    expect(await a.reaches(b.address, 5000)).toMatchObject({ ok: true });
     expect(await a.ask("echo", { name: "patient" })).toMatchObject({ ok: false });
   });
 
@@ -298,7 +298,7 @@ describe("packet rules", () => {
     box.restart();
     await box.firewall.ensure(box.network, never);
     const reaches = async () => {
-      expect(await outside.tcp(hostLanAddress, 18_081)).toMatchObject({ ok: true, from: outsideAddress });
+      expect(await outside.reaches(hostLanAddress, 18_081)).toMatchObject({ ok: true, from: outsideAddress });
       const answer = await outside.ask("tcp", { address: floating, port: 80, timeoutMs: 3_000 });
       expect(answer).toMatchObject({ ok: true, from: outsideAddress });
     };

@@ -411,7 +411,8 @@ describe("a virtual machine", () => {
     const says = (expected: string | RegExp) =>
       until(() => seen.search(expected) >= 0, 20_000, `${expected} on the terminal, which shows ${seen}`);
     await says("ready> ");
-    shell.stdin.write("echo begin-$((1 + 1)); sleep 1000\n");
+    // One process says that it began and then waits: it has the terminal before it says so.
+    shell.stdin.write("sh -c 'echo begin-$((1 + 1)); exec sleep 1000'\n");
     await says("begin-2");
     shell.stdin.write("\x03");
     await says(/begin-2[\s\S]*ready> /);
