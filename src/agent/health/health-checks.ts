@@ -69,12 +69,13 @@ export class HealthChecks {
     const { clock, wanted, hint } = this.#options;
     const { request } = check;
     const begun = clock.monotonicMs();
-    for (let checks = 1; ; checks++) {
+    for (;;) {
       const outcome = await this.#perform(request, signal);
       signal.throwIfAborted();
       if (!wanted(request.uid)) break;
-      this.#take(check, outcome, clock.monotonicMs() - begun);
-      await clock.sleep(nextDelayMs(check.state, request.check, checks), signal);
+      const ageMs = clock.monotonicMs() - begun;
+      this.#take(check, outcome, ageMs);
+      await clock.sleep(nextDelayMs(check.state, request.check, ageMs), signal);
       if (!wanted(request.uid)) break;
     }
     this.#checks.delete(request.uid);

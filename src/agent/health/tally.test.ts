@@ -68,10 +68,10 @@ describe("news", () => {
 
 test("often at first, then as asked for; a command not quite so often", () => {
   const check = { type: "http", intervalMs: 5_000 } as const;
-  expect([1, 2, 3].map((count) => nextDelayMs(emptyTally, check, count))).toEqual([50, 75, 112.5]);
-  expect(nextDelayMs(emptyTally, check, 50)).toBe(1_000);
-  expect(nextDelayMs(emptyTally, { ...check, type: "command" }, 1)).toBe(250);
-  expect(nextDelayMs(emptyTally, { ...check, intervalMs: 100 }, 9)).toBe(100);
+  expect([0, 500, 4_000].map((ageMs) => nextDelayMs(emptyTally, check, ageMs))).toEqual([50, 50, 200]);
+  expect(nextDelayMs(emptyTally, check, 60_000)).toBe(1_000);
+  expect(nextDelayMs(emptyTally, { ...check, type: "command" }, 0)).toBe(250);
+  expect(nextDelayMs(emptyTally, { ...check, intervalMs: 100 }, 9_000)).toBe(100);
   expect(nextDelayMs({ ...emptyTally, result: "healthy" }, check, 1)).toBe(5_000);
   expect(patienceMs).toBeGreaterThan(1_000);
 });

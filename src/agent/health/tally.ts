@@ -1,6 +1,7 @@
 /** From outcomes to health, pure. */
 import type { Instant } from "../../core/clock.ts";
 import type { HealthCheck } from "../../kinds/instance.ts";
+import { startPaceMs } from "../start-pace.ts";
 import type { Outcome } from "./network-checks.ts";
 
 export interface Tally {
@@ -50,17 +51,18 @@ export function isNews(before: Tally, after: Tally): boolean {
   return before.result !== after.result || (after.result !== "healthy" && before.saw !== after.saw);
 }
 
-const firstDelayMs = 50;
 const firstCommandDelayMs = 250;
-const longestStartDelayMs = 1_000;
 
-/** Until the next check. Until a run is healthy for the first time, it is asked more often: somebody waits for it. */
+/**
+ * Until the next check. Until a run is healthy for the first time, it is asked more often: somebody waits for it. `ageMs`: since
+ * the first check of the run.
+ */
 export function nextDelayMs(
   tally: Tally,
   check: Pick<HealthCheck, "type" | "intervalMs">,
-  checks: number,
+  ageMs: number,
 ): number {
   if (tally.result !== "unknown") return check.intervalMs;
-  const first = check.type === "command" ? firstCommandDelayMs : firstDelayMs;
-  return Math.min(check.intervalMs, longestStartDelayMs, first * 1.5 ** Math.min(checks - 1, 20));
+  const paceMs = startPaceMs(ageMs, check.type === "command" ? firstCommandDelayMs : undefined);
+  return Math.min(check.intervalMs, paceMs);
 }

@@ -57,8 +57,9 @@ test("fast at first, slower later, and at rest once all answer", async () => {
   expect(asked).toEqual([80, 22, 80]);
   await clock.advance(60_000);
   const soFar = asked.length;
-  expect(soFar).toBeGreaterThan(60);
-  expect(soFar).toBeLessThan(80);
+  // 20 in the first second, then 20 for each factor of e until there are 20 seconds, then one a second.
+  expect(soFar).toBeGreaterThan(115);
+  expect(soFar).toBeLessThan(130);
   expect(probes.state("u")).toEqual({ target: "run-1", result: "waiting", waitingFor: ["http (port 80)"] });
   expect(hints).toHaveLength(1);
   open.add(80);
@@ -67,6 +68,31 @@ test("fast at first, slower later, and at rest once all answer", async () => {
   expect(hints).toHaveLength(2);
   await clock.advance(60_000);
   expect(asked.length).toBeLessThanOrEqual(soFar + 2);
+});
+
+test("a guest that comes up is found within a twentieth of what it took, though earlier questions are still unanswered", async () => {
+  const clock = new VirtualClock(0);
+  const upAtMs = 4_000;
+  const hintedAt: number[] = [];
+  const probes = new ServiceProbes({
+    clock,
+    hint: () => hintedAt.push(clock.monotonicMs()),
+    hostAddress: () => "100.64.0.2",
+    // What is asked before that is lost.
+    connect: async (_target, timeoutMs, signal) => {
+      if (clock.monotonicMs() >= upAtMs) return true;
+      await clock.sleep(timeoutMs, signal);
+      return false;
+    },
+  });
+  probes.begin({
+    ...{ type: "probe", key: "/instances/default/web", uid: "u", target: "run-1", network: "n" },
+    ...{ address: "10.0.0.2", services: [{ name: "http", port: 80 }] },
+  });
+  await clock.advance(60_000);
+  expect(probes.state("u")?.result).toBe("ready");
+  expect(hintedAt).toHaveLength(2);
+  expect(hintedAt[1]).toBeLessThan(upAtMs * 1.05 + 50);
 });
 
 test("what answers within the patience is never reported as missing", async () => {

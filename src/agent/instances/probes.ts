@@ -4,6 +4,7 @@
  * `Ready`.
  */
 import type { Clock } from "../../core/clock.ts";
+import { startPaceMs } from "../start-pace.ts";
 import type { InstanceAction, ProbeState } from "./world.ts";
 
 export interface ConnectTarget {
@@ -16,8 +17,6 @@ export interface ConnectTarget {
 /** True when something accepted a TCP connection there within `timeoutMs`. Rejects only when aborted. */
 export type Connect = (target: ConnectTarget, timeoutMs: number, signal: AbortSignal) => Promise<boolean>;
 
-const firstDelayMs = 50;
-const lastDelayMs = 1_000;
 const connectTimeoutMs = 1_000;
 /** Services that answer sooner than this are never reported as missing. */
 const patienceMs = 2_000;
@@ -82,19 +81,30 @@ export class ServiceProbes {
     for (const uid of [...this.#probes.keys()]) this.forget(uid);
   }
 
+  /**
+   * Asks again before the last answer is there: a packet to a guest without a card yet is lost, and the kernel sends it again
+   * only after a second.
+   */
   async #run(probe: Probe, signal: AbortSignal): Promise<void> {
     const { request } = probe;
     const begun = this.#clock.monotonicMs();
-    let missing = [...request.services];
-    for (let delayMs = firstDelayMs; ; delayMs = Math.min(lastDelayMs, delayMs * 1.5)) {
-      const answers = await Promise.all(missing.map(({ port }) => this.#answers(request, port, signal)));
-      signal.throwIfAborted();
-      missing = missing.filter((_, index) => !answers[index]);
-      if (missing.length === 0) return this.#tell(probe, "ready", []);
-      const waitingFor = missing.map(({ name, port }) => `${name} (port ${port})`);
-      if (this.#clock.monotonicMs() - begun >= patienceMs) this.#tell(probe, "waiting", waitingFor);
-      await this.#clock.sleep(delayMs, signal);
+    const missing = new Set(request.services);
+    const all = new AbortController();
+    const over = AbortSignal.any([signal, all.signal]);
+    const ask = async (service: (typeof request.services)[number]) => {
+      if (!(await this.#answers(request, service.port, over))) return;
+      missing.delete(service);
+      if (missing.size === 0) all.abort();
+    };
+    while (!over.aborted) {
+      for (const service of missing) void ask(service).catch(() => {});
+      const ageMs = this.#clock.monotonicMs() - begun;
+      const waitingFor = [...missing].map(({ name, port }) => `${name} (port ${port})`);
+      if (ageMs >= patienceMs) this.#tell(probe, "waiting", waitingFor);
+      await this.#clock.sleep(startPaceMs(ageMs), over).catch(() => {});
     }
+    signal.throwIfAborted();
+    this.#tell(probe, "ready", []);
   }
 
   async #answers({ network, address }: ProbeRequest, port: number, signal: AbortSignal): Promise<boolean> {
