@@ -54,7 +54,7 @@ export interface SeenServer {
 /** Counters and gauges of the whole balancer (`uid` undefined) or of one server. */
 export interface BalancerStatistics {
   uid: string | undefined;
-  /** Since HAProxy started or was reloaded: they may begin anew. */
+  /** Since HAProxy started or was reloaded: they may begin anew. Of the whole, those that came in; of a server, those answered. */
   requests: number;
   errors: number;
   sessions: number;

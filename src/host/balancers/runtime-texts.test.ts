@@ -55,13 +55,14 @@ describe("answers of HAProxy", () => {
   test("statistics of the whole and of servers", () => {
     expect(parseStatistics(stats)).toEqual([
       { uid: "a", requests: 70, errors: 4, sessions: 3, queue: 1 },
-      { uid: undefined, requests: 90, errors: 5, sessions: 9, queue: 6 },
+      { uid: undefined, requests: 100, errors: 5, sessions: 9, queue: 6 },
     ]);
+    // 10 of the 100 wait for their answers.
     // What was held is part of the whole, and of no server.
     const held = stats.replaceAll("targets,", "held,").split("\n").slice(1).join("\n");
     expect(parseStatistics(`${stats.trim()}\n${held}`)).toEqual([
       { uid: "a", requests: 70, errors: 4, sessions: 3, queue: 1 },
-      { uid: undefined, requests: 180, errors: 10, sessions: 18, queue: 12 },
+      { uid: undefined, requests: 200, errors: 10, sessions: 18, queue: 12 },
     ]);
   });
 

@@ -62,8 +62,10 @@ export function parseConnections(text: string): Map<string, number> {
 }
 
 /**
- * Of `show stat` of backends and servers. The whole is what had a server and what was held. Errors: answers of 5xx, and
- * requests that no server answered.
+ * Of `show stat` of backends and servers. The whole is what had a server and what was held. Its requests are those that came in
+ * (HAProxy's `stot` of a backend), answered yet or not: what is answered never exceeds what the servers can, however much more is
+ * asked for. A server's are those that it answered (`req_tot`; for TCP, connections). Errors: answers of 5xx, and requests that no
+ * server answered.
  */
 export function parseStatistics(stats: string): BalancerStatistics[] {
   const found: BalancerStatistics[] = [];
@@ -72,9 +74,10 @@ export function parseStatistics(stats: string): BalancerStatistics[] {
     const isHeld = row.pxname === heldName && row.svname === "BACKEND";
     if (!isHeld && (row.pxname !== backendName || row.svname === holderName)) continue;
     const number = (name: string) => Number(row[name] || 0);
+    const isWhole = row.svname === "BACKEND";
     const one: BalancerStatistics = {
-      uid: row.svname === "BACKEND" ? undefined : uidOfServer(row.svname ?? ""),
-      requests: row.req_tot ? number("req_tot") : number("stot"),
+      uid: isWhole ? undefined : uidOfServer(row.svname ?? ""),
+      requests: row.req_tot && !isWhole ? number("req_tot") : number("stot"),
       errors: row.hrsp_5xx ? number("hrsp_5xx") : number("econ") + number("eresp"),
       sessions: number("scur"),
       queue: number("qcur"),

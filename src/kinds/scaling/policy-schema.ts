@@ -9,7 +9,7 @@ import { calendarSchema } from "./calendar-schema.ts";
  * |-------------|------------------------------------------------------------------|-----------------------------|
  * | cpu         | use of the CPUs promised to the serving members, average          | per cent                    |
  * | memory      | use of the memory promised to the serving members, average        | per cent                    |
- * | requests    | requests that its load balancers answered                         | per second and instance     |
+ * | requests    | requests that came to its load balancers                          | per second and instance     |
  * | latency     | a percentile of the time to answer a request                      | milliseconds                |
  * | queue       | requests that wait at its load balancers for a free instance      | per instance                |
  * | custom/NAME | pushed to the API for the group                                   | of its own, per instance    |

@@ -14,7 +14,7 @@ export const staleAfterMs = 30_000;
  * |-----------------------------|------------------------------------------------|---------|
  * | cpu, memory                 | per cent of what the serving members are given | average |
  * | latency                     | milliseconds, the percentile over all requests | average |
- * | requests                    | answered per second, by all members together   | total   |
+ * | requests                    | that come per second, for all members together | total   |
  * | queue                       | waiting now, for all members together          | total   |
  * | custom/NAME                 | as pushed, for all members together            | total   |
  *
