@@ -195,7 +195,8 @@ export class FakeHost {
       this.heldData.delete(uid);
     },
     held: async () => [...this.heldData],
-    dataFile: async (uid) => {
+    dataFile: async (of) => {
+      const uid = typeof of === "string" ? of : of.snapshot;
       if (!this.data.has(uid)) throw new StrataError("NotFound", `the simulated disk ${uid} is not here`);
       return `/volumes/${uid}/data.raw`;
     },

@@ -168,6 +168,12 @@ async function openBackup(
   if (!isRestorable(backup) || host === undefined) {
     throw new StrataError("Conflict", `backup "${name}" is ${state}; only a ready one has files`);
   }
+  if (backup.status.instanceUid !== undefined) {
+    throw new StrataError(
+      "Unsupported",
+      `backup "${name}" is of an instance, of which single files are not read; restore it under a new name instead`,
+    );
+  }
   const subject = { project, name, uid: backup.metadata.uid };
   return askAgent(parts, host, { verb: "file", backup: subject, parameters: { path } }, request);
 }

@@ -8,18 +8,7 @@ import type { Cell } from "./output.ts";
 import { stateCell, type TableForm } from "./show.ts";
 
 export const backupForm: TableForm<Backup> = {
-  columns: [
-    "NAME",
-    "STATE",
-    "VOLUME",
-    "REPOSITORY",
-    "TAKEN",
-    "CONSISTENCY",
-    "READ",
-    "NEW",
-    "TESTED",
-    "MESSAGE",
-  ],
+  columns: ["NAME", "STATE", "OF", "REPOSITORY", "TAKEN", "CONSISTENCY", "READ", "NEW", "TESTED", "MESSAGE"],
   row: (backup) => {
     const { metadata, spec, status } = backup;
     const { progress } = status;
@@ -27,7 +16,7 @@ export const backupForm: TableForm<Backup> = {
     return [
       metadata.name,
       stateCell(backup, `${status.state}${status.state === "saving" ? percent : ""}`),
-      spec.volume,
+      subjectText(spec),
       spec.repository,
       status.takenAt ?? "",
       status.consistency ?? "",
@@ -90,6 +79,10 @@ export function keepText(keep: Keep): string {
     .filter(([, count]) => count > 0)
     .map(([rule, count]) => `${count} ${rule}`)
     .join(", ");
+}
+
+function subjectText({ volume, instance }: Backup["spec"]): string {
+  return instance === undefined ? `volume ${volume ?? ""}` : `instance ${instance}`;
 }
 
 function testedCell(conditions: readonly Condition[], type: string, at: string | undefined): Cell {

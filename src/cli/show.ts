@@ -92,6 +92,8 @@ export function sourceText(source: Image["spec"]["source"]): string {
       return `upload (${source.format})`;
     case "instance":
       return `instance ${source.instance}`;
+    case "backup":
+      return `backup ${source.backup}`;
   }
 }
 

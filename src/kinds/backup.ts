@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { instanceSpecSchema } from "./instance.ts";
 import {
   conditionSchema,
   defineKind,
@@ -7,46 +8,65 @@ import {
   progressSchema,
   type ResourceOf,
 } from "./kind.ts";
+import { volumePartSchema } from "./snapshot.ts";
 
 /** On backups that a schedule made: its name. */
 export const backupScheduleLabel = "strata/backup-schedule";
 
+/** What of one disk is in the repository; absent while it is not there yet. */
+const savedShape = {
+  /** Names it in the repository: a snapshot of restic. */
+  snapshot: z.string().optional(),
+  /** Of a disk, holes included; of a root, its archive. */
+  readBytes: z.int().min(0).optional(),
+  /** Of data that the repository did not have, before compression. */
+  addedBytes: z.int().min(0).optional(),
+};
+
 /**
- * A volume as it was at one moment, in a repository. It needs neither the volume nor another backup: what several have in
- * common is stored once, and stays for as long as one of them needs it.
+ * A volume, or an instance with its root and all its volumes, as it was at one moment, in a repository. It needs neither what
+ * it was taken of, nor an image, nor another backup: what several have in common is stored once, and stays for as long as one
+ * of them needs it.
  */
 export const backupKind = defineKind({
   name: "Backup",
   plural: "backups",
   scope: "project",
-  summary: "A volume as it was at one moment, kept in a backup repository.",
+  summary:
+    "A volume, or an instance with all its disks, as it was at one moment, kept in a backup repository.",
   spec: z.strictObject({
-    volume: nameSchema,
+    /** What it is of: either a volume or an instance. */
+    volume: nameSchema.optional(),
+    instance: nameSchema.optional(),
     repository: nameSchema,
     /** How often it was asked to be restored for a test; one more than before does so once. */
     verifications: z.int().min(0).default(0),
   }),
   status: z.strictObject({
-    /** `saving`: the volume's state is fixed, and is being carried to the repository. */
+    /** `saving`: the state of all disks is fixed, and is being carried to the repository. */
     state: z.enum(["pending", "saving", "ready", "verifying", "failed"]),
     message: z.string().max(1024),
-    /** Of its volume. */
+    /** Of what it was taken of. */
     host: z.string().optional(),
     volumeUid: z.string().optional(),
+    instanceUid: z.string().optional(),
+    /** Of an instance: how it was set up, and the content that its root was made from. */
+    machine: instanceSpecSchema.optional(),
+    imageDigest: z.string().optional(),
+    /** Of an instance: its root, whole, as an archive of its files; `uid` is its root volume's. */
+    root: z.strictObject({ uid: z.string(), ...savedShape }).optional(),
+    /** Of an instance: the volumes that it had. */
+    volumes: z.array(volumePartSchema.extend(savedShape)).optional(),
     repositoryUid: z.string().optional(),
-    /** Of the volume at that moment. */
+    /** Of the volume, or of the root, at that moment. */
     sizeMib: z.int().optional(),
     fileSystem: z.enum(["ext4", "xfs"]).optional(),
     /** As of a snapshot of the volume. */
     consistency: z.enum(["frozen", "crash", "unused"]).optional(),
     takenAt: z.string().optional(),
     progress: progressSchema.optional(),
-    /** Names it in the repository: a snapshot of restic. */
-    snapshot: z.string().optional(),
-    /** Of the disk, holes included. */
-    readBytes: z.int().min(0).optional(),
-    /** Of data that the repository did not have, before compression. */
-    addedBytes: z.int().min(0).optional(),
+    /** Of a volume what is in the repository; of an instance, the sums of its disks once all of them are. */
+    ...savedShape,
     /** From the moment that it shows to the end of saving it. */
     tookMs: z.int().min(0).optional(),
     /** `Verified`: it was restored for a test, and what came was whole. */
@@ -65,7 +85,7 @@ export const backupKind = defineKind({
   }),
   finalizers: ["agent"],
   validateUpdate(next, previous) {
-    const errors = immutable(next, previous, ["volume", "repository"]);
+    const errors = immutable(next, previous, ["volume", "instance", "repository"]);
     if (next.verifications < previous.verifications) {
       const allowed = `>= ${previous.verifications}`;
       errors.push({ path: "spec.verifications", message: "can only grow", allowed });
@@ -78,5 +98,34 @@ export type BackupStatus = Backup["status"];
 
 /** What is in the repository is complete. */
 export function isRestorable({ status }: Backup): boolean {
-  return status.snapshot !== undefined && (status.state === "ready" || status.state === "verifying");
+  const { state, snapshot, root } = status;
+  return (snapshot ?? root?.snapshot) !== undefined && (state === "ready" || state === "verifying");
+}
+
+/** A disk with a file system or none, as the repository has it. */
+export interface SavedDisk {
+  snapshot: string;
+  readBytes: number;
+  sizeMib: number;
+  fileSystem?: "ext4" | "xfs" | undefined;
+}
+
+/** The disk of a volume in a backup; `name` says which, in a backup of an instance. Undefined while it is not there. */
+export function savedDisk({ status }: Backup, name: string | undefined): SavedDisk | undefined {
+  const part =
+    status.instanceUid === undefined
+      ? name === undefined
+        ? status
+        : undefined
+      : status.volumes?.find((one) => one.name === name);
+  const { snapshot, readBytes, sizeMib, fileSystem } = part ?? {};
+  if (snapshot === undefined || readBytes === undefined || sizeMib === undefined) return undefined;
+  return { snapshot, readBytes, sizeMib, fileSystem };
+}
+
+/** All disks of volumes in a backup, by their names; of a volume, one without. */
+export function savedDisks(backup: Backup): { name: string | undefined; disk: SavedDisk | undefined }[] {
+  const { instanceUid, volumes = [] } = backup.status;
+  const names = instanceUid === undefined ? [undefined] : volumes.map(({ name }) => name);
+  return names.map((name) => ({ name, disk: savedDisk(backup, name) }));
 }

@@ -129,6 +129,11 @@ export const imageSourceSchema = z.discriminatedUnion("type", [
     type: z.literal("instance"),
     instance: nameSchema,
   }),
+  z.strictObject({
+    /** The root in a backup of an instance; who it was stays out of it. */
+    type: z.literal("backup"),
+    backup: nameSchema,
+  }),
 ]);
 export type ImageSource = z.infer<typeof imageSourceSchema>;
 

@@ -112,9 +112,15 @@ export const instanceSpecSchema = z.strictObject({
   image: nameSchema,
   /**
    * A snapshot of an instance of the same type: its root and its volumes are what is on the disks at first. The machine
-   * is a new one all the same, with a name, addresses, machine-id and host keys of its own.
+   * is a new one all the same, with a name, addresses, machine-id and host keys of its own. Or a backup of an instance, in
+   * the same way: its root becomes the image that `image` names, which is made with the instance unless it is there.
    */
-  source: z.strictObject({ snapshot: nameSchema }).optional(),
+  source: z
+    .strictObject({ snapshot: nameSchema.optional(), backup: nameSchema.optional() })
+    .refine(({ snapshot, backup }) => (snapshot === undefined) !== (backup === undefined), {
+      error: "needs snapshot or backup, and not both",
+    })
+    .optional(),
   cpus: z.int().min(1).max(instanceLimits.maxCpus).default(1),
   memoryMib: z.int().min(instanceLimits.minMemoryMib).max(instanceLimits.maxMemoryMib).default(512),
   diskMib: z.int().min(diskLimits.minMib).max(diskLimits.maxMib).default(8192),
@@ -207,7 +213,7 @@ export const instanceStatusSchema = z.strictObject({
   size: z.strictObject({ cpus: z.int().min(1), memoryMib: z.int().min(1) }).optional(),
   /** The content the root disk was made from. */
   imageDigest: z.string().optional(),
-  /** Where the disks of spec.source are: the snapshot, and in it the root volume. Known from its creation. */
+  /** Where the disks of spec.source.snapshot are: the snapshot, and in it the root volume. Known from its creation. */
   source: z.strictObject({ snapshotUid: z.string(), rootUid: z.string(), host: z.string() }).optional(),
   observedGeneration: z.int().min(0),
   /** The `spec.restarts` that the running guest was started with. */

@@ -5,7 +5,7 @@ import { defineKind, immutable, nameSchema, type ResourceOf } from "./kind.ts";
 const fileSystem = z.enum(["ext4", "xfs"]);
 
 /** A volume in the snapshot of an instance. */
-const volumePartSchema = z.strictObject({
+export const volumePartSchema = z.strictObject({
   name: z.string(),
   uid: z.string(),
   sizeMib: z.int(),

@@ -31,8 +31,8 @@ export const volumeSpecSchema = z.strictObject({
    */
   allocation: z.enum(["thin", "full"]).optional(),
   /**
-   * What is on it at first: a snapshot's content, of the same file system, in a volume that is as large or larger. Of a
-   * snapshot of an instance, `volume` says which of its volumes. Or a backup's content, in the same way.
+   * What is on it at first: a snapshot's content, of the same file system, in a volume that is as large or larger. Or a
+   * backup's content, in the same way. Of a snapshot or backup of an instance, `volume` says which of its volumes.
    */
   source: z
     .strictObject({

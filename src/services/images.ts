@@ -1,7 +1,9 @@
 import { StrataError } from "../core/errors.ts";
+import type { Backup } from "../kinds/backup.ts";
 import type { Image, ImageSource, imageKind } from "../kinds/image.ts";
 import { instanceKind } from "../kinds/instance.ts";
 import type { ResourceOf } from "../kinds/kind.ts";
+import { requireBackup } from "./backups.ts";
 import { groupsNaming } from "./group-users.ts";
 import type { Admission, KindHooks, World } from "./hooks.ts";
 import { conflict, invalid } from "./parse.ts";
@@ -21,6 +23,7 @@ export function imageHooks(uploads: KnownUploads | undefined): Hooks {
     async admit(image, world, action) {
       const { source } = image.spec;
       if (source.type === "instance") return admitOfInstance(image, source.instance, world, action);
+      if (source.type === "backup") return admitOfBackup(image, source.backup, world, action);
       refuseBootOfArchives(source, action);
       if (!("upload" in source) || !uploads || (await uploads.has(source.upload))) return {};
       const message = `names the upload "${source.upload.slice(0, 40)}", which is not there`;
@@ -58,6 +61,30 @@ async function admitOfInstance(
   await requireSnapshots(instance, host, world, action);
   const message = `waiting for host ${host} to make it`;
   return { status: { ...image.status, host, message } };
+}
+
+/** It is made where the backup was taken. */
+async function admitOfBackup(
+  image: Image,
+  name: string,
+  world: World,
+  action: string,
+): Promise<Admission<Image["status"]>> {
+  const references = new References(world, image.metadata.project ?? "");
+  const path = "spec.source.backup";
+  const backup = await requireBackup(name, references, path, action);
+  if (!backup) return {};
+  if (backup.status.root === undefined) {
+    const message = `is "${name}", which is of a volume`;
+    throw invalid(action, [{ path, message, allowed: "backups of instances" }]);
+  }
+  return { status: ofBackupStatus(image.status, backup), writes: references.writes() };
+}
+
+/** How an image of a backup begins. */
+export function ofBackupStatus(status: Image["status"], { status: { host } }: Backup): Image["status"] {
+  const message = `waiting for host ${host ?? ""} to restore it`;
+  return { ...status, ...(host === undefined ? {} : { host }), message };
 }
 
 const archives: ReadonlySet<string> = new Set(["tar", "oci", "docker", "lxc"]);

@@ -17,7 +17,7 @@ import type { Addresses } from "./addresses.ts";
 import type { Capacity } from "./capacity.ts";
 import { findGroups, findPlace, type Place, releaseAddresses, takeAddresses } from "./cards.ts";
 import type { Admission, KindHooks, World } from "./hooks.ts";
-import { copiedVolumes, findOrigin, originStatus, takeRooms } from "./origins.ts";
+import { findOrigin, takeRooms } from "./origins.ts";
 import { releaseQuota, takeQuota } from "./quota.ts";
 import { closeReferences, References, wasNamed } from "./references.ts";
 
@@ -82,14 +82,14 @@ async function admitInstance(
   const { spec } = instance;
   const references = new References(world, project);
   const place = await findParts(spec, references, world);
-  const origin = await findOrigin(instance, references, action);
+  const origin = await findOrigin(instance, references, world, action);
   for (const [index, name] of spec.keyPairs.entries()) {
     await references.peek(keyPairKind, name, `spec.keyPairs[${index}]`);
   }
   references.check(action);
   await parts.capacity.check(world, spec, action);
   const home = await requireProject(project, world, action);
-  const volumes = origin ? copiedVolumes(instance, origin, world) : [];
+  const volumes = origin?.volumes ?? [];
   const rooms = await takeRooms(volumes, references, world, action);
   const volumesMib = volumes.reduce((sum, volume) => sum + volume.spec.sizeMib, 0);
   const quota = await takeQuota(world, home, { next: spec, volumesMib }, action);
@@ -98,9 +98,9 @@ async function admitInstance(
     status: {
       ...instance.status,
       nic: { network: spec.network, ...taken },
-      ...(origin && originStatus(origin)),
+      ...origin?.status,
     },
-    dependants: [await newRootVolume(instance, world), ...volumes],
+    dependants: [await newRootVolume(instance, world), ...volumes, ...(origin?.image ? [origin.image] : [])],
     writes: [...writes, quota, ...rooms, ...references.writes()],
   };
 }

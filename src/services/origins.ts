@@ -1,28 +1,40 @@
-/** Instances that are made of snapshots: what a new one takes over, and what it must be like for that. */
+/** Instances that are made of snapshots or backups: what a new one takes over, and what it must be like for that. */
 import type { FieldError } from "../core/errors.ts";
-import { newUid } from "../core/ids.ts";
 import { formatMib } from "../core/units.ts";
 import type { Instance, InstanceStatus } from "../kinds/instance.ts";
 import { type Snapshot, snapshotKind } from "../kinds/snapshot.ts";
 import { storagePoolKind } from "../kinds/storage-pool.ts";
-import { type Volume, volumeKind, volumeSpecSchema } from "../kinds/volume.ts";
+import type { Volume } from "../kinds/volume.ts";
 import type { Write } from "../store/store.ts";
+import { type Origin, volumeOf } from "./copied-volume.ts";
 import type { World } from "./hooks.ts";
 import { invalid } from "./parse.ts";
 import type { References } from "./references.ts";
+import { findSavedOrigin } from "./saved-origins.ts";
 import { isSourceReady } from "./snapshots.ts";
 import { takeRoom } from "./storage-pools.ts";
 
-const maxNameLength = 63;
+/** Of spec.source; undefined without one. @throws Invalid when it does not fit. */
+export async function findOrigin(
+  instance: Instance,
+  references: References,
+  world: World,
+  action: string,
+): Promise<Origin | undefined> {
+  const { snapshot, backup } = instance.spec.source ?? {};
+  if (backup !== undefined) return findSavedOrigin(instance, backup, references, world, action);
+  if (snapshot === undefined) return undefined;
+  const found = await findSnapshot(instance, snapshot, references, action);
+  return found && { status: originStatus(found), volumes: copiedVolumes(instance, found, world) };
+}
 
 /** The snapshot that the instance shall be made of. @throws Invalid when it does not fit. */
-export async function findOrigin(
+async function findSnapshot(
   { spec }: Instance,
+  name: string,
   references: References,
   action: string,
 ): Promise<Snapshot | undefined> {
-  if (spec.source === undefined) return undefined;
-  const { snapshot: name } = spec.source;
   const snapshot = await references.find(snapshotKind, name, "spec.source.snapshot");
   references.check(action);
   if (!snapshot) return undefined;
@@ -51,7 +63,7 @@ export async function findOrigin(
   return snapshot;
 }
 
-export function originStatus({ status, metadata }: Snapshot): Partial<InstanceStatus> {
+function originStatus({ status, metadata }: Snapshot): Partial<InstanceStatus> {
   const { imageDigest, rootUid = "", host = "" } = status;
   return {
     ...(imageDigest === undefined ? {} : { imageDigest }),
@@ -59,36 +71,12 @@ export function originStatus({ status, metadata }: Snapshot): Partial<InstanceSt
   };
 }
 
-/** New volumes with what the snapshot has of the old ones, for the instance: they outlive it, as volumes do. */
-export function copiedVolumes(instance: Instance, { metadata, status }: Snapshot, world: World): Volume[] {
-  const { name, project = "", createdAt } = instance.metadata;
-  return (status.volumes ?? []).map((part) => ({
-    kind: volumeKind.name,
-    metadata: {
-      name: `${name}-${part.name}`.slice(0, maxNameLength).replace(/-+$/, ""),
-      project,
-      uid: newUid(world.random),
-      revision: 0,
-      generation: 1,
-      labels: {},
-      createdAt,
-      finalizers: [...volumeKind.finalizers],
-    },
-    spec: volumeSpecSchema.parse({
-      sizeMib: part.sizeMib,
-      ...(part.fileSystem === undefined ? {} : { fileSystem: part.fileSystem }),
-      source: { snapshot: metadata.name, volume: part.name },
-      instance: name,
-      ...(part.pool === undefined ? {} : { pool: part.pool }),
-      path: part.path ?? `/mnt/${part.name}`,
-    }),
-    status: {
-      ...volumeKind.initialStatus(),
-      ...(status.host === undefined ? {} : { host: status.host }),
-      ...(part.pool === undefined ? {} : { pool: part.pool }),
-      message: "its source is being copied",
-    },
-  }));
+/** New volumes with what the snapshot has of the old ones, for the instance. */
+function copiedVolumes(instance: Instance, { metadata, status }: Snapshot, world: World): Volume[] {
+  return (status.volumes ?? []).map((part) => {
+    const source = { snapshot: metadata.name, volume: part.name };
+    return volumeOf(instance, part, { source, host: status.host }, world);
+  });
 }
 
 /** Room for the new volumes in their pools: one write a pool. @throws CapacityExceeded, Unavailable */
@@ -104,7 +92,7 @@ export async function takeRooms(
   }
   const writes: Write[] = [];
   for (const [name, mib] of sizes) {
-    const pool = await references.find(storagePoolKind, name, "spec.source.snapshot");
+    const pool = await references.find(storagePoolKind, name, "spec.source");
     references.check(action);
     if (pool) writes.push(await takeRoom(world, pool, { mib, allocation: undefined }, action));
   }

@@ -56,7 +56,7 @@ test("names the place inside lists and unions, and what is known there", () => {
     fieldsOf(() => parseWith(imageSpecSchema, { source: value }, "spec", "create it"))[0];
   expect(source({ type: "debain" })).toMatchObject({
     path: "spec.source.type",
-    allowed: "debian, upload, dockerfile, url, catalogue, simplestreams, instance",
+    allowed: "debian, upload, dockerfile, url, catalogue, simplestreams, instance, backup",
     message: expect.stringContaining('did you mean "debian"'),
   });
   expect(source({ type: "debian", suite: "trixie", pakages: [] })).toMatchObject({

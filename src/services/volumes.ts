@@ -140,7 +140,7 @@ async function checkSource(
   if (spec.source === undefined) return undefined;
   const { snapshot: name, backup, volume } = spec.source;
   if (backup !== undefined) {
-    const found = await findBackup(backup, references, action);
+    const found = await findBackup({ name: backup, volume }, references, action);
     if (found) checkFit(spec, found, "backup", action);
     return found && { host: found.host };
   }

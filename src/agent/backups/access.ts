@@ -44,7 +44,17 @@ export async function openRepository(
   return { backups, access: await accessTo(context, repository, signal) };
 }
 
-/** In the repository, what was saved for it. */
-export function tagOf({ metadata }: Backup): string {
-  return `backup-${metadata.uid}`;
+/** In the repository, what was saved for it: of a volume; of an instance its root, and each of its volumes. */
+export function tagsOf(backup: Backup): string[] {
+  const { root, volumes = [] } = backup.status;
+  if (root === undefined) return [tagOf(backup)];
+  return [rootTagOf(backup), ...volumes.map(({ name }) => tagOf(backup, name))];
+}
+
+export function tagOf({ metadata }: Backup, volume?: string): string {
+  return `backup-${metadata.uid}${volume === undefined ? "" : `-volume-${volume}`}`;
+}
+
+export function rootTagOf({ metadata }: Backup): string {
+  return `backup-${metadata.uid}-root`;
 }

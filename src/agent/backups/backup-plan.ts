@@ -7,14 +7,14 @@ export interface BackupWorld {
   backup: Backup | undefined;
   /** Undefined: its resource is gone, and with it the key. */
   repository: BackupRepository | undefined;
-  /** The volume that it is asked of is still there. */
+  /** What it is asked of is still there. */
   source: boolean;
 }
 
 export type BackupAction =
-  /** Fixes the volume's state of this moment in a copy, and records that it did. */
+  /** Fixes the state of this moment of all its disks in copies, and records that it did. */
   | { type: "fix"; backup: Backup }
-  /** Carries the copy to the repository. */
+  /** Carries the copies to the repository. */
   | { type: "save"; backup: Backup }
   | { type: "drop-copy"; backup: Backup }
   /** Restores it for a test. */
@@ -51,8 +51,10 @@ export function planBackup({ hostName, backup, repository, source }: BackupWorld
     case "pending": {
       if (!repository)
         return { status: told("failed", "its repository was deleted before it was taken"), actions: [] };
-      if (!source)
-        return { status: told("failed", "its volume was deleted before it was taken"), actions: [] };
+      if (!source) {
+        const what = spec.instance === undefined ? "volume" : "instance";
+        return { status: told("failed", `its ${what} was deleted before it was taken`), actions: [] };
+      }
       return { status: undefined, actions: [{ type: "fix", backup }] };
     }
     case "saving":

@@ -1,4 +1,4 @@
-/** Takes, tests and removes the backups of this host's volumes. */
+/** Takes, tests and removes the backups of this host's volumes and instances. */
 import { fromTimestamp, toTimestamp } from "../../core/clock.ts";
 import { isRetryable, type StrataError, toStrataError } from "../../core/errors.ts";
 import { Hints } from "../../core/hints.ts";
@@ -9,17 +9,17 @@ import type { Reconciler } from "../../reconcile/reconciler.ts";
 import type { AgentContext } from "../agent-context.ts";
 import { reportStatus } from "../report.ts";
 import { removeDisk } from "../volumes/remove-disk.ts";
-import { copyVolume } from "../volumes/snapshots.ts";
-import { openRepository, repositoryOf, tagOf } from "./access.ts";
+import { copyInstance, copyVolume } from "../volumes/snapshots.ts";
+import { openRepository, repositoryOf, tagsOf } from "./access.ts";
 import { type BackupAction, type BackupWorld, planBackup } from "./backup-plan.ts";
 import { isTainted } from "./intact.ts";
-import { ProgressTold } from "./progress-told.ts";
+import { saveDisks } from "./save.ts";
 import { verifyBackup } from "./verify.ts";
 
 export function createBackupReconciler(
   context: AgentContext,
 ): Reconciler<BackupWorld, BackupAction, BackupStatus> {
-  const { views, disks, client, hostName, clock } = context;
+  const { views, client, hostName, clock } = context;
   const finalized = new Set<string>();
   const related = new Hints();
   views.backupRepositories.onChange((_key, next, previous) => {
@@ -35,32 +35,40 @@ export function createBackupReconciler(
   };
 
   async function fix(backup: Backup, signal: AbortSignal): Promise<void> {
-    const { uid, generation } = backup.metadata;
-    const { volumeUid = "" } = backup.status;
+    const { uid } = backup.metadata;
     // One that was not recorded may be of any moment.
     await removeDisk(context, { uid, of: undefined }, signal);
-    const pool = views.volumes.byUid(volumeUid)?.status.pool;
-    const { consistency } = await copyVolume(context, { volumeUid, to: uid, pool }, signal);
-    const takenAt = toTimestamp(clock.now());
-    const message = "is being carried to the repository";
+    const fixed = await copy(backup, signal);
+    const told = { state: "saving", message: "is being carried to the repository" } as const;
+    const { generation: observedGeneration } = backup.metadata;
     await report(
       backup,
-      { state: "saving", message, consistency, takenAt, observedGeneration: generation },
+      { ...told, ...fixed, takenAt: toTimestamp(clock.now()), observedGeneration },
       signal,
     );
   }
 
+  async function copy({ metadata, status }: Backup, signal: AbortSignal): Promise<Partial<BackupStatus>> {
+    const { uid: to } = metadata;
+    const { instanceUid, volumeUid = "" } = status;
+    if (instanceUid === undefined) {
+      const pool = views.volumes.byUid(volumeUid)?.status.pool;
+      const { consistency } = await copyVolume(context, { volumeUid, to, pool }, signal);
+      return { consistency };
+    }
+    // As it is now: it may have been set up anew, or made of another image, since the backup was asked for.
+    const { spec: machine, status: now } = views.instances.byUid(instanceUid) ?? {};
+    const { consistency, rootUid, volumes } = await copyInstance(context, { instanceUid, to }, signal);
+    const { imageDigest = status.imageDigest } = now ?? {};
+    return {
+      ...{ consistency, volumes, root: { uid: rootUid } },
+      ...(machine && { machine }),
+      ...(imageDigest !== undefined && { imageDigest }),
+    };
+  }
+
   async function save(backup: Backup, signal: AbortSignal): Promise<void> {
-    const { backups, access } = await openRepository(context, backup, signal);
-    const { uid } = backup.metadata;
-    const total = (backup.status.sizeMib ?? 0) * 1024 ** 2;
-    const progress = new ProgressTold((bytes) => {
-      const fraction = Math.min(1, bytes / Math.max(1, total));
-      return report(backup, { progress: { step: "reading the disk", fraction } }, signal);
-    });
-    const path = await disks.dataFile(uid);
-    const saved = await backups.save(access, path, tagOf(backup), { signal, onProgress: progress.tell });
-    await progress.ended();
+    const saved = await saveDisks(context, backup, (change) => report(backup, change, signal), signal);
     const begun = fromTimestamp(backup.status.takenAt ?? "") ?? clock.now();
     const tookMs = Math.max(0, clock.now() - begun);
     const told = isTainted(repositoryOf(context, backup)) ? taint(backup) : { message: "" };
@@ -76,7 +84,7 @@ export function createBackupReconciler(
 
   async function forget(backup: Backup, signal: AbortSignal): Promise<void> {
     const { backups, access } = await openRepository(context, backup, signal);
-    await backups.forget(access, [tagOf(backup)], signal);
+    await backups.forget(access, tagsOf(backup), signal);
   }
 
   return {
@@ -93,7 +101,7 @@ export function createBackupReconciler(
         hostName,
         backup,
         repository: backup && repositoryOf(context, backup),
-        source: backup !== undefined && views.volumes.byUid(backup.status.volumeUid ?? "") !== undefined,
+        source: backup !== undefined && isSourceThere(context, backup),
       };
     },
     plan: planBackup,
@@ -151,4 +159,10 @@ export function createBackupReconciler(
     );
     context.events.record(backup, { severity: "warning", reason: "BackupFailed", message });
   }
+}
+
+function isSourceThere({ views }: AgentContext, { status }: Backup): boolean {
+  const { instanceUid, volumeUid = "" } = status;
+  if (instanceUid !== undefined) return views.instances.byUid(instanceUid) !== undefined;
+  return views.volumes.byUid(volumeUid) !== undefined;
 }

@@ -1,7 +1,8 @@
 import { toTimestamp } from "../../core/clock.ts";
 import { hasCode, StrataError } from "../../core/errors.ts";
+import type { Backups, RepositoryAccess } from "../../host/backups/backups.ts";
 import { checkRestored } from "../../host/backups/restored-disk.ts";
-import type { Backup, BackupStatus } from "../../kinds/backup.ts";
+import { type Backup, type BackupStatus, type SavedDisk, savedDisks } from "../../kinds/backup.ts";
 import { backupRepositoryKind } from "../../kinds/backup-repository.ts";
 import { withCondition } from "../../kinds/kind.ts";
 import type { AgentContext } from "../agent-context.ts";
@@ -10,8 +11,8 @@ import { openRepository, repositoryOf } from "./access.ts";
 import { intactCondition } from "./intact.ts";
 
 /**
- * Restores the backup into a scratch file, which checks each of its blocks, has its file system checked in full, and reads
- * all else of the repository. What came of it, for the status and as an event.
+ * Restores each disk of the backup into a scratch file, which checks each of its blocks, and has its file system checked in
+ * full; reads the archive of a root to its end, and then all else of the repository. What came of it, for the status and as an event.
  * @throws what says nothing about the backup: a repository that does not answer, no space.
  */
 export async function verifyBackup(
@@ -43,25 +44,9 @@ export async function verifyBackup(
   };
 }
 
-async function examine(
-  context: AgentContext,
-  backup: Backup,
-  signal: AbortSignal,
-): Promise<{ reason: string; message: string } | undefined> {
+async function examine(context: AgentContext, backup: Backup, signal: AbortSignal): Promise<Found> {
   const { backups, access } = await openRepository(context, backup, signal);
-  const { snapshot, readBytes, fileSystem } = backup.status;
-  if (snapshot === undefined || readBytes === undefined)
-    throw new StrataError("Conflict", "it is not complete");
-  const restored = await backups.withScratch(`verify-${backup.metadata.uid}`, async (path) => {
-    try {
-      await backups.restore(access, snapshot, { path, sizeBytes: readBytes }, { signal });
-    } catch (error) {
-      if (!hasCode(error, "Internal")) throw error;
-      return { reason: "CannotBeRestored", message: error.message };
-    }
-    const wrong = fileSystem && (await checkRestored(path, fileSystem, signal));
-    return wrong ? { reason: "FileSystemDamaged", message: wrong } : undefined;
-  });
+  const restored = await restoreAll({ backups, access, backup, signal });
   const examined = await backups.examine(access, signal);
   const repository = repositoryOf(context, backup);
   if (repository) {
@@ -72,4 +57,54 @@ async function examine(
   }
   if (!examined.intact) return { reason: "RepositoryDamaged", message: examined.message };
   return restored;
+}
+
+interface Test {
+  backups: Backups;
+  access: RepositoryAccess;
+  backup: Backup;
+  signal: AbortSignal;
+}
+
+type Found = { reason: string; message: string } | undefined;
+
+/** The first thing that is wrong. */
+async function restoreAll(test: Test): Promise<Found> {
+  const { root } = test.backup.status;
+  const wrong = root && (await readRoot(test, root));
+  if (wrong) return wrong;
+  for (const { name, disk } of savedDisks(test.backup)) {
+    if (!disk) throw new StrataError("Conflict", "it is not complete");
+    const found = await restoreDisk(test, disk);
+    if (found) return name === undefined ? found : { ...found, message: `volume ${name}: ${found.message}` };
+  }
+  return undefined;
+}
+
+/** What restic checks on its way is all of it; what is made of it is tested by a start. */
+async function readRoot({ backups, access, signal }: Test, root: NonNullable<BackupStatus["root"]>) {
+  const { snapshot, readBytes: sizeBytes } = root;
+  if (snapshot === undefined || sizeBytes === undefined)
+    throw new StrataError("Conflict", "it is not complete");
+  return damageOf(() => backups.readArchive(access, { snapshot, sizeBytes }, async () => {}, { signal }));
+}
+
+async function restoreDisk({ backups, access, backup, signal }: Test, disk: SavedDisk): Promise<Found> {
+  const { snapshot, readBytes: sizeBytes, fileSystem } = disk;
+  return backups.withScratch(`verify-${backup.metadata.uid}`, async (path) => {
+    const damage = await damageOf(() => backups.restore(access, snapshot, { path, sizeBytes }, { signal }));
+    if (damage) return damage;
+    const wrong = fileSystem && (await checkRestored(path, fileSystem, signal));
+    return wrong ? { reason: "FileSystemDamaged", message: wrong } : undefined;
+  });
+}
+
+async function damageOf(restore: () => Promise<void>): Promise<Found> {
+  try {
+    await restore();
+    return undefined;
+  } catch (error) {
+    if (!hasCode(error, "Internal")) throw error;
+    return { reason: "CannotBeRestored", message: error.message };
+  }
 }

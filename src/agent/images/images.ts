@@ -6,12 +6,13 @@
 import { Readable } from "node:stream";
 import type { Instant } from "../../core/clock.ts";
 import { isRetryable, toStrataError } from "../../core/errors.ts";
-import type { StoredImage } from "../../host/images/image-store.ts";
+import type { MakeImageOptions, StoredImage } from "../../host/images/image-store.ts";
 import { type Image, type ImageStatus, imageKind } from "../../kinds/image.ts";
 import { type Ref, resourceKey } from "../../kinds/keys.ts";
 import type { Progress } from "../../kinds/kind.ts";
 import type { Failure, Reconciler, Watch } from "../../reconcile/reconciler.ts";
 import type { AgentContext } from "../agent-context.ts";
+import { withSavedRoot } from "../backups/restore.ts";
 import { reportStatus } from "../report.ts";
 import { withRootOf } from "./instance-root.ts";
 import { type ImageAction, type ImageWorld, madeCondition, planImage } from "./plan.ts";
@@ -115,6 +116,22 @@ class ImageReconciler implements Reconciler<ImageWorld, ImageAction, ImageStatus
     return now === undefined || now.metadata.deletedAt !== undefined;
   }
 
+  /** What has its root from elsewhere is handed it. */
+  #stored(
+    image: Image,
+    ofRoot: (archive: AsyncIterable<Uint8Array>) => Promise<StoredImage>,
+    options: MakeImageOptions,
+  ): Promise<StoredImage> {
+    const { source } = image.spec;
+    if (source.type === "instance") {
+      return withRootOf(this.#context, image, source.instance, options, ofRoot);
+    }
+    if (source.type === "backup") {
+      return withSavedRoot(this.#context, image, source.backup, options, ofRoot);
+    }
+    return this.#context.images.make(source, options);
+  }
+
   async #make(image: Image, signal: AbortSignal): Promise<void> {
     const { client, images, views, clock, logger } = this.#context;
     const reports = new ProgressReports({
@@ -140,13 +157,9 @@ class ImageReconciler implements Reconciler<ImageWorld, ImageAction, ImageStatus
     const { source } = image.spec;
     const { uid } = image.metadata;
     try {
-      const stored =
-        source.type === "instance"
-          ? await withRootOf(this.#context, image, source.instance, options, (archive) =>
-              images.make(source, { ...options, openRoot: () => archive }),
-            )
-          : await images.make(source, options);
-      this.#made.set(uid, stored);
+      const ofRoot = (archive: AsyncIterable<Uint8Array>) =>
+        images.make(source, { ...options, openRoot: () => archive });
+      this.#made.set(uid, await this.#stored(image, ofRoot, options));
     } finally {
       await reports.end();
     }

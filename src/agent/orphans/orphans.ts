@@ -92,6 +92,7 @@ async function askApi({ client, hostName }: AgentContext, signal: AbortSignal): 
     ...images.items.map(({ status }) => status.digest),
     ...instances.items.map(({ status }) => status.imageDigest),
     ...snapshots.items.map(({ status }) => status.imageDigest),
+    ...backups.items.filter(hasCopy).map(({ status }) => status.imageDigest),
   ];
   return {
     instances: new Map(instances.items.map(({ metadata, status }) => [metadata.uid, status.driver])),
@@ -109,7 +110,7 @@ async function askApi({ client, hostName }: AgentContext, signal: AbortSignal): 
   };
 }
 
-/** Of its volume, to read from. */
+/** Of its disks, to read from. */
 function hasCopy({ status }: Backup): boolean {
   return status.state === "pending" || status.state === "saving";
 }

@@ -16,7 +16,13 @@ export interface AttachmentWorld {
   /** Its writers wait because there is no space where it is. */
   waiting: boolean;
   /** Uid of the snapshot that it is made from, or one disk of it, or the backup, while that is there. */
-  source: string | DiskPart | { backup: Backup } | undefined;
+  source: string | DiskPart | FromBackup | undefined;
+}
+
+/** `volume`: which one, of a backup of an instance. */
+export interface FromBackup {
+  backup: Backup;
+  volume: string | undefined;
 }
 
 export interface VolumeHolder {
@@ -35,7 +41,7 @@ export type AttachmentAction =
   /** Copies its source. */
   | { type: "copy"; volume: Volume; from: string | DiskPart }
   /** Restores its backup. */
-  | { type: "restore"; volume: Volume; backup: Backup }
+  | { type: "restore"; volume: Volume; from: FromBackup }
   /** Makes it, unless it is there, as large as wanted, and gives it to the guest. */
   | { type: "plug"; volume: Volume; instance: Instance; driver: string; handle: JsonObject }
   | { type: "unplug"; volume: Volume; instance: Instance; driver: string; handle: JsonObject }
@@ -96,7 +102,7 @@ function planCopy({ hostName, source }: AttachmentWorld, volume: Volume): Attach
     return { status: told(volume, "failed", message), actions: [] };
   }
   if (typeof source === "object" && "backup" in source) {
-    return { status: undefined, actions: [{ type: "restore", volume, backup: source.backup }] };
+    return { status: undefined, actions: [{ type: "restore", volume, from: source }] };
   }
   return { status: undefined, actions: [{ type: "copy", volume, from: source }] };
 }

@@ -6,7 +6,6 @@ import { StrataError, toStrataError } from "../../core/errors.ts";
 import { Hints } from "../../core/hints.ts";
 import type { Uid } from "../../core/ids.ts";
 import { isJsonObject, type JsonObject } from "../../core/json.ts";
-import type { Backup } from "../../kinds/backup.ts";
 import type { Instance } from "../../kinds/instance.ts";
 import { instanceKind } from "../../kinds/instance.ts";
 import type { Ref } from "../../kinds/keys.ts";
@@ -20,6 +19,7 @@ import { instanceKeyOf, siblingKey } from "../views.ts";
 import {
   type AttachmentAction,
   type AttachmentWorld,
+  type FromBackup,
   freedStatus,
   placeIn,
   planAttachment,
@@ -116,7 +116,7 @@ class AttachmentReconciler implements Reconciler<AttachmentWorld, AttachmentActi
         return;
       }
       case "restore":
-        return this.#restore(volume, action.backup, signal);
+        return this.#restore(volume, action.from, signal);
       case "plug":
         return this.#plug(action, signal);
       case "unplug": {
@@ -185,7 +185,7 @@ class AttachmentReconciler implements Reconciler<AttachmentWorld, AttachmentActi
     const { project = "" } = metadata;
     if (of !== undefined) {
       const backup = this.#context.views.backups.find({ project, name: of });
-      return backup && { backup };
+      return backup && { backup, volume };
     }
     const snapshot = this.#context.views.snapshots.find({ project, name });
     if (!snapshot || volume === undefined) return snapshot?.metadata.uid;
@@ -193,7 +193,7 @@ class AttachmentReconciler implements Reconciler<AttachmentWorld, AttachmentActi
     return part && { snapshot: snapshot.metadata.uid, disk: part.uid };
   }
 
-  async #restore(volume: Volume, backup: Backup, signal: AbortSignal): Promise<void> {
+  async #restore(volume: Volume, from: FromBackup, signal: AbortSignal): Promise<void> {
     const { disks, views } = this.#context;
     const { uid } = volume.metadata;
     const told = async (message: string) => {
@@ -204,7 +204,7 @@ class AttachmentReconciler implements Reconciler<AttachmentWorld, AttachmentActi
       ...{ uid, sizeMib: volume.spec.sizeMib, allocation: volume.spec.allocation },
       pool: poolFor(this.#context, volume.status.pool),
     };
-    await disks.fillData(request, (path) => restoreInto(this.#context, backup, path, told, signal), signal);
+    await disks.fillData(request, (path) => restoreInto(this.#context, from, path, told, signal), signal);
     const current = views.volumes.byUid(uid);
     if (current) await this.#report(current, freedStatus(current), signal);
   }

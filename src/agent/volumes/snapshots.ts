@@ -3,7 +3,7 @@ import { toTimestamp } from "../../core/clock.ts";
 import { StrataError, toStrataError } from "../../core/errors.ts";
 import { type Instance, instanceKind } from "../../kinds/instance.ts";
 import type { Ref } from "../../kinds/keys.ts";
-import { isRollingBack, type Snapshot, snapshotKind } from "../../kinds/snapshot.ts";
+import { isRollingBack, type Snapshot, snapshotKind, type VolumePart } from "../../kinds/snapshot.ts";
 import { mountPathOf, type Volume } from "../../kinds/volume.ts";
 import type { Reconciler } from "../../reconcile/reconciler.ts";
 import type { AgentContext } from "../agent-context.ts";
@@ -95,35 +95,49 @@ async function take(
   snapshot: Snapshot,
   signal: AbortSignal,
 ): Promise<Partial<Status>> {
-  const { disks, views, clock } = context;
+  const { clock } = context;
   const { uid, generation } = snapshot.metadata;
   const { instanceUid, volumeUid = "" } = snapshot.status;
   await removeDisk(context, { uid, of: undefined }, signal);
-  let stillMs = 0;
-  const timed = async (copy: () => Promise<{ frozen: boolean }>) => {
-    const begun = clock.monotonicMs();
-    const copied = await copy();
-    stillMs = Math.round(clock.monotonicMs() - begun);
-    return copied;
-  };
-  const told = (consistency: NonNullable<Status["consistency"]>): Partial<Status> => ({
+  const told = ({ consistency, stillMs }: Copied): Partial<Status> => ({
     ...{ state: "ready", message: "", consistency, observedGeneration: generation },
     takenAt: toTimestamp(clock.now()),
     ...(consistency === "unused" ? {} : { stillMs }),
   });
   if (instanceUid === undefined) {
-    const copied = await copyVolume(context, { volumeUid, to: uid, pool: snapshot.status.pool }, signal);
-    stillMs = copied.stillMs;
-    return told(copied.consistency);
+    return told(await copyVolume(context, { volumeUid, to: uid, pool: snapshot.status.pool }, signal));
   }
+  const { rootUid, volumes, ...copied } = await copyInstance(context, { instanceUid, to: uid }, signal);
+  return { ...told(copied), rootUid, volumes };
+}
+
+export interface Copied {
+  consistency: NonNullable<Status["consistency"]>;
+  /** How long writers were kept waiting. */
+  stillMs: number;
+}
+
+/** Copies all disks of an instance as they are at one moment, as parts of `to`. */
+export async function copyInstance(
+  context: AgentContext,
+  { instanceUid, to }: { instanceUid: string; to: string },
+  signal: AbortSignal,
+): Promise<Copied & { rootUid: string; volumes: VolumePart[] }> {
+  const { disks, views, clock } = context;
   const instance = views.instances.byUid(instanceUid);
   if (!instance) throw new StrataError("NotFound", "the instance is gone");
-  const root = rootOf(context, instance);
+  const rootUid = rootOf(context, instance);
   const volumes = recordedVolumes(context, instance);
-  const all = [root, ...volumes.map((volume) => volume.metadata.uid)];
-  const copy = () => timed(() => disks.copyTogether(all, uid, signal));
+  const all = [rootUid, ...volumes.map((volume) => volume.metadata.uid)];
+  let stillMs = 0;
+  const copy = async () => {
+    const begun = clock.monotonicMs();
+    const copied = await disks.copyTogether(all, to, signal);
+    stillMs = Math.round(clock.monotonicMs() - begun);
+    return copied;
+  };
   const consistency = await copyAtOneMoment(context, instance, copy, signal);
-  return { ...told(consistency), rootUid: root, volumes: volumes.map(partOf) };
+  return { consistency, stillMs, rootUid, volumes: volumes.map(partOf) };
 }
 
 /** Copies a volume as it is at one moment into `to`, in the storage pool of that name; its writers are kept still meanwhile. */
@@ -131,7 +145,7 @@ export async function copyVolume(
   context: AgentContext,
   { volumeUid, to, pool }: { volumeUid: string; to: string; pool: string | undefined },
   signal: AbortSignal,
-): Promise<{ consistency: NonNullable<Status["consistency"]>; stillMs: number }> {
+): Promise<Copied> {
   const { views, disks, clock } = context;
   const volume = views.volumes.byUid(volumeUid);
   const holder = volume && holderOf(context, volume);
@@ -151,7 +165,7 @@ function holderOf({ views }: AgentContext, volume: Volume): Instance | undefined
   return name === undefined ? undefined : views.instances.get(siblingKey(instanceKind, volume, name));
 }
 
-function partOf(volume: Volume): NonNullable<Status["volumes"]>[number] {
+function partOf(volume: Volume): VolumePart {
   const { metadata, spec } = volume;
   const { sizeMib, fileSystem } = spec;
   const { pool } = volume.status;

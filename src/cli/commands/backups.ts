@@ -1,4 +1,4 @@
-/** Backups: taking and testing them, and getting volumes and files back. */
+/** Backups: taking and testing them, and getting volumes, instances and files back. */
 import { access, rename, rm } from "node:fs/promises";
 import { resolve as resolvePath } from "node:path";
 import type { Client } from "../../client/client.ts";
@@ -6,8 +6,9 @@ import { receiveAll } from "../../client/receive-all.ts";
 import { toTimestamp } from "../../core/clock.ts";
 import { StrataError } from "../../core/errors.ts";
 import { formatBytes } from "../../core/units.ts";
-import { backupKind } from "../../kinds/backup.ts";
+import { type Backup, backupKind } from "../../kinds/backup.ts";
 import { backupRepositoryKind } from "../../kinds/backup-repository.ts";
+import { type InstanceSpec, instanceKind } from "../../kinds/instance.ts";
 import { volumeKind } from "../../kinds/volume.ts";
 import type { Call, CommandSpec } from "../command.ts";
 import type { Output } from "../output.ts";
@@ -17,7 +18,9 @@ import { volumeForm } from "../show-volumes.ts";
 import { awaitState } from "./await-state.ts";
 import { defined, tableOf } from "./creation.ts";
 import { receive } from "./export-image.ts";
+import { settled } from "./instances.ts";
 import { deleteResources, listOptions, listResources, showResource } from "./listings.ts";
+import { machineLike } from "./machine-like.ts";
 
 const group = "Backups";
 const backupArgument = { name: "<backup>", summary: "its name", completes: "backups" } as const;
@@ -27,17 +30,20 @@ export const backupCommands: readonly CommandSpec[] = [
   {
     path: "backup create",
     group,
-    summary: "Keep a volume as it is at this moment in a backup repository, also while it is in use",
+    summary:
+      "Keep a volume, or an instance with all its disks, as it is at this moment in a backup repository, also while it is in use",
     arguments: [
-      { name: "<volume>", summary: "its name", completes: "volumes" },
-      { name: "[backup]", summary: "what it will be called (default: after the volume and the time)" },
+      { name: "<of>", summary: "name of a volume; with --instance, of an instance", completes: "volumes" },
+      { name: "[backup]", summary: "what it will be called (default: after that and the time)" },
     ],
     options: [
+      { flags: "--instance", summary: "of an instance: its root and all its volumes" },
       { flags: "--repository <name>", summary: "where it is kept (default: the project's only one)" },
     ],
     examples: [
       "strata backup create records --repository nas",
       "strata backup create records before-exams --repository nas",
+      "strata backup create lms lms-monday --instance",
     ],
     run: create,
   },
@@ -68,19 +74,29 @@ export const backupCommands: readonly CommandSpec[] = [
   {
     path: "backup restore",
     group,
-    summary: "Make a new volume of a backup",
+    summary: "Make a new volume, or a new instance, of a backup",
     arguments: [backupArgument],
     options: [
-      { flags: "--as <name>", summary: "of the new volume" },
-      { flags: "--size <size>", summary: "when it should be larger" },
-      { flags: "--instance <name>", summary: "attach it at once" },
-      { flags: "--path <path>", summary: "where a container sees it (default: /mnt/NAME)" },
+      { flags: "--as <name>", summary: "of the new volume or instance" },
+      { flags: "--volume <name>", summary: "of an instance's backup: this one of its volumes alone" },
+      { flags: "--size <size>", summary: "of the volume or root disk, when it should be larger" },
+      { flags: "--instance <name>", summary: "a volume: attach it at once; an instance: the same as --as" },
+      { flags: "--path <path>", summary: "a volume: where a container sees it (default: /mnt/NAME)" },
       {
         flags: "--pool <name>",
-        summary: "the storage pool that it lies in (default: the daemon's directory)",
+        summary: "a volume: the storage pool that it lies in (default: the daemon's directory)",
       },
+      { flags: "--image <name>", summary: "an instance: what its root becomes (default: as the backup)" },
+      { flags: "--network <name>", summary: "an instance: its network (default: as in the backup)" },
+      { flags: "--cpus <number>", summary: "an instance: virtual CPUs (default: as in the backup)" },
+      { flags: "--memory <size>", summary: "an instance: such as 2GiB (default: as in the backup)" },
+      { flags: "--stopped", summary: "an instance: do not start it" },
     ],
-    examples: ["strata backup restore before-exams --as records-again"],
+    examples: [
+      "strata backup restore before-exams --as records-again",
+      "strata backup restore lms-monday --as lms-again --network lab",
+      "strata backup restore lms-monday --volume records --as records-again",
+    ],
     run: restore,
   },
   {
@@ -118,11 +134,12 @@ async function create(call: Call): Promise<Output> {
   const { session, args } = call;
   const { project, signal, clock } = session;
   const client = await session.client();
-  const volume = await resolve(client, volumeKind, project, args[0] ?? "", signal);
+  const subject = await resolveSubject(call, client, args[0] ?? "");
   const repository = await repositoryName(call, client);
   const digits = toTimestamp(clock.now()).replace(/[^0-9]/g, "");
-  const madeUp = `${volume.metadata.name.slice(0, 47)}-${digits.slice(0, 8)}-${digits.slice(8, 14)}`;
-  const spec = { volume: volume.metadata.name, repository };
+  const { volume, instance } = subject;
+  const madeUp = `${(volume ?? instance ?? "").slice(0, 47)}-${digits.slice(0, 8)}-${digits.slice(8, 14)}`;
+  const spec = { ...subject, repository };
   const created = await client.create(backupKind, { project, name: args[1] ?? madeUp, spec }, { signal });
   session.onInterrupt("interrupted; it goes on in the background: see `strata backup list`");
   const saved = await awaitState(client, session, backupKind, created, ["ready"]);
@@ -132,6 +149,19 @@ async function create(call: Call): Promise<Output> {
     );
   }
   return tableOf(backupForm, saved);
+}
+
+/** The volume of that name; with --instance, the instance. */
+export async function resolveSubject(
+  { session, options }: Call,
+  client: Client,
+  name: string,
+): Promise<{ volume?: string; instance?: string }> {
+  const { project, signal } = session;
+  if (!options.flag("instance")) {
+    return { volume: (await resolve(client, volumeKind, project, name, signal)).metadata.name };
+  }
+  return { instance: (await resolve(client, instanceKind, project, name, signal)).metadata.name };
 }
 
 /** Of --repository, or the only one of the project. */
@@ -176,19 +206,23 @@ async function restore(call: Call): Promise<Output> {
   const { session, args, options } = call;
   const { project, signal } = session;
   const client = await session.client();
-  const name = options.text("as");
+  const backup = await resolve(client, backupKind, project, args[0] ?? "", signal);
+  const volume = options.text("volume");
+  const whole = backup.spec.instance !== undefined && volume === undefined;
+  const name = options.text("as") ?? (whole ? options.text("instance") : undefined);
   if (name === undefined) {
+    const what = whole ? "instance" : "volume";
     throw new StrataError(
       "Invalid",
-      "name the new volume with --as NAME; the old one, if there is one, stays",
+      `name the new ${what} with --as NAME; the old one, if there is one, stays`,
     );
   }
-  const backup = await resolve(client, backupKind, project, args[0] ?? "", signal);
-  const { sizeMib, fileSystem } = backup.status;
+  if (whole) return restoreInstance(call, client, backup, name);
+  const { sizeMib, fileSystem } = backup.status.volumes?.find((one) => one.name === volume) ?? backup.status;
   const spec = defined({
     sizeMib: options.mib("size") ?? sizeMib,
     fileSystem,
-    source: { backup: backup.metadata.name },
+    source: defined({ backup: backup.metadata.name, volume }),
     instance: options.text("instance"),
     path: options.text("path"),
     pool: options.text("pool"),
@@ -197,6 +231,20 @@ async function restore(call: Call): Promise<Output> {
   session.onInterrupt("interrupted; it goes on in the background: see `strata volume list`");
   const states = ["available", "attached", "attaching"] as const;
   return tableOf(volumeForm, await awaitState(client, session, volumeKind, created, states));
+}
+
+async function restoreInstance(call: Call, client: Client, backup: Backup, name: string): Promise<Output> {
+  const { session, options } = call;
+  const { project, signal } = session;
+  const { name: of } = backup.metadata;
+  const changes = defined({ diskMib: options.mib("size"), network: options.text("network") });
+  const image = options.text("image") ?? of;
+  const { subnet, ...machine } = backup.status.machine ?? {};
+  const kept = { ...machine, ...(subnet === undefined || "network" in changes ? {} : { subnet }) };
+  const spec = machineLike(kept as InstanceSpec, call, { ...changes, image, source: { backup: of } });
+  const created = await client.create(instanceKind, { project, name, spec }, { signal });
+  session.onInterrupt(`interrupted; ${name} goes on in the background: see \`strata info ${name}\``);
+  return await settled(client, session, [created]);
 }
 
 async function cat(call: Call): Promise<Output> {

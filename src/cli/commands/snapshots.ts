@@ -1,6 +1,5 @@
 /** Snapshots of volumes and of instances: taking them, going back to them, making new ones of them. */
 import type { Client } from "../../client/client.ts";
-import type { JsonObject } from "../../core/json.ts";
 import { instanceKind } from "../../kinds/instance.ts";
 import { type Snapshot, snapshotKind } from "../../kinds/snapshot.ts";
 import { volumeKind } from "../../kinds/volume.ts";
@@ -12,6 +11,7 @@ import { awaitState } from "./await-state.ts";
 import { defined, tableOf } from "./creation.ts";
 import { settled } from "./instances.ts";
 import { deleteResources, listOptions, listResources, showResource } from "./listings.ts";
+import { machineLike } from "./machine-like.ts";
 
 const group = "Volumes";
 const snapshotArgument = { name: "<snapshot>", summary: "its name", completes: "snapshots" } as const;
@@ -130,23 +130,12 @@ async function restoreVolume(call: Call, client: Client, snapshot: Snapshot): Pr
   return tableOf(volumeForm, await awaitState(client, session, volumeKind, created, states));
 }
 
-/** Set up as the one that the snapshot is of, but for its addresses, and nothing of it is protected. */
 async function clone(call: Call, client: Client, snapshot: Snapshot): Promise<Output> {
   const { session, args, options } = call;
   const { project, signal } = session;
-  const { machine } = snapshot.status;
-  const { ipAddress, ipv6Address, restarts, rebuilds, power, protected: _kept, ...taken } = machine ?? {};
-  const changes = defined({
-    diskMib: options.mib("size"),
-    cpus: options.count("cpus"),
-    memoryMib: options.mib("memory"),
-  });
-  const spec = {
-    ...taken,
-    ...changes,
-    source: { snapshot: snapshot.metadata.name },
-    power: options.flag("stopped") ? "stopped" : "running",
-  } as JsonObject;
+  const changes = defined({ diskMib: options.mib("size") });
+  const source = { snapshot: snapshot.metadata.name };
+  const spec = machineLike(snapshot.status.machine, call, { ...changes, source });
   const created = await client.create(instanceKind, { project, name: args[1] ?? "", spec }, { signal });
   session.onInterrupt(
     `interrupted; ${created.metadata.name} goes on in the background: see \`strata info ${created.metadata.name}\``,

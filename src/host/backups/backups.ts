@@ -63,6 +63,26 @@ export interface Backups {
    */
   save(repository: RepositoryAccess, file: string, tag: string, options: OperationOptions): Promise<Saved>;
   /**
+   * The same for bytes as they come: what they end with is saved only when they come to their end. What `bytes` throws is
+   * thrown, and then nothing bears the tag that counts: the next call takes it out.
+   */
+  saveArchive(
+    repository: RepositoryAccess,
+    bytes: AsyncIterable<Uint8Array>,
+    tag: string,
+    options: OperationOptions,
+  ): Promise<Saved>;
+  /**
+   * Calls `use` with a saved archive of `sizeBytes`. Each block is checked on its way, and the bytes end only when all of
+   * them have come. @throws as restore, and what `use` throws.
+   */
+  readArchive<Result>(
+    repository: RepositoryAccess,
+    saved: { snapshot: string; sizeBytes: number },
+    use: (bytes: AsyncIterable<Uint8Array>) => Promise<Result>,
+    options: OperationOptions,
+  ): Promise<Result>;
+  /**
    * Writes a saved disk into a new sparse file of `sizeBytes`. Each block is checked on its way; a failure leaves a file
    * that is not complete. @throws as open; Unavailable where it would take the space that is kept for writers; Internal when what was saved is damaged or gone.
    */

@@ -1,6 +1,6 @@
 /**
  * Repositories in restic's format, by restic's program (docs/rfd/0009-backup.md says why). A disk is saved as the one file
- * `/disk.raw` of a restic snapshot that bears the backup's tag.
+ * `/disk.raw`, an instance's root as `/root.tar`, of a restic snapshot that bears the backup's tag.
  *
  * restic only adds until it prunes, so whatever is killed leaves at most data that nothing refers to, which the next prune
  * takes out, and locks, which are removed before each operation when their process is gone.
@@ -26,6 +26,7 @@ import {
   parseSnapshotIds,
 } from "./restic-output.ts";
 import { type ResticEnd, type ResticRun, runRestic } from "./restic-process.ts";
+import { useWhole } from "./use-whole.ts";
 import { writeSparse } from "./write-sparse.ts";
 
 export interface ResticOptions {
@@ -46,6 +47,7 @@ const shortMs = 10 * 60_000;
 /** Reading takes as long as there is much. */
 const longMs = 12 * 60 * 60_000;
 const diskName = "disk.raw";
+const archiveName = "root.tar";
 const progressEveryMs = 1_000;
 const opening = "open the repository";
 
@@ -89,29 +91,42 @@ class ResticBackups implements Backups {
     });
   }
 
-  save(repository: RepositoryAccess, path: string, tag: string, options: OperationOptions): Promise<Saved> {
-    const { signal, onProgress } = options;
+  async save(
+    repository: RepositoryAccess,
+    path: string,
+    tag: string,
+    options: OperationOptions,
+  ): Promise<Saved> {
+    await using file = await open(path, "r");
+    return await this.#save(repository, { name: diskName, stdin: file.fd }, tag, options);
+  }
+
+  saveArchive(
+    repository: RepositoryAccess,
+    bytes: AsyncIterable<Uint8Array>,
+    tag: string,
+    options: OperationOptions,
+  ): Promise<Saved> {
+    return this.#save(repository, { name: archiveName, stdin: bytes }, tag, options);
+  }
+
+  #save(
+    repository: RepositoryAccess,
+    { name, stdin }: { name: string; stdin: number | AsyncIterable<Uint8Array> },
+    tag: string,
+    { signal, onProgress }: OperationOptions,
+  ): Promise<Saved> {
     return this.#locks.run(repository.uid, async () => {
       const placed = await this.#unlocked(repository, signal);
       const left = await this.#find(placed, [tag], signal);
       if (left.length > 0) {
         await this.#succeed("save", placed, { args: ["forget", ...left], signal, timeoutMs: longMs });
       }
-      await using file = await open(path, "r");
       const saved = { readBytes: 0, addedBytes: 0 };
-      const args = [
-        "backup",
-        "--json",
-        "--host",
-        "strata",
-        "--tag",
-        tag,
-        "--stdin",
-        "--stdin-filename",
-        diskName,
-      ];
+      const named = ["--host", "strata", "--tag", tag];
+      const args = ["backup", "--json", ...named, "--stdin", "--stdin-filename", name];
       await this.#succeed("save", placed, {
-        ...{ args, signal, stdin: file.fd, timeoutMs: longMs },
+        ...{ args, signal, stdin, timeoutMs: longMs },
         onStdoutLine(line) {
           const told = parseBackupLine(line);
           if (told?.type === "progress") onProgress?.(told.bytes);
@@ -136,13 +151,7 @@ class ResticBackups implements Backups {
     const placed = await this.#place(repository, false);
     await using file = await open(path, "wx", 0o600);
     let written = 0;
-    let toldAt = 0;
-    const onWritten = (bytes: number) => {
-      const now = this.#clock.monotonicMs();
-      if (now - toldAt < progressEveryMs) return;
-      toldAt = now;
-      onProgress?.(bytes);
-    };
+    const onWritten = this.#nowAndThen(onProgress);
     const room = (bytes: number) => requireRoom(bytes, dirname(path));
     const take = async (bytes: Readable) => {
       written = await writeSparse(file, bytes, sizeBytes, { requireRoom: room, onWritten });
@@ -154,6 +163,36 @@ class ResticBackups implements Backups {
     }
     await file.truncate(sizeBytes);
     await file.sync();
+  }
+
+  /** As `restore`, beside others. */
+  async readArchive<Result>(
+    repository: RepositoryAccess,
+    { snapshot, sizeBytes }: { snapshot: string; sizeBytes: number },
+    use: (bytes: AsyncIterable<Uint8Array>) => Promise<Result>,
+    { signal, onProgress }: OperationOptions,
+  ): Promise<Result> {
+    assert(/^[0-9a-f]{64}$/.test(snapshot), "restic's ids are hexadecimal");
+    const placed = await this.#place(repository, false);
+    const ended: { result?: Result; failure?: unknown } = {};
+    const take = async (stdout: Readable) => {
+      try {
+        ended.result = await useWhole(stdout, sizeBytes, use, this.#nowAndThen(onProgress));
+      } catch (error) {
+        ended.failure = error;
+        // Then restic ends as well.
+        stdout.destroy();
+      }
+    };
+    const args = ["dump", "--no-lock", snapshot, `/${archiveName}`];
+    const { status, stderr } = await this.#restic(placed, {
+      ...{ args, signal, onStdout: take, timeoutMs: longMs },
+    });
+    const failed = "failure" in ended;
+    // What broke off did so because of restic, unless that had nothing to say.
+    if (status !== 0 && (!failed || stderr.trim() !== "")) throw explainFailure("restore", stderr);
+    if (failed) throw ended.failure;
+    return ended.result as Result;
   }
 
   forget(repository: RepositoryAccess, tags: readonly string[], signal: AbortSignal): Promise<void> {
@@ -248,6 +287,16 @@ class ResticBackups implements Backups {
     const end = await this.#restic(placed, call);
     if (end.status === 0) return end;
     throw explainFailure(doing, end.stderr);
+  }
+
+  #nowAndThen(tell: ((bytes: number) => void) | undefined): (bytes: number) => void {
+    let toldAt = 0;
+    return (bytes) => {
+      const now = this.#clock.monotonicMs();
+      if (now - toldAt < progressEveryMs) return;
+      toldAt = now;
+      tell?.(bytes);
+    };
   }
 
   #restic(repository: RepositoryAccess, call: Call): Promise<ResticEnd> {

@@ -4,7 +4,8 @@
  * neither is an argument or in a message. (Node's pipes are sockets, which restic cannot open as a password file.)
  */
 import { type ChildProcess, type StdioOptions, spawn } from "node:child_process";
-import type { Readable } from "node:stream";
+import { type Readable, Writable } from "node:stream";
+import { pipeline } from "node:stream/promises";
 import { StrataError } from "../../core/errors.ts";
 import type { Cgroups } from "../cgroups.ts";
 import type { RepositoryAccess, RepositoryPlace } from "./backups.ts";
@@ -15,8 +16,8 @@ export interface ResticRun {
   signal: AbortSignal;
   /** Kills it after this long. */
   timeoutMs: number;
-  /** Descriptor of the file that is its standard input. */
-  stdin?: number;
+  /** Its standard input: a file's descriptor, or bytes. Should these fail, it is killed before it sees their end. */
+  stdin?: number | AsyncIterable<Uint8Array>;
   onStdoutLine?: (line: string) => void;
   /** Takes all of standard output instead. */
   onStdout?: (bytes: Readable) => Promise<void>;
@@ -43,7 +44,7 @@ const limits = { cpus: 1, memoryMib: 4096, processes: 256 };
 const enter =
   '[ "$PPID" = "$1" ] || exit 1; shift; while [ "$1" != -- ]; do echo 0 > "$1" || exit 1; shift; done; shift; exec "$@"';
 
-/** @throws Unavailable without the program; Timeout; the signal's reason; what `onStdout` throws. */
+/** @throws Unavailable without the program; Timeout; the signal's reason; what `onStdout` or `stdin` throws. */
 export async function runRestic(host: ResticHost, request: ResticRun): Promise<ResticEnd> {
   const { repository, args, signal, timeoutMs } = request;
   signal.throwIfAborted();
@@ -52,7 +53,8 @@ export async function runRestic(host: ResticHost, request: ResticRun): Promise<R
   const quiet = ["-n", "10", "ionice", "-c", "3", "setpriv", "--pdeathsig", "KILL"];
   const groups = host.cgroups.procsFiles(host.group);
   const argv = [...quiet, "sh", "-c", enter, "sh", `${process.pid}`, ...groups, "--", ...program];
-  const stdio: StdioOptions = [request.stdin ?? "ignore", "pipe", "pipe"];
+  const { stdin = "ignore" } = request;
+  const stdio: StdioOptions = [typeof stdin === "object" ? "pipe" : stdin, "pipe", "pipe"];
   const child = spawn("nice", argv, { env: environmentOf(repository), stdio, cwd: "/" });
   const timeout = AbortSignal.timeout(timeoutMs);
   const stop = AbortSignal.any([signal, timeout]);
@@ -110,6 +112,8 @@ async function collect(child: ChildProcess, request: ResticRun): Promise<ResticE
   child.stderr?.setEncoding("utf8").on("data", (text: string) => {
     stderr = (stderr + text).slice(-64 * 1024);
   });
+  const fed = typeof request.stdin === "object" ? feed(child, request.stdin) : Promise.resolve();
+  fed.catch(() => {});
   const output = child.stdout as Readable;
   let taken: Promise<void> = Promise.resolve();
   if (request.onStdout) taken = request.onStdout(output);
@@ -127,6 +131,7 @@ async function collect(child: ChildProcess, request: ResticRun): Promise<ResticE
   taken.catch(() => child.kill("SIGKILL"));
   const status = await ended;
   await taken;
+  await fed;
   if (partial !== "") request.onStdoutLine?.(partial);
   if (status === 127 || /exec: restic: not found/.test(stderr)) {
     throw new StrataError(
@@ -135,4 +140,31 @@ async function collect(child: ChildProcess, request: ResticRun): Promise<ResticE
     );
   }
   return { status, stdout, stderr };
+}
+
+/** Throws what the bytes throw. That the program has ended before them is told by its status. */
+async function feed(child: ChildProcess, bytes: AsyncIterable<Uint8Array>): Promise<void> {
+  const stdin = child.stdin as Writable;
+  stdin.on("error", () => {});
+  let failure: { error: unknown } | undefined;
+  async function* watched() {
+    try {
+      yield* bytes;
+    } catch (error) {
+      failure = { error };
+      throw error;
+    }
+  }
+  const sink = new Writable({
+    write: (chunk, _encoding, done) => void stdin.write(chunk, done),
+    final: (done) => void stdin.end(() => done()),
+    // Killed while its input is still open: an end would make it save what has come so far.
+    destroy(error, done) {
+      if (error) child.kill("SIGKILL");
+      done(null);
+    },
+  });
+  child.once("close", () => sink.destroy());
+  await pipeline(watched, sink).catch(() => {});
+  if (failure) throw failure.error;
 }

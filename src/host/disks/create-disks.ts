@@ -134,8 +134,8 @@ class LocalDisks implements Disks {
     );
   }
 
-  dataFile(uid: string): Promise<string> {
-    return findDataFile(this.#pathOf(uid));
+  dataFile(uid: string | DiskPart): Promise<string> {
+    return findDataFile(typeof uid === "string" ? this.#pathOf(uid) : this.#partOf(uid));
   }
 
   async fillData(

@@ -95,7 +95,7 @@ export interface Disks {
   /** Uids of volumes that are held; also by a predecessor. */
   held(): Promise<readonly string[]>;
   /** The file of a volume, or of a copy of one. @throws NotFound; Unavailable while its pool is not there. */
-  dataFile(uid: string): Promise<string>;
+  dataFile(uid: string | DiskPart): Promise<string>;
   /**
    * Makes a volume's disk of what `fill` writes into a new file at the path it is given, and grows it to the size asked for.
    * Existing is success; a failure leaves nothing.

@@ -160,6 +160,7 @@ class LocalImageStore implements ImageStore {
         case "dockerfile":
           return await this.#build(source, options);
         case "instance":
+        case "backup":
           return await this.#takeRoot(options);
         case "url":
           return await this.#download(
@@ -347,7 +348,7 @@ class LocalImageStore implements ImageStore {
 
   /** Never remembered: the same instance has something else next time. */
   async #takeRoot(options: MakeImageOptions): Promise<StoredImage> {
-    assert(options.openRoot !== undefined, "an image of an instance is made with its root");
+    assert(options.openRoot !== undefined, "an image of an instance or a backup is made with its root");
     await using job = await this.#job(options.signal);
     await mkdir(jailOf(job));
     const description = await importArchive(this.#context, job, options, {

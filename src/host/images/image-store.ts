@@ -61,7 +61,7 @@ export interface MakeImageOptions {
   openUpload(upload: string): Promise<Readable>;
   /** Digest of an image that the same user may build on, by its name; undefined when there is none that is ready. */
   findImage?(name: string): Promise<string | undefined>;
-  /** The root of an instance as an archive, for sources of type `instance`. */
+  /** The root of an instance as an archive, for sources of type `instance` and `backup`. */
   openRoot?(): AsyncIterable<Uint8Array>;
 }
 
