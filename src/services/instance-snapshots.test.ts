@@ -86,6 +86,17 @@ test("a snapshot is of a volume or of an instance, which has something on its di
   });
 });
 
+test("volumes that came with an instance are let go when it is deleted, and can be deleted", async () => {
+  const { resources, taken, clone } = await start();
+  await taken();
+  await clone("twin");
+  const volume = () => resources.require(system, volumeKind, ref("twin-data"));
+  expect((await volume()).spec.instance).toBe("twin");
+  await resources.delete(system, instanceKind, ref("twin"));
+  expect((await volume()).spec.instance).toBeUndefined();
+  await resources.delete(system, volumeKind, ref("twin-data"));
+});
+
 test("what a driver lacks is said at once, for images of instances as well", async () => {
   const { resources, snapshot, place } = await start("docker");
   await place();

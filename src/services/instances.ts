@@ -90,6 +90,7 @@ async function admitInstance(
   await parts.capacity.check(world, spec, action);
   const home = await requireProject(project, world, action);
   const volumes = origin?.volumes ?? [];
+  if (volumes.length > 0) references.nameNew(instance);
   const rooms = await takeRooms(volumes, references, world, action);
   const volumesMib = volumes.reduce((sum, volume) => sum + volume.spec.sizeMib, 0);
   const quota = await takeQuota(world, home, { next: spec, volumesMib }, action);

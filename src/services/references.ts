@@ -59,6 +59,11 @@ export class References {
     return found;
   }
 
+  /** What is created in the same commit is named by others that are created with it. */
+  nameNew({ metadata }: Pick<Resource, "metadata">): void {
+    this.#name(metadata.uid, {});
+  }
+
   /** @throws Invalid with all errors so far. */
   check(action: string): void {
     if (this.errors.length > 0) throw invalid(action, this.errors);
