@@ -44,25 +44,14 @@ export const backupRepositoryForm: TableForm<BackupRepository> = {
 };
 
 export const backupScheduleForm: TableForm<BackupSchedule> = {
-  columns: [
-    "NAME",
-    "STATE",
-    "VOLUME",
-    "REPOSITORY",
-    "WHEN",
-    "KEEPS",
-    "TESTED EVERY",
-    "LAST",
-    "NEXT",
-    "MESSAGE",
-  ],
+  columns: ["NAME", "STATE", "OF", "REPOSITORY", "WHEN", "KEEPS", "TESTED EVERY", "LAST", "NEXT", "MESSAGE"],
   row: (schedule) => {
     const { metadata, spec, status } = schedule;
     const { every, at, timeZone, verifyEveryDays: days } = spec;
     return [
       metadata.name,
       stateCell(schedule, status.state),
-      spec.volume,
+      subjectText(spec),
       spec.repository,
       `every ${every} at ${at}${every === "hour" ? "" : ` ${timeZone}`}`,
       keepText(spec.keep),
@@ -81,7 +70,7 @@ export function keepText(keep: Keep): string {
     .join(", ");
 }
 
-function subjectText({ volume, instance }: Backup["spec"]): string {
+function subjectText({ volume, instance }: Pick<Backup["spec"], "volume" | "instance">): string {
   return instance === undefined ? `volume ${volume ?? ""}` : `instance ${instance}`;
 }
 

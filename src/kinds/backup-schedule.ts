@@ -31,7 +31,9 @@ export type Keep = z.infer<typeof keepSchema>;
 
 export const backupScheduleSpecSchema = z
   .strictObject({
-    volume: nameSchema,
+    /** What it makes backups of: either a volume or an instance. */
+    volume: nameSchema.optional(),
+    instance: nameSchema.optional(),
     repository: nameSchema,
     every: z.enum(["hour", "day", "week"]).default("day"),
     /** Local time: `:MM` of each hour, `HH:MM` of each day, or `DAY HH:MM` (mon … sun) of each week. */
@@ -50,17 +52,21 @@ export const backupScheduleSpecSchema = z
     /** True: no new backups, and none is removed. */
     suspended: z.boolean().default(false),
   })
-  .superRefine(({ every, at }, context) => {
+  .superRefine(({ every, at, volume, instance }, context) => {
+    const refuse = (path: string, message: string) =>
+      context.addIssue({ code: "custom", path: [path], message });
     const { pattern, form } = forms[every];
-    if (pattern.test(at)) return;
-    context.addIssue({ code: "custom", path: ["at"], message: `must be ${form}, for every ${every}` });
+    if (!pattern.test(at)) refuse("at", `must be ${form}, for every ${every}`);
+    if ((volume === undefined) !== (instance === undefined)) return;
+    refuse("volume", "must be given, or spec.instance: one of the two");
   });
 
 export const backupScheduleKind = defineKind({
   name: "BackupSchedule",
   plural: "backup-schedules",
   scope: "project",
-  summary: "When backups of a volume are made, how long they stay, and how often they are tested.",
+  summary:
+    "When backups of a volume or an instance are made, how long they stay, and how often they are tested.",
   spec: backupScheduleSpecSchema,
   status: z.strictObject({
     state: z.enum(["active", "suspended", "failed"]),
@@ -73,7 +79,7 @@ export const backupScheduleKind = defineKind({
     observedGeneration: z.int().min(0),
   }),
   initialStatus: () => ({ state: "active" as const, message: "", observedGeneration: 0 }),
-  validateUpdate: (next, previous) => immutable(next, previous, ["volume"]),
+  validateUpdate: (next, previous) => immutable(next, previous, ["volume", "instance"]),
 });
 export type BackupSchedule = ResourceOf<typeof backupScheduleKind>;
 export type BackupScheduleSpec = BackupSchedule["spec"];

@@ -106,13 +106,17 @@ async function ofInstance(
   };
 }
 
-/** The volume may be gone by the time; the repository must stay. */
+/** What it is of may be gone by the time; the repository must stay. */
 export const backupScheduleHooks: KindHooks<BackupSchedule["spec"], BackupSchedule["status"]> = {
   async admit({ spec, metadata }, world, action) {
     const references = new References(world, metadata.project ?? "");
-    await references.peek(volumeKind, spec.volume, "spec.volume");
+    const { volume, instance } = spec;
+    if (volume !== undefined) await references.peek(volumeKind, volume, "spec.volume");
+    const found =
+      instance === undefined ? undefined : await references.peek(instanceKind, instance, "spec.instance");
     await references.find(backupRepositoryKind, spec.repository, "spec.repository");
     references.check(action);
+    if (found?.status.host !== undefined) await requireSnapshots(found, found.status.host, world, action);
     return { writes: references.writes() };
   },
   async admitUpdate({ spec, metadata }, _previous, world, action) {

@@ -1,11 +1,10 @@
 /** Schedules of backups. */
 import { backupScheduleKind } from "../../kinds/backup-schedule.ts";
-import { volumeKind } from "../../kinds/volume.ts";
 import type { Call, CommandSpec } from "../command.ts";
 import type { Output } from "../output.ts";
 import { resolve } from "../resolve.ts";
 import { backupScheduleForm } from "../show-backups.ts";
-import { repositoryName } from "./backups.ts";
+import { repositoryName, resolveSubject } from "./backups.ts";
 import { createResource, defined, tableOf } from "./creation.ts";
 import { deleteResources, listOptions, listResources, showResource } from "./listings.ts";
 
@@ -16,12 +15,13 @@ export const backupScheduleCommands: readonly CommandSpec[] = [
   {
     path: "backup-schedule create",
     group,
-    summary: "Have backups of a volume made regularly, tested, and removed in time",
+    summary: "Have backups of a volume, or of an instance, made regularly, tested, and removed in time",
     arguments: [
       { name: "<name>", summary: "its name" },
-      { name: "<volume>", summary: "what it is of", completes: "volumes" },
+      { name: "<of>", summary: "name of a volume; with --instance, of an instance", completes: "volumes" },
     ],
     options: [
+      { flags: "--instance", summary: "of an instance: its root and all its volumes" },
       { flags: "--repository <name>", summary: "where they are kept (default: the project's only one)" },
       { flags: "--every <period>", summary: "default: day", choices: ["hour", "day", "week"] },
       {
@@ -37,6 +37,7 @@ export const backupScheduleCommands: readonly CommandSpec[] = [
     ],
     examples: [
       "strata backup-schedule create nightly records --repository nas --at 02:30 --time-zone Europe/Berlin",
+      "strata backup-schedule create lms-nightly lms --instance --keep-daily 14",
       "strata backup-schedule create hourly records --every hour --at :15 --keep-last 24",
     ],
     run: create,
@@ -79,12 +80,12 @@ export const backupScheduleCommands: readonly CommandSpec[] = [
 async function create(call: Call): Promise<Output> {
   const { session, options, args } = call;
   const client = await session.startedClient();
-  const volume = await resolve(client, volumeKind, session.project, args[1] ?? "", session.signal);
+  const subject = await resolveSubject(call, client, args[1] ?? "");
   const rules = ["last", "daily", "weekly", "monthly"] as const;
   const given = rules.map((rule) => [rule, options.count(`keep-${rule}`)] as const);
   const none = given.every(([, count]) => count === undefined);
   return createResource(call, backupScheduleKind, backupScheduleForm, {
-    volume: volume.metadata.name,
+    ...subject,
     repository: await repositoryName(call, client),
     every: options.text("every"),
     at: options.text("at") ?? "02:30",

@@ -132,6 +132,27 @@ test("a new volume of the same name pushes out nothing of the one before", () =>
   expect(names([...old, first])).toEqual([]);
 });
 
+test("of instances, the same: a new one of the name pushes out nothing of the one before", () => {
+  const of = (instanceUid: string) => ({
+    instanceUid,
+    root: { uid: "r", snapshot: "aa" },
+    snapshot: undefined,
+  });
+  const old = ["a", "b", "c"].map((name, day) => backup(name, `2026-11-1${day}T00:00:00Z`, of("old")));
+  const next = ["d", "e"].map((name, day) => backup(name, `2026-11-2${day}T00:00:00Z`, of("new")));
+  const names = (all: Backup[]) => surplus(schedule(), all).map(({ metadata }) => metadata.name);
+  expect(names(old)).toEqual(["a"]);
+  expect(names([...old, ...next])).toEqual([]);
+});
+
+test("a schedule is of a volume or of an instance", () => {
+  const given = { repository: "nas", at: "02:30", keep: { last: 2 } };
+  const parse = (of: object) => backupScheduleKind.spec.safeParse({ ...given, ...of }).success;
+  expect([{}, { volume: "v", instance: "i" }, { volume: "v" }, { instance: "i" }].map(parse)).toEqual([
+    ...[false, false, true, true],
+  ]);
+});
+
 test("a long name stays one, and is the same for the same moment", () => {
   const name = backupName("x".repeat(63), now);
   expect(name).toMatch(/^x{49}-20261128-1200$/);

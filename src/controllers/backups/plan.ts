@@ -78,12 +78,12 @@ function planVerification(
 
 /**
  * Complete ones beyond what is kept, and old failures. Those under way stay. What a test found damaged counts for nothing, so
- * that it never pushes out a good one; it goes when it would have gone in any case. Only those of the volume that was saved
- * last: an earlier volume of the same name has none to replace the ones that are there.
+ * that it never pushes out a good one; it goes when it would have gone in any case. Only those of the volume or instance that
+ * was saved last: an earlier one of the same name has none to replace the ones that are there.
  */
 export function surplus({ spec }: BackupSchedule, made: readonly Backup[]): Backup[] {
   const [last] = [...made].sort((a, b) => (a.metadata.createdAt < b.metadata.createdAt ? 1 : -1));
-  const backups = made.filter(({ status }) => status.volumeUid === last?.status.volumeUid);
+  const backups = made.filter((one) => subjectOf(one) === (last && subjectOf(last)));
   const complete = backups.filter((backup) => isRestorable(backup));
   const keptOf = (some: readonly Backup[]) => {
     const all = some.map((backup) => ({ name: backup.metadata.name, takenAt: takenAt(backup) }));
@@ -95,6 +95,10 @@ export function surplus({ spec }: BackupSchedule, made: readonly Backup[]): Back
     .sort((a, b) => (a.metadata.createdAt < b.metadata.createdAt ? 1 : -1));
   const idle = complete.filter(({ status }) => status.state !== "verifying");
   return [...idle.filter(({ metadata }) => !kept.has(metadata.name)), ...failed.slice(failedKept)];
+}
+
+function subjectOf({ status }: Backup): string | undefined {
+  return status.volumeUid ?? status.instanceUid;
 }
 
 function isDamaged({ status }: Backup): boolean {

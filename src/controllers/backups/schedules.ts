@@ -33,9 +33,10 @@ export function createScheduleReconciler(
   async function create({ metadata, spec }: BackupSchedule, name: string): Promise<void> {
     const { project = "" } = metadata;
     const labels = { [backupScheduleLabel]: metadata.name };
-    const { volume, repository } = spec;
+    const { volume, instance, repository } = spec;
+    const of = instance === undefined ? { volume } : { instance };
     try {
-      await verbs.create(backupKind, { name, project, labels, spec: { volume, repository } }, { status: {} });
+      await verbs.create(backupKind, { name, project, labels, spec: { ...of, repository } }, { status: {} });
     } catch (error) {
       if (!hasCode(error, "AlreadyExists")) throw error;
     }
@@ -61,8 +62,11 @@ export function createScheduleReconciler(
       return {
         schedule,
         backups: made.filter(
-          // An earlier schedule of the same name may have been another volume's.
-          ({ metadata, spec }) => metadata.deletedAt === undefined && spec.volume === schedule?.spec.volume,
+          // An earlier schedule of the same name may have been of something else.
+          ({ metadata, spec: { volume, instance } }) =>
+            metadata.deletedAt === undefined &&
+            volume === schedule?.spec.volume &&
+            instance === schedule?.spec.instance,
         ),
       };
     },
