@@ -4,6 +4,8 @@
  * stays.
  */
 import { readdir, readFile, readlink } from "node:fs/promises";
+import { join } from "node:path";
+import { systemClock } from "../src/core/clock.ts";
 import { run } from "../src/host/run.ts";
 
 export type Snapshot = ReadonlySet<string>;
@@ -24,31 +26,54 @@ export async function takeSnapshot(): Promise<Snapshot> {
 }
 
 /**
- * What is there now and was not before. Control groups that hold processes, and none of the daemon's, are of somebody else who
- * came meanwhile.
+ * What is there now and was not before, and stays. Other tests may run at the same time, each in namespaces of its own: loop
+ * devices of other files than the daemon's and control groups that hold processes, but none of the daemon's, are somebody else's.
  *
- * @param marks texts that tell the daemon's own processes from others.
+ * @param marks texts that tell the daemon's own processes and files from others.
  */
 export async function findLeaks(before: Snapshot, marks: readonly string[]): Promise<string[]> {
-  const after = await takeSnapshot();
+  let leaks = await findFresh(before, marks);
+  // What somebody else makes may be empty or nameless for a moment.
+  for (let looks = 0; looks < 3 && leaks.length > 0; looks++) {
+    await systemClock.sleep(300);
+    const still = new Set(await findFresh(before, marks));
+    leaks = leaks.filter((line) => still.has(line));
+  }
+  return leaks;
+}
+
+async function findFresh(before: Snapshot, marks: readonly string[]): Promise<string[]> {
   const isOurs = async (line: string) => {
-    if (line.startsWith("process ")) return marks.some((mark) => line.includes(mark));
+    if (line.startsWith("process ") || line.startsWith("loop ")) return isMarked(line, marks);
     return !line.startsWith("cgroup ") || !(await isForeign(line.slice("cgroup ".length), marks));
   };
-  const fresh = [...after].filter((line) => !before.has(line)).sort();
+  const fresh = [...(await takeSnapshot())].filter((line) => !before.has(line)).sort();
   const ours = await Promise.all(fresh.map(isOurs));
   return fresh.filter((_line, index) => ours[index]);
 }
 
+function isMarked(text: string, marks: readonly string[]): boolean {
+  return marks.some((mark) => text.includes(mark));
+}
+
+/** Of the group and those below it. */
 async function isForeign(group: string, marks: readonly string[]): Promise<boolean> {
-  const pids = await readFile(`${group}/cgroup.procs`, "utf8").catch(() => "");
-  const commands = await Promise.all(
-    pids
-      .split("\n")
-      .flatMap((pid) => (pid === "" ? [] : readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => ""))),
+  const below = await readdir(group, { recursive: true, withFileTypes: true }).catch(() => []);
+  const groups = [
+    group,
+    ...below.flatMap((one) => (one.isDirectory() ? [join(one.parentPath, one.name)] : [])),
+  ];
+  const lists = await Promise.all(
+    groups.map((one) => readFile(`${one}/cgroup.procs`, "utf8").catch(() => "")),
   );
-  const texts = [group, ...commands];
-  return commands.length > 0 && !texts.some((text) => marks.some((mark) => text.includes(mark)));
+  const pids = lists
+    .join("\n")
+    .split("\n")
+    .filter((pid) => pid !== "");
+  const commands = await Promise.all(
+    pids.map((pid) => readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "")),
+  );
+  return commands.length > 0 && ![group, ...commands].some((text) => isMarked(text, marks));
 }
 
 async function lines(
