@@ -34,6 +34,7 @@ beforeAll(async () => {
   backups = createBackups({
     directory: join(top, "state"),
     roots: [join(top, "root")],
+    s3Networks: [],
     // Its own group is the daemon's business.
     cgroups: { ensure: async () => {}, procsFiles: () => [] },
     group: "none",

@@ -13,6 +13,7 @@ import { createQemuDriver } from "../drivers/qemu/qemu-driver.ts";
 import { createBackups } from "../host/backups/restic-backups.ts";
 import { createBalancers } from "../host/balancers/haproxy-balancers.ts";
 import { createDisks } from "../host/disks/create-disks.ts";
+import { parseNetwork } from "../host/egress/allowed-addresses.ts";
 import { createImageStore } from "../host/images/create-image-store.ts";
 import { openCgroups } from "../host/kernel-cgroups.ts";
 import { createKernelMeasurements } from "../host/measurements/kernel-measurements.ts";
@@ -68,6 +69,8 @@ export async function realHostParts(settings: Settings, logger: Logger): Promise
       directory: join(settings.stateDir, "backups"),
       roots: settings.backupDirs,
       ownRoot: settings.backupDirs.find((path) => path === ownBackupDir(settings)),
+      s3Networks: settings.s3Networks.flatMap((network) => parseNetwork(network) ?? []),
+      s3Authorities: settings.s3Authorities,
       cgroups,
       group: backupGroup(settings),
       clock: systemClock,

@@ -37,6 +37,8 @@ test("the daemon's process reads the same settings that its starter had", () => 
     STRATA_IMAGE_DIR: "/srv/images",
     STRATA_IMAGE_MIRRORS: mirrors,
     STRATA_BUILD_NETWORK: "host",
+    STRATA_S3_NETWORKS: "192.168.7.0/24,fd00::5",
+    STRATA_S3_AUTHORITIES: "/etc/ssl/inside.pem",
     STRATA_FAKE: "1",
   };
   const settings = readSettings(env);
@@ -52,6 +54,9 @@ test.each([
   ["log-level", "loud"],
   ["image-mirrors", "https://cloud.debian.org/"],
   ["build-network", "no such/network"],
+  ["s3-networks", "nas.local"],
+  ["s3-networks", "192.168.7.1/24"],
+  ["s3-authorities", "inside.pem"],
   ["socket", `/${"x".repeat(120)}`],
 ])("a wrong %s is refused with what is allowed", (name, value) => {
   expect(() => readSettings({}, (option) => (option === name ? value : undefined))).toThrow(

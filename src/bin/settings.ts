@@ -8,6 +8,7 @@ import { isIPv4 } from "node:net";
 import { join, resolve } from "node:path";
 import { type FieldError, StrataError } from "../core/errors.ts";
 import { parseRange } from "../core/ip-range.ts";
+import { parseNetwork } from "../host/egress/allowed-addresses.ts";
 import type { HostConfig } from "../host/host-config.ts";
 
 export interface Settings extends HostConfig {
@@ -22,6 +23,10 @@ export interface Settings extends HostConfig {
   imageMirrors: Readonly<Record<string, string>>;
   /** Directories below which projects may keep backup repositories. */
   backupDirs: readonly string[];
+  /** Networks with internal addresses that S3 services may be in: ranges, or single addresses. */
+  s3Networks: readonly string[];
+  /** File with the certificates of authorities that S3 services are trusted by; undefined: the system's. */
+  s3Authorities: string | undefined;
   /** Of the HTTPS interface on loopback; 0 takes any free one. */
   httpsPort: number;
   logLevel: string;
@@ -61,6 +66,8 @@ export function readSettings(env: Environment, option: Source = () => undefined,
     backupDirs: backupDirsOf(value("backup-dirs")) ?? [
       base === undefined ? machineBackupDir : join(base, "backups"),
     ],
+    s3Networks: (value("s3-networks") ?? "").split(",").filter((network) => network !== ""),
+    s3Authorities: value("s3-authorities"),
     namespace: value("namespace") ?? (own ? `s${own.toString("hex", 0, 4)}` : "strata"),
     networkPool:
       value("network-pool") ?? (own ? `10.${78 + (own.readUInt32BE(4) % 120)}.0.0/16` : "10.77.0.0/16"),
@@ -127,6 +134,13 @@ function problems(settings: Settings): FieldError[] {
   require(settings.backupDirs.every((path) =>
     /^\/[^:\s]+$/.test(path),
   ), "backup-dirs", "has something that is no directory", "absolute paths with `:` between, or none");
+  require(settings.s3Networks.every(
+    (network) => parseNetwork(network) !== undefined,
+  ), "s3-networks", "has something that is no network", "ranges or addresses with commas between, such as 192.168.7.0/24,fd00::5");
+  require(settings.s3Authorities === undefined ||
+    settings.s3Authorities.startsWith(
+      "/",
+    ), "s3-authorities", "is no file", "an absolute path of a file with certificates in PEM");
   require(Number.isInteger(idBase) &&
     idBase >= 65_536 &&
     idBase <= 4_000_000_000, "id-base", "is out of range", "65536 to 4000000000");
@@ -164,6 +178,8 @@ export function settingsEnvironment(settings: Settings): Record<string, string> 
             .join(","),
         }),
     STRATA_BACKUP_DIRS: settings.backupDirs.join(":") || "none",
+    ...(settings.s3Networks.length === 0 ? {} : { STRATA_S3_NETWORKS: settings.s3Networks.join(",") }),
+    ...(settings.s3Authorities === undefined ? {} : { STRATA_S3_AUTHORITIES: settings.s3Authorities }),
     STRATA_NAMESPACE: settings.namespace,
     STRATA_NETWORK_POOL: settings.networkPool,
     STRATA_ADDRESS_POOL: settings.addressPool,

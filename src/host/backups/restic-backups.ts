@@ -10,9 +10,11 @@ import { dirname, join } from "node:path";
 import type { Readable } from "node:stream";
 import { type Clock, systemClock } from "../../core/clock.ts";
 import { assert, StrataError } from "../../core/errors.ts";
+import type { IpRange } from "../../core/ip-range.ts";
 import { KeyedLock } from "../../core/keyed-lock.ts";
 import type { Cgroups } from "../cgroups.ts";
 import { requireRoom } from "../disks/copy-file.ts";
+import { allowedAddress, GuardedProxy } from "../egress/guarded-proxy.ts";
 import type { Backups, Examined, OperationOptions, RepositoryAccess, Saved } from "./backups.ts";
 import { complainedPacks, putAside } from "./damaged-packs.ts";
 import { repositoryDirectory } from "./repository-directory.ts";
@@ -36,6 +38,10 @@ export interface ResticOptions {
   roots: readonly string[];
   /** One of the roots that is made where it is missing; others are their operator's to mount. */
   ownRoot?: string | undefined;
+  /** Networks with internal addresses that S3 services may be in. */
+  s3Networks: readonly IpRange[];
+  /** Certificates of authorities that S3 services are trusted by, in PEM, instead of the system's. */
+  s3Authorities?: string | undefined;
   cgroups: Pick<Cgroups, "ensure" | "procsFiles">;
   /** Control group of its processes. */
   group: string;
@@ -299,10 +305,21 @@ class ResticBackups implements Backups {
     };
   }
 
-  #restic(repository: RepositoryAccess, call: Call): Promise<ResticEnd> {
-    const { cgroups, group, directory } = this.#options;
+  async #restic(repository: RepositoryAccess, call: Call): Promise<ResticEnd> {
+    const { cgroups, group, directory, s3Networks, s3Authorities } = this.#options;
     const host = { cgroups, group, cacheDir: join(directory, "cache") };
-    return runRestic(host, { timeoutMs: shortMs, ...call, repository });
+    const request = { timeoutMs: shortMs, ...call, repository };
+    if (repository.place.type !== "s3") return runRestic(host, request);
+    const guard = { allowed: s3Networks };
+    // Programs leave a proxy out for loopback, so that is looked at here.
+    await allowedAddress(new URL(repository.place.endpoint).hostname, guard);
+    // restic would try again for a quarter of an hour.
+    const refused = new AbortController();
+    await using proxy = await GuardedProxy.open({ ...guard, onRefusal: (error) => refused.abort(error) });
+    const signal = AbortSignal.any([request.signal, refused.signal]);
+    const trusted = s3Authorities === undefined ? [] : ["--cacert", s3Authorities];
+    const args = [...trusted, ...request.args];
+    return await runRestic(host, { ...request, args, signal, proxy: proxy.url });
   }
 }
 

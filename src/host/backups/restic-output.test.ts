@@ -67,6 +67,8 @@ test.each([
     "Unavailable",
     /does not answer/,
   ],
+  ["Fatal: unable to open config file: Stat: 500 Internal Server Error", "Unavailable", /service fails/],
+  ["Fatal: unable to open config file: Stat: 307 Temporary Redirect", "Unavailable", /is elsewhere/],
   ["panic: something new", "Internal", /restic failed/],
 ])("%s", (stderr, code, message) => {
   const error = explainFailure("save", stderr);

@@ -67,6 +67,17 @@ const knownFailures: readonly Known[] = [
     message: "the S3 service does not answer",
   },
   {
+    pattern:
+      /\b50[0-4] (?:Internal Server Error|Bad Gateway|Service Unavailable|Gateway Time)|InternalError|SlowDown/i,
+    code: "Unavailable",
+    message: "the S3 service fails",
+  },
+  {
+    pattern: /\b30[1278] (?:Moved|Found|Temporary|Permanent)|PermanentRedirect|TemporaryRedirect/i,
+    code: "Unavailable",
+    message: "the S3 service says that it is elsewhere; check endpoint and region",
+  },
+  {
     pattern: /unable to open config file/i,
     code: "Unavailable",
     message: "there is no repository",

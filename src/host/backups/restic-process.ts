@@ -12,6 +12,8 @@ import type { RepositoryAccess, RepositoryPlace } from "./backups.ts";
 
 export interface ResticRun {
   repository: RepositoryAccess;
+  /** Its way to S3. */
+  proxy?: string | undefined;
   args: readonly string[];
   signal: AbortSignal;
   /** Kills it after this long. */
@@ -55,7 +57,7 @@ export async function runRestic(host: ResticHost, request: ResticRun): Promise<R
   const argv = [...quiet, "sh", "-c", enter, "sh", `${process.pid}`, ...groups, "--", ...program];
   const { stdin = "ignore" } = request;
   const stdio: StdioOptions = [typeof stdin === "object" ? "pipe" : stdin, "pipe", "pipe"];
-  const child = spawn("nice", argv, { env: environmentOf(repository), stdio, cwd: "/" });
+  const child = spawn("nice", argv, { env: environmentOf(repository, request.proxy), stdio, cwd: "/" });
   const timeout = AbortSignal.timeout(timeoutMs);
   const stop = AbortSignal.any([signal, timeout]);
   const kill = () => child.kill("SIGKILL");
@@ -80,7 +82,7 @@ export function resticAddress(place: RepositoryPlace): string {
   return `s3:${place.endpoint.replace(/\/+$/, "")}/${place.bucket}${prefix}`;
 }
 
-function environmentOf({ place, key }: RepositoryAccess): Record<string, string> {
+function environmentOf({ place, key }: RepositoryAccess, proxy: string | undefined): Record<string, string> {
   return {
     PATH: path,
     LANG: "C.UTF-8",
@@ -93,6 +95,7 @@ function environmentOf({ place, key }: RepositoryAccess): Record<string, string>
       ? {
           AWS_ACCESS_KEY_ID: place.accessKeyId,
           AWS_SECRET_ACCESS_KEY: place.secretAccessKey,
+          ...(proxy === undefined ? {} : { HTTP_PROXY: proxy, HTTPS_PROXY: proxy }),
           ...(place.region === undefined ? {} : { AWS_DEFAULT_REGION: place.region }),
         }
       : {}),
