@@ -47,6 +47,8 @@ export interface Api {
   listenUnix(path: string): Promise<void>;
   /** PEM in; port 0 takes a free one. Returns the port. */
   listenHttps(where: { host: string; port: number; cert: string; key: string }): Promise<{ port: number }>;
+  /** `METHOD /path/:parameter` of all that it answers to. */
+  readonly routes: readonly string[];
   /** Ends streams, lets answers under way finish, and removes the socket. Idempotent. */
   close(): Promise<void>;
 }
@@ -78,7 +80,8 @@ export async function createApi(options: ApiOptions): Promise<Api> {
   const streams = new EventStreams(options.clock);
   const unixServer = createServer(serverOptions);
   const counts = new RequestCounts();
-  const app = buildApp(options, unixServer, counts);
+  const routes = new RouteTable();
+  const app = buildApp(options, unixServer, counts, routes);
   await app.register(websocket, { options: { maxPayload: maxMessageBytes, perMessageDeflate: false } });
   installBodyParser(app, options.clock);
   installAuthentication(app, { services: options.services, trusted, clock: options.clock });
@@ -93,10 +96,15 @@ export async function createApi(options: ApiOptions): Promise<Api> {
   installSessionRoutes(app, { services: options.services, streams, hub, clock: options.clock });
   await app.ready();
   unixServer.on("connection", (socket: Socket) => trusted.add(socket));
-  return new RunningApi(app, streams, unixServer, options);
+  return new RunningApi(app, streams, unixServer, options, routes.list());
 }
 
-function buildApp({ random, logger }: ApiOptions, server: Server, counts: RequestCounts): FastifyInstance {
+function buildApp(
+  { random, logger }: ApiOptions,
+  server: Server,
+  counts: RequestCounts,
+  routes: RouteTable,
+): FastifyInstance {
   const app = fastify({
     serverFactory: (handler) => server.on("request", handler),
     genReqId: () => encodeBase32(random.bytes(10)),
@@ -134,7 +142,6 @@ function buildApp({ random, logger }: ApiOptions, server: Server, counts: Reques
     if (body.code === "Unavailable") reply.header("retry-after", "1");
     return sendProblem(reply, problem);
   });
-  const routes = new RouteTable();
   app.addHook("onRoute", ({ method, url }) => routes.add(method, url));
   app.setNotFoundHandler(async (request) => {
     const path = withoutQuery(request.url);
@@ -157,6 +164,10 @@ class RouteTable {
 
   add(method: string | string[], url: string): void {
     for (const one of [method].flat()) this.#routes.push({ method: one, segments: url.split("/") });
+  }
+
+  list(): string[] {
+    return this.#routes.map(({ method, segments }) => `${method} ${segments.join("/")}`);
   }
 
   methodsOf(path: string): string[] {
@@ -188,6 +199,7 @@ function withoutQuery(url: string): string {
 }
 
 class RunningApi implements Api {
+  readonly routes: readonly string[];
   readonly #app: FastifyInstance;
   readonly #streams: EventStreams;
   readonly #unixServer: Server;
@@ -196,7 +208,14 @@ class RunningApi implements Api {
   #removeSocket: (() => Promise<void>) | undefined;
   #closed: Promise<void> | undefined;
 
-  constructor(app: FastifyInstance, streams: EventStreams, unixServer: Server, options: ApiOptions) {
+  constructor(
+    app: FastifyInstance,
+    streams: EventStreams,
+    unixServer: Server,
+    options: ApiOptions,
+    routes: readonly string[],
+  ) {
+    this.routes = routes;
     this.#app = app;
     this.#streams = streams;
     this.#unixServer = unixServer;

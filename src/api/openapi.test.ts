@@ -1,9 +1,10 @@
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
-import { isJsonObject, type Json } from "../core/json.ts";
+import { isJsonObject, type Json, type JsonObject } from "../core/json.ts";
 import { kinds } from "../kinds/registry.ts";
 import { buildOpenApi, openApiText } from "./openapi.ts";
+import { startTestApi } from "./testing.ts";
 
 test("the committed specification is current; node tools/write-openapi.ts writes it anew", () => {
   const path = fileURLToPath(new URL("../../openapi/strata.json", import.meta.url));
@@ -25,6 +26,16 @@ test("every reference leads somewhere, and operation ids are unique", () => {
   });
   expect(ids.length).toBeGreaterThan(kinds.length * 6);
   expect(new Set(ids).size).toBe(ids.length);
+});
+
+test("all that the API answers to is described, and nothing else", async () => {
+  const running = await startTestApi();
+  await running.close();
+  const described = Object.entries(buildOpenApi().paths as JsonObject).flatMap(([path, item]) =>
+    Object.keys(item as JsonObject).map((method) => `${method.toUpperCase()} ${path}`),
+  );
+  const answered = running.api.routes.map((route) => route.replaceAll(/:([a-z]+)/gi, "{$1}"));
+  expect(described.sort()).toEqual(answered.toSorted());
 });
 
 test("a spec's bounds, enums and defaults are in the specification", () => {

@@ -2,12 +2,12 @@ import type { z } from "zod";
 import { errorCodes } from "../core/errors.ts";
 import { namePattern } from "../core/ids.ts";
 import type { Json, JsonObject } from "../core/json.ts";
-import { exportFormats } from "../kinds/image.ts";
 import { type Kind, labelsSchema, metadataSchema } from "../kinds/kind.ts";
 import { kinds } from "../kinds/registry.ts";
 import { tokenKind } from "../kinds/token.ts";
 import { listLimits } from "../services/listing.ts";
 import { apiVersion } from "./meta-routes.ts";
+import { materialPaths } from "./openapi-material.ts";
 import { metricPaths } from "./openapi-metrics.ts";
 import {
   headerParameter,
@@ -18,6 +18,7 @@ import {
   queryParameter,
   ref,
 } from "./openapi-parts.ts";
+import { sessionPaths } from "./openapi-sessions.ts";
 import { errorCodesToStatus, problemType } from "./problems.ts";
 
 /**
@@ -295,7 +296,7 @@ function itemOperations(kind: Kind, named: Json[]): JsonObject {
 }
 
 function otherPaths(): JsonObject {
-  return { ...metaPaths(), ...uploadPaths(), ...sessionPaths(), ...metricPaths() };
+  return { ...metaPaths(), ...uploadPaths(), ...sessionPaths(), ...metricPaths(), ...materialPaths() };
 }
 
 function metaPaths(): JsonObject {
@@ -384,91 +385,6 @@ function uploadPaths(): JsonObject {
         tag: "Upload",
         parameters: [id],
         answers: { 204: null },
-      }),
-    },
-  };
-}
-
-function sessionPaths(): JsonObject {
-  const frames =
-    "A WebSocket. Binary messages: one octet (0 stdin, 1 stdout, 2 stderr) and data. Text messages: JSON with `type` " +
-    "resize {columns, rows}, stdin-end, exit {status} or error {problem}. What can be refused is refused before the " +
-    "upgrade, with a problem.";
-  const query = {
-    name: "parameters",
-    in: "query",
-    description: "A JSON object.",
-    schema: { type: "string" },
-  };
-  const session = (verb: string, summary: string): JsonObject => ({
-    get: {
-      ...operation({
-        id: `${verb}Instance`,
-        summary,
-        tag: "Instance",
-        parameters: [...parameters("project", "name"), query],
-        answers: { 101: null },
-      }),
-      description: frames,
-    },
-  });
-  const base = "/v1/projects/{project}/instances/{name}";
-  return {
-    [`${base}/exec`]: session("exec", "Run a command in the instance."),
-    [`${base}/console`]: session("console", "Attach to its console."),
-    [`${base}/log`]: session("log", "Read what its console printed."),
-    [`${base}/drift`]: {
-      get: {
-        ...operation({
-          id: "driftInstance",
-          summary: "Compare its root with the image that it was made from.",
-          tag: "Instance",
-          parameters: parameters("project", "name"),
-          answers: { 101: null },
-        }),
-        description:
-          "A WebSocket. Binary messages: the octet 1 and a part of a JSON text {imageDigest, at, reading, differences, more?}. Text " +
-          "messages: JSON with `type` done {sizeBytes, sha256} after the last data, or error {problem}.",
-      },
-    },
-    "/v1/projects/{project}/images/{name}/export": {
-      get: {
-        ...operation({
-          id: "exportImage",
-          summary: "Read an image's content in a format.",
-          tag: "Image",
-          parameters: [
-            ...parameters("project", "name"),
-            {
-              name: "format",
-              in: "query",
-              required: true,
-              schema: { type: "string", enum: [...exportFormats] },
-            },
-          ],
-          answers: { 101: null },
-        }),
-        description:
-          "A WebSocket. Binary messages: the octet 1 and data. Text messages: JSON with `type` progress {step, fraction?}, " +
-          "done {sizeBytes, sha256} after the last data, or error {problem}. What ends without `done` is incomplete.",
-      },
-    },
-    "/v1/hosts/{name}/sessions": {
-      get: operation({
-        id: "watchSessions",
-        summary: "For agents: server-sent events `session`, each a request to dial /v1/sessions/ID.",
-        tag: "Host",
-        parameters: parameters("name"),
-        answers: { 200: {} },
-      }),
-    },
-    "/v1/sessions/{id}": {
-      get: operation({
-        id: "acceptSession",
-        summary: "For agents: the WebSocket of a session's other end.",
-        tag: "Host",
-        parameters: [{ name: "id", in: "path", required: true, schema: { type: "string" } }],
-        answers: { 101: null },
       }),
     },
   };

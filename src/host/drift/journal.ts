@@ -35,8 +35,11 @@ interface Transaction {
   revoked: Set<number>;
 }
 
-/** What a guest may make the reader read (descriptors, revocations and commits, not the content) and remember. */
-export const journalLimits = { bytes: 64 * 1024 ** 2, numbers: 500_000 } as const;
+/**
+ * What a guest may make the reader read (descriptors, revocations and commits, not the content) and remember. As much as
+ * mke2fs makes a journal at most (1 GiB): where each write is synchronous, most of it is commits. Read block by block.
+ */
+export const journalLimits = { bytes: 1024 ** 3, numbers: 500_000 } as const;
 
 /** A whole block of the journal; never asked for one that lies behind `sizeBytes`. */
 type ReadBlock = (index: number) => Promise<Buffer>;
