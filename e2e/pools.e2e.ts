@@ -225,6 +225,34 @@ describe.each(["ext4", "xfs", "btrfs"] as const)("a pool on %s", (type) => {
   });
 });
 
+it("a virtual machine is paused where the directory of its root fills, and goes on by itself", async () => {
+  const place = paths.get("ext4") ?? "";
+  const root = join(place, "root.qcow2");
+  await run("qemu-img", ["create", "-q", "-f", "qcow2", root, "200M"]);
+  const bench = await QemuBench.create();
+  const driver = await openTestDriver(bench.host);
+  try {
+    const made = await bench.makeGuest();
+    if (made.root.type !== "disk") throw new Error("a virtual machine has a disk");
+    const spec = { ...made, root: { ...made.root, path: root } };
+    await driver.start(await driver.create(spec, signal), signal);
+    await bench.untilReady(spec.uid, 60_000);
+    await scene.fill(place, 60);
+    const fill = "yes 0123456789abcde | head -c 125829120 | dd of=/dev/vda bs=1M conv=fsync 2>/dev/null";
+    const sum = "head -c 125829120 /dev/vda | sha256sum";
+    const written = bench.ask(spec.uid, `${fill} && echo 3 > /proc/sys/vm/drop_caches && ${sum}`);
+    await until("it is full", async () => (await scene.freeMib(place)) < 2, 60_000, 100);
+    await scene.unfill(place);
+    expect(await written).toBe(
+      await sh("yes 0123456789abcde | head -c 125829120 | sha256sum").then((text) => `${text}\n`),
+    );
+  } finally {
+    for (const guest of await driver.list()) await driver.destroy(guest.handle, signal);
+    await bench.dispose();
+    await rm(root);
+  }
+}, 150_000);
+
 it("a virtual machine whose volume's pool fills is paused, loses nothing and goes on by itself", async () => {
   const pool = request(paths.get("xfs") ?? "");
   const path = await disks.lendData({ uid: "vmdisk", sizeMib: 200, pool }, signal);
