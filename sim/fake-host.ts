@@ -136,6 +136,9 @@ export class FakeHost {
     },
   };
 
+  /** Copies of disks take no time. */
+  sharesBlocks = true;
+
   readonly disks: Disks = {
     ensureRoot: async ({ uid, imageDigest, source, generation = 0 }) => {
       if (source && !this.parts.get(source.snapshot)?.has(source.disk)) {
@@ -169,6 +172,18 @@ export class FakeHost {
       });
       this.parts.set(to, new Map(parts));
       return { frozen: disks.some((uid) => this.data.get(uid)?.use === "mounted") };
+    },
+    planCopies: async (request) =>
+      (request.volume === undefined ? request.disks : [request.volume]).map((uid) => {
+        if (!this.data.has(uid) && !this.roots.has(uid)) {
+          throw new StrataError("NotFound", `the simulated disk ${uid} is not here`);
+        }
+        return { from: `/volumes/${uid}`, to: `/copies/${uid}`, shares: this.sharesBlocks };
+      }),
+    copyPlanned: async () => {},
+    finishCopies: async (request, to, signal) => {
+      if (request.volume === undefined) await this.disks.copyTogether(request.disks, to, signal);
+      else await this.disks.copyData(request.volume, to, signal);
     },
     restoreTogether: async (from, disks) => {
       for (const uid of disks) {

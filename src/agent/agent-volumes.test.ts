@@ -1,6 +1,7 @@
 /** Volumes through API and agent, on simulated guests. */
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { type AgentBench, agentBench } from "../../sim/agent-bench.ts";
+import type { Uid } from "../core/ids.ts";
 import { settle } from "../core/virtual-clock.ts";
 import { type Instance, instanceKind } from "../kinds/instance.ts";
 import { type Snapshot, snapshotKind } from "../kinds/snapshot.ts";
@@ -204,6 +205,49 @@ test("a snapshot of an instance has its root and its volumes, and a new instance
   await bench.clock.advance(30 * 60_000);
   await settle();
   expect(bench.host.parts.has(taken.metadata.uid)).toBe(true);
+});
+
+/** A snapshot whose disks are being copied while the guest goes on. */
+async function copyingSnapshot(): Promise<{ web: Instance; taken: Snapshot }> {
+  bench.host.sharesBlocks = false;
+  await bench.createInstance("web");
+  const web = await bench.until("web", isRunning);
+  const draft = { ...ref("before"), spec: { instance: "web" } };
+  await bench.services.resources.create(bench.me, snapshotKind, draft);
+  const taken = await snapshotUntil("before", ({ status }) => status.state === "copying");
+  expect(bench.host.parts.has(taken.metadata.uid)).toBe(false);
+  expect(taken.status).toMatchObject({ consistency: "frozen", stillMs: 1, volumes: [] });
+  await expect(rollBack(1)).rejects.toMatchObject({ code: "Conflict" });
+  return { web, taken };
+}
+
+test("disks that share no blocks are copied while the guest goes on, and the snapshot is ready after that", async () => {
+  const { web, taken } = await copyingSnapshot();
+  const ready = await snapshotUntil("before", ({ status }) => status.state === "ready");
+  expect(ready.status).toMatchObject({ message: "", takenAt: taken.status.takenAt });
+  expect(bench.host.parts.has(taken.metadata.uid)).toBe(true);
+  expect((await bench.until("web", isRunning)).status.startedAt).toBe(web.status.startedAt);
+  await settle();
+  expect(bench.host.world.copies.size).toBe(0);
+});
+
+test("what was being copied when its guest ended is taken anew, and says so", async () => {
+  const { web, taken } = await copyingSnapshot();
+  bench.host.world.end(web.metadata.uid as Uid, "crash", "killed by this test");
+  const ready = await snapshotUntil("before", ({ status }) => status.state === "ready");
+  expect(ready.status).toMatchObject({ cutOff: 1, message: expect.stringContaining("cut off once") });
+  expect(ready.status.takenAt).not.toBe(taken.status.takenAt);
+  expect(bench.host.parts.has(taken.metadata.uid)).toBe(true);
+});
+
+test("one that is being copied is deleted at once, and nothing of it goes on", async () => {
+  const { taken } = await copyingSnapshot();
+  await bench.services.resources.delete(bench.me, snapshotKind, ref("before"));
+  await bench.clock.advance(100);
+  await settle();
+  expect(await bench.client.get(snapshotKind, ref("before"))).toBeUndefined();
+  expect(bench.host.world.copies.size).toBe(0);
+  expect(bench.host.parts.has(taken.metadata.uid)).toBe(false);
 });
 
 test("an instance is stopped, put back to its snapshot, and started again", async () => {

@@ -268,7 +268,48 @@ export type Snapshots<Handle> =
         use: () => Promise<Result>,
         signal: AbortSignal,
       ): Promise<{ result: Result; guest: "frozen" | "paused" | "idle" }>;
+      /** Absent: disks are copied by the caller, while the guest is kept still. */
+      readonly copies?: DiskCopies<Handle>;
     };
+
+/** A disk of a guest, and the file that it is copied into; the driver makes that file. */
+export interface DiskCopy {
+  from: string;
+  to: string;
+}
+
+export interface DiskCopyRequest {
+  /** Names the copies for the verbs below: the uid of what they are made for. */
+  id: Uid;
+  disks: readonly DiskCopy[];
+  /**
+   * Runs once, in the very moment that the copies are of: `others` are those among `disks` that this guest does not have.
+   */
+  meanwhile(others: readonly DiskCopy[], signal: AbortSignal): Promise<void>;
+}
+
+/**
+ * Copies of a running guest's disks, all as they are at one moment, made while the guest goes on: it is kept still only
+ * until that moment is fixed. They go on without the caller, for as long as the guest runs.
+ */
+export interface DiskCopies<Handle> {
+  /**
+   * `idle`: it does not run, and nothing was begun. What was begun earlier under the same id is given up first. A failure
+   * leaves nothing going on. @throws what `meanwhile` throws; Unavailable.
+   */
+  begin(
+    handle: Handle,
+    request: DiskCopyRequest,
+    signal: AbortSignal,
+  ): Promise<{ guest: "frozen" | "paused"; stillMs: number } | { guest: "idle" }>;
+  /**
+   * Waits until all of them are complete and closed; again after that is success, until `forget`. False: nothing of that
+   * id is known. @throws Unavailable when they are cut off, because the guest has ended or a disk cannot be read or written.
+   */
+  complete(id: Uid, signal: AbortSignal): Promise<boolean>;
+  /** Nothing of them goes on afterwards; the files are the caller's. Absent is success. */
+  forget(id: Uid): Promise<void>;
+}
 
 export interface GuestDriver<Config = JsonObject, Handle extends JsonObject = JsonObject> {
   readonly name: string;

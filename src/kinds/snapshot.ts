@@ -37,7 +37,8 @@ export const snapshotKind = defineKind({
     rollbacks: z.int().min(0).default(0),
   }),
   status: z.strictObject({
-    state: z.enum(["pending", "ready", "rolling-back", "failed"]),
+    /** `copying`: its moment is fixed and its writers go on, but not all of it is copied yet. */
+    state: z.enum(["pending", "copying", "ready", "rolling-back", "failed"]),
     message: z.string().max(1024),
     /** Of what it was taken of. */
     host: z.string().optional(),
@@ -62,6 +63,8 @@ export const snapshotKind = defineKind({
     /** How long writers were kept waiting. */
     stillMs: z.int().min(0).optional(),
     takenAt: z.string().optional(),
+    /** How often copying was cut off, and it was taken anew: then `takenAt` is a later moment than the first. */
+    cutOff: z.int().min(0).optional(),
     /** The `spec.rollbacks` that has been carried out. */
     rollbacks: z.int().min(0).default(0),
     observedGeneration: z.int().min(0),

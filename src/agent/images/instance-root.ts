@@ -1,8 +1,10 @@
 import { StrataError } from "../../core/errors.ts";
+import type { Uid } from "../../core/ids.ts";
 import type { Image } from "../../kinds/image.ts";
 import type { Progress } from "../../kinds/kind.ts";
 import type { AgentContext } from "../agent-context.ts";
-import { copyAtOneMoment, rootOf } from "../volumes/moments.ts";
+import { completeCopies, copyAtOneMoment, rootOf } from "../volumes/moments.ts";
+import { removeDisk } from "../volumes/remove-disk.ts";
 
 /**
  * Calls `use` with the root of an instance as it is at one moment, as an archive. It is copied first, so that the
@@ -22,13 +24,14 @@ export async function withRootOf<Result>(
     throw new StrataError("Invalid", `the instance "${name}" is not on this host any more`);
   }
   onProgress({ step: `copying the root of ${name}` });
-  const snapshot = metadata.uid;
+  const snapshot = metadata.uid as Uid;
   const disk = rootOf(context, instance);
-  await disks.remove(snapshot, signal);
+  const request = { disks: [disk] };
   try {
-    await copyAtOneMoment(context, instance, () => disks.copyTogether([disk], snapshot, signal), signal);
+    const { copying } = await copyAtOneMoment(context, instance, request, snapshot, signal);
+    if (copying) await completeCopies(context, request, snapshot, signal);
     return await disks.readRoot({ snapshot, disk }, digest, use, signal);
   } finally {
-    await disks.remove(snapshot, new AbortController().signal);
+    await removeDisk(context, { uid: snapshot, of: undefined }, new AbortController().signal);
   }
 }

@@ -3,9 +3,12 @@ import { StrataError } from "../../core/errors.ts";
 import type { Uid } from "../../core/ids.ts";
 import { isJsonObject, type JsonObject } from "../../core/json.ts";
 import type { GuestDriver } from "../../drivers/driver.ts";
+import type { CopyRequest } from "../../host/disks/planned-copies.ts";
 import type { Instance } from "../../kinds/instance.ts";
 import type { Snapshot } from "../../kinds/snapshot.ts";
 import type { AgentContext } from "../agent-context.ts";
+import { copiersOf } from "./copiers.ts";
+import { removeDisk } from "./remove-disk.ts";
 
 /** The guest that uses the disks, if there is one. */
 export interface Holder {
@@ -21,24 +24,57 @@ export function guestOf({ drivers }: AgentContext, instance: Instance | undefine
   return driver && { driver, handle, uid: instance.metadata.uid as Uid };
 }
 
+export type Consistency = NonNullable<Snapshot["status"]["consistency"]>;
+
+/** A moment that disks are copied as of. */
+export interface Moment {
+  consistency: Consistency;
+  /** How long writers were kept waiting. */
+  stillMs: number;
+  /** Not all is copied yet: what has the guest goes on with it, until `completeCopies`. */
+  copying: boolean;
+}
+
 /**
- * Runs `copy` while nothing is written to the disks of the instance, and says how well that went. `copy` keeps still what
- * the host has mounted, and says whether there was anything.
+ * Copies disks of an instance as they are at one moment into `to`, and says how well that went. Nothing of an earlier
+ * attempt is kept. Where a guest's disks do not share blocks, its driver copies them while it goes on.
  */
 export async function copyAtOneMoment(
   context: AgentContext,
   instance: Instance | undefined,
-  copy: () => Promise<{ frozen: boolean }>,
+  request: CopyRequest,
+  to: Uid,
   signal: AbortSignal,
-): Promise<NonNullable<Snapshot["status"]["consistency"]>> {
+): Promise<Moment> {
+  await removeDisk(context, { uid: to, of: undefined }, signal);
   const guest = guestOf(context, instance);
   const snapshots = guest?.driver.snapshots;
-  if (guest && snapshots?.keptStillBy === "driver") {
-    const kept = await snapshots.whileStill(guest.handle, copy, signal);
-    if (kept.guest === "idle") return kept.result.frozen ? "frozen" : "unused";
-    return kept.guest === "frozen" ? "frozen" : "crash";
+  if (!guest || snapshots?.keptStillBy !== "driver") {
+    const { frozen, stillMs } = await copyHere(context, request, to, signal);
+    return { consistency: frozen ? "frozen" : "unused", stillMs, copying: false };
   }
-  return (await copy()).frozen ? "frozen" : "unused";
+  const begun = await beginCopies(context, guest, request, to, signal);
+  if (begun) return begun;
+  const copy = () => copyHere(context, request, to, signal);
+  const { guest: kept, result } = await snapshots.whileStill(guest.handle, copy, signal);
+  const how = kept === "idle" ? (result.frozen ? "frozen" : "unused") : kept === "frozen" ? kept : "crash";
+  return { consistency: how, stillMs: result.stillMs, copying: false };
+}
+
+/**
+ * Waits until what is being copied is there. May be repeated until `forgetCopies`, which is for when that was recorded.
+ * @throws Unavailable when it was cut off.
+ */
+export async function completeCopies(
+  context: AgentContext,
+  request: CopyRequest,
+  to: Uid,
+  signal: AbortSignal,
+): Promise<void> {
+  for (const copies of copiersOf(context)) {
+    if (await copies.complete(to, signal)) return context.disks.finishCopies(request, to, signal);
+  }
+  throw new StrataError("Unavailable", "its disks were not copied to the end: nobody copies them any more");
 }
 
 /** Uid of its root volume. @throws Unavailable before that is known. */
@@ -47,4 +83,45 @@ export function rootOf({ views }: AgentContext, { metadata }: Instance): string 
   const root = key === undefined ? undefined : views.volumes.get(key);
   if (root) return root.metadata.uid;
   throw new StrataError("Unavailable", "the instance's root volume is not known yet");
+}
+
+/** Undefined, with nothing begun, where disks are to be copied here. */
+async function beginCopies(
+  { disks }: AgentContext,
+  { driver, handle }: Holder,
+  request: CopyRequest,
+  to: Uid,
+  signal: AbortSignal,
+): Promise<Moment | undefined> {
+  const copies = driver.snapshots?.keptStillBy === "driver" ? driver.snapshots.copies : undefined;
+  if (!copies) return undefined;
+  const planned = await disks.planCopies(request, to, signal);
+  const shared = planned.filter(({ shares }) => shares);
+  if (shared.length === planned.length) return undefined;
+  const begun = await copies.begin(
+    handle,
+    {
+      id: to,
+      disks: planned.filter(({ shares }) => !shares),
+      meanwhile: (others, inTime) => disks.copyPlanned([...shared, ...others], inTime),
+    },
+    signal,
+  );
+  if (begun.guest === "idle") return undefined;
+  const consistency = begun.guest === "frozen" ? "frozen" : "crash";
+  return { consistency, stillMs: begun.stillMs, copying: true };
+}
+
+async function copyHere(
+  { disks, clock }: AgentContext,
+  request: CopyRequest,
+  to: Uid,
+  signal: AbortSignal,
+): Promise<{ frozen: boolean; stillMs: number }> {
+  const begun = clock.monotonicMs();
+  const { frozen } =
+    request.volume === undefined
+      ? await disks.copyTogether(request.disks, to, signal)
+      : await disks.copyData(request.volume, to, signal, request.pool);
+  return { frozen, stillMs: Math.round(clock.monotonicMs() - begun) };
 }

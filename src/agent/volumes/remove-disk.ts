@@ -2,6 +2,7 @@
 import type { Resource } from "../../kinds/kind.ts";
 import type { StoragePool } from "../../kinds/storage-pool.ts";
 import type { AgentContext } from "../agent-context.ts";
+import { forgetCopies } from "./copiers.ts";
 
 /** Files that a message names. */
 const namedFiles = 3;
@@ -18,6 +19,8 @@ export async function removeDisk(
   const { disks, views, events, logger } = context;
   const left: string[] = [];
   const has = (directory: string) => isLost(views.storagePools.values(), directory);
+  // A machine may still be copying into it.
+  await forgetCopies(context, disk.uid);
   await disks.remove(disk.uid, signal, { has, left: (path) => left.push(path) });
   if (left.length === 0) return;
   logger.warn({ uid: disk.uid, paths: left }, "forgot files in a storage pool that is lost");

@@ -14,6 +14,8 @@ export interface SnapshotWorld {
 
 export type SnapshotAction =
   | { type: "take"; snapshot: Snapshot }
+  /** Waits until what is being copied since it was taken is there. */
+  | { type: "complete"; snapshot: Snapshot }
   /** Nothing that uses these disks runs. */
   | { type: "roll-back"; snapshot: Snapshot; target: RollbackTarget }
   | { type: "remove-disk"; snapshot: Snapshot }
@@ -41,8 +43,12 @@ export function planSnapshot(world: SnapshotWorld): SnapshotPlan {
       ],
     };
   }
+  if (status.state === "copying") {
+    return { status: { ...status, observedGeneration }, actions: [{ type: "complete", snapshot }] };
+  }
   if (status.state === "pending") {
-    const taking = { ...status, message: "is being copied", observedGeneration };
+    const doing = status.cutOff === undefined ? "is being copied" : status.message;
+    const taking = { ...status, message: doing, observedGeneration };
     if (source) return { status: taking, actions: [{ type: "take", snapshot }] };
     const what = snapshot.spec.instance === undefined ? "volume" : "instance";
     const message = `its ${what} was deleted before it was taken`;

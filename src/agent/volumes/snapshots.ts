@@ -1,6 +1,7 @@
 /** Takes and removes the snapshots of this host's volumes and instances, and puts those back to them. */
 import { toTimestamp } from "../../core/clock.ts";
-import { StrataError, toStrataError } from "../../core/errors.ts";
+import { hasCode, StrataError, toStrataError } from "../../core/errors.ts";
+import type { Uid } from "../../core/ids.ts";
 import { type Instance, instanceKind } from "../../kinds/instance.ts";
 import type { Ref } from "../../kinds/keys.ts";
 import { isRollingBack, type Snapshot, snapshotKind, type VolumePart } from "../../kinds/snapshot.ts";
@@ -9,8 +10,9 @@ import type { Reconciler } from "../../reconcile/reconciler.ts";
 import type { AgentContext } from "../agent-context.ts";
 import { reportStatus } from "../report.ts";
 import { siblingKey } from "../views.ts";
+import { forgetCopies } from "./copiers.ts";
 import { poolFor, recordedVolumes } from "./guest-volumes.ts";
-import { copyAtOneMoment, guestOf, rootOf } from "./moments.ts";
+import { completeCopies, copyAtOneMoment, guestOf, type Moment, rootOf } from "./moments.ts";
 import { removeDisk } from "./remove-disk.ts";
 import { type RollbackTarget, rollbackTarget } from "./rollbacks.ts";
 import { planSnapshot, rolledBack, type SnapshotAction, type SnapshotWorld } from "./snapshot-plan.ts";
@@ -54,6 +56,12 @@ export function createSnapshotReconciler(
           await rollBack(context, snapshot, action.target, signal);
           await report(now(snapshot), rolledBack(now(snapshot)), signal);
           return;
+        case "complete": {
+          const completed = await complete(context, snapshot, signal);
+          const current = now(snapshot);
+          await report(current, { ...current.status, ...completed }, signal);
+          return forgetCopies(context, metadata.uid);
+        }
         case "remove-disk":
           return removeDisk(context, { uid: metadata.uid, of: snapshot }, signal);
         case "finalize":
@@ -73,6 +81,11 @@ export function createSnapshotReconciler(
       const message = `${error.message}; trying again in ${seconds} s`.slice(0, 1000);
       await report(snapshot, { ...snapshot.status, message }, signal);
     },
+    // A deletion does not wait until all is copied.
+    obsolete: (key, world) =>
+      world.snapshot?.metadata.deletedAt === undefined &&
+      views.snapshots.get(key)?.metadata.deletedAt !== undefined,
+    lane: (key) => (views.snapshots.get(key)?.status.state === "copying" ? "copying" : "snapshots"),
   };
 }
 
@@ -89,55 +102,69 @@ async function isRunning(context: AgentContext, instance: Instance): Promise<boo
   return guest !== undefined && (await guest.driver.inspect(guest.uid))?.state === "running";
 }
 
-/** What is on disk, whichever way its writers are kept still. */
+/** Fixes the moment; what is not copied with that is copied while writers go on. */
 async function take(
   context: AgentContext,
   snapshot: Snapshot,
   signal: AbortSignal,
 ): Promise<Partial<Status>> {
-  const { clock } = context;
-  const { uid, generation } = snapshot.metadata;
-  const { instanceUid, volumeUid = "" } = snapshot.status;
-  await removeDisk(context, { uid, of: undefined }, signal);
-  const told = ({ consistency, stillMs }: Copied): Partial<Status> => ({
-    ...{ state: "ready", message: "", consistency, observedGeneration: generation },
-    takenAt: toTimestamp(clock.now()),
+  const { generation } = snapshot.metadata;
+  const to = snapshot.metadata.uid as Uid;
+  const { instanceUid, volumeUid = "", pool } = snapshot.status;
+  const told = ({ consistency, stillMs, copying }: Moment): Partial<Status> => ({
+    ...(copying ? { state: "copying", message: "is being copied while its writers go on" } : ready(snapshot)),
+    ...{ consistency, observedGeneration: generation },
+    takenAt: toTimestamp(context.clock.now()),
     ...(consistency === "unused" ? {} : { stillMs }),
   });
-  if (instanceUid === undefined) {
-    return told(await copyVolume(context, { volumeUid, to: uid, pool: snapshot.status.pool }, signal));
-  }
-  const { rootUid, volumes, ...copied } = await copyInstance(context, { instanceUid, to: uid }, signal);
-  return { ...told(copied), rootUid, volumes };
+  if (instanceUid === undefined) return told(await beginVolume(context, { volumeUid, to, pool }, signal));
+  const { rootUid, volumes, ...moment } = await beginInstance(context, { instanceUid, to }, signal);
+  return { ...told(moment), rootUid, volumes };
 }
 
-export interface Copied {
-  consistency: NonNullable<Status["consistency"]>;
-  /** How long writers were kept waiting. */
-  stillMs: number;
+function ready({ status: { cutOff = 0 } }: Snapshot): Partial<Status> {
+  const times = cutOff === 1 ? "once" : `${cutOff} times`;
+  const message = `copying was cut off ${times}: it is of a later moment than the first`;
+  return { state: "ready", message: cutOff === 0 ? "" : message };
 }
+
+/** What was cut off is taken anew, of a later moment, and says so: nobody was told that it is ready. */
+async function complete(
+  context: AgentContext,
+  snapshot: Snapshot,
+  signal: AbortSignal,
+): Promise<Partial<Status>> {
+  const { instanceUid, rootUid = "", volumes = [], volumeUid = "", pool } = snapshot.status;
+  const request =
+    instanceUid === undefined
+      ? { volume: volumeUid, pool: poolFor(context, pool) }
+      : { disks: [rootUid, ...volumes.map(({ uid }) => uid)] };
+  try {
+    await completeCopies(context, request, snapshot.metadata.uid as Uid, signal);
+    return { ...ready(snapshot), observedGeneration: snapshot.metadata.generation };
+  } catch (error) {
+    signal.throwIfAborted();
+    if (!hasCode(error, "Unavailable", "NotFound")) throw error;
+    const { message } = toStrataError(error, "copy disks");
+    const cutOff = (snapshot.status.cutOff ?? 0) + 1;
+    return { state: "pending", cutOff, message: `is taken anew: ${message}`.slice(0, 1000) };
+  }
+}
+
+export type InstanceMoment = Moment & { rootUid: string; volumes: VolumePart[] };
 
 /** Copies all disks of an instance as they are at one moment, as parts of `to`. */
 export async function copyInstance(
   context: AgentContext,
   { instanceUid, to }: { instanceUid: string; to: string },
   signal: AbortSignal,
-): Promise<Copied & { rootUid: string; volumes: VolumePart[] }> {
-  const { disks, views, clock } = context;
-  const instance = views.instances.byUid(instanceUid);
-  if (!instance) throw new StrataError("NotFound", "the instance is gone");
-  const rootUid = rootOf(context, instance);
-  const volumes = recordedVolumes(context, instance);
-  const all = [rootUid, ...volumes.map((volume) => volume.metadata.uid)];
-  let stillMs = 0;
-  const copy = async () => {
-    const begun = clock.monotonicMs();
-    const copied = await disks.copyTogether(all, to, signal);
-    stillMs = Math.round(clock.monotonicMs() - begun);
-    return copied;
-  };
-  const consistency = await copyAtOneMoment(context, instance, copy, signal);
-  return { consistency, stillMs, rootUid, volumes: volumes.map(partOf) };
+): Promise<InstanceMoment> {
+  const moment = await beginInstance(context, { instanceUid, to: to as Uid }, signal);
+  if (!moment.copying) return moment;
+  const disks = [moment.rootUid, ...moment.volumes.map(({ uid }) => uid)];
+  await completeCopies(context, { disks }, to as Uid, signal);
+  await forgetCopies(context, to);
+  return { ...moment, copying: false };
 }
 
 /** Copies a volume as it is at one moment into `to`, in the storage pool of that name; its writers are kept still meanwhile. */
@@ -145,19 +172,37 @@ export async function copyVolume(
   context: AgentContext,
   { volumeUid, to, pool }: { volumeUid: string; to: string; pool: string | undefined },
   signal: AbortSignal,
-): Promise<Copied> {
-  const { views, disks, clock } = context;
-  const volume = views.volumes.byUid(volumeUid);
+): Promise<Moment> {
+  const moment = await beginVolume(context, { volumeUid, to: to as Uid, pool }, signal);
+  if (!moment.copying) return moment;
+  await completeCopies(context, { volume: volumeUid, pool: poolFor(context, pool) }, to as Uid, signal);
+  await forgetCopies(context, to);
+  return { ...moment, copying: false };
+}
+
+async function beginInstance(
+  context: AgentContext,
+  { instanceUid, to }: { instanceUid: string; to: Uid },
+  signal: AbortSignal,
+): Promise<InstanceMoment> {
+  const instance = context.views.instances.byUid(instanceUid);
+  if (!instance) throw new StrataError("NotFound", "the instance is gone");
+  const rootUid = rootOf(context, instance);
+  const volumes = recordedVolumes(context, instance);
+  const disks = [rootUid, ...volumes.map((volume) => volume.metadata.uid)];
+  const moment = await copyAtOneMoment(context, instance, { disks }, to, signal);
+  return { ...moment, rootUid, volumes: volumes.map(partOf) };
+}
+
+function beginVolume(
+  context: AgentContext,
+  { volumeUid, to, pool }: { volumeUid: string; to: Uid; pool: string | undefined },
+  signal: AbortSignal,
+): Promise<Moment> {
+  const volume = context.views.volumes.byUid(volumeUid);
   const holder = volume && holderOf(context, volume);
-  const place = poolFor(context, pool);
-  let stillMs = 0;
-  const copy = async () => {
-    const begun = clock.monotonicMs();
-    const copied = await disks.copyData(volumeUid, to, signal, place);
-    stillMs = Math.round(clock.monotonicMs() - begun);
-    return copied;
-  };
-  return { consistency: await copyAtOneMoment(context, holder, copy, signal), stillMs };
+  const request = { volume: volumeUid, pool: poolFor(context, pool) };
+  return copyAtOneMoment(context, holder, request, to, signal);
 }
 
 function holderOf({ views }: AgentContext, volume: Volume): Instance | undefined {

@@ -21,6 +21,7 @@ import type {
 import { HintQueue } from "../hint-queue.ts";
 import { fakeConsole, runFakeCommand } from "./fake-commands.ts";
 import { type FakeConfig, fakeConfigSchema } from "./fake-config.ts";
+import { fakeCopies } from "./fake-copies.ts";
 import type { FakeGuest, FakeWorld } from "./fake-world.ts";
 
 export interface FakeDriverOptions {
@@ -104,6 +105,7 @@ class FakeDriver implements GuestDriver<JsonObject> {
         const uid = this.#uidOf(handle);
         return world.call("still", uid, signal, () => world.whileStill(uid, use));
       },
+      copies: fakeCopies(world, (handle) => this.#uidOf(handle)),
     };
     const live = options.liveResize ?? { cpus: true, memory: "both" };
     this.resize = {

@@ -24,6 +24,7 @@ export type FakeVerb =
   | "attach-volume"
   | "detach-volume"
   | "still"
+  | "copy"
   | "resize"
   | "drift";
 
@@ -81,6 +82,8 @@ const consoleLimit = 64 * 1024;
 export class FakeWorld {
   readonly clock: Clock;
   readonly guests = new Map<Uid, FakeGuest>();
+  /** Of disks, by what they are made for: they end with that run of the guest. */
+  readonly copies = new Map<Uid, { guest: Uid; runId: string; doneMs: number }>();
   readonly #options: FakeWorldOptions;
   readonly #hintListeners = new Set<(uid: Uid) => void>();
   readonly #consoleListeners = new Map<Uid, Set<(text: string) => void>>();

@@ -13,6 +13,7 @@ import { hasCode, StrataError } from "../../core/errors.ts";
 import { isJsonObject, type Json, type JsonObject } from "../../core/json.ts";
 import type { GuestVolume } from "../driver.ts";
 import { diskNodes, hotDisk, scsiControllerId } from "./command-line.ts";
+import { isBeingCopied, sizesOf } from "./disk-copies.ts";
 import type { GuestRecord } from "./guest-files.ts";
 import type { GuestLifecycle } from "./guest-lifecycle.ts";
 import { supportsDirect } from "./launch.ts";
@@ -68,6 +69,7 @@ export class HotVolumes {
           `the virtual machine has the volume mounted at ${mounted.slice(0, 3).join(", ")}; unmount it there first`,
         );
       }
+      await this.#guest.withMonitor((monitor) => untouchedByCopies(monitor, "detached"), { signal });
       await this.#take(id);
     }
     await this.#guest.files.writeGuest(without(known, id));
@@ -113,7 +115,11 @@ export class HotVolumes {
     }
     const sizeBytes = await sizeOf(path);
     await this.#guest.withMonitor(
-      (monitor) => monitor.execute("block_resize", { "node-name": node, size: sizeBytes }),
+      async (monitor) => {
+        if ((await sizesOf(monitor)).get(node) === sizeBytes) return;
+        await untouchedByCopies(monitor, "grown");
+        await monitor.execute("block_resize", { "node-name": node, size: sizeBytes });
+      },
       { signal },
     );
   }
@@ -133,6 +139,15 @@ export class HotVolumes {
       }
     });
   }
+}
+
+/** @throws Unavailable while disks of the machine are being copied. */
+async function untouchedByCopies(monitor: QmpClient, change: string): Promise<void> {
+  if (!(await isBeingCopied(monitor))) return;
+  throw new StrataError(
+    "Unavailable",
+    `the volume is being copied, for a snapshot or a backup; it is ${change} when that is complete`,
+  );
 }
 
 /** @throws Unavailable when QEMU still uses it. */

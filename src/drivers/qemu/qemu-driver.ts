@@ -36,6 +36,7 @@ import { AcceleratorChoice } from "./accelerator-choice.ts";
 import { placeCards } from "./card-places.ts";
 import { keepTrimmed } from "./console-log.ts";
 import { type ChainFile, readDiskChain } from "./disk-chain.ts";
+import { beginCopies, completeCopies, forgetCopies, hasCopies } from "./disk-copies.ts";
 import { GuestExec } from "./guest-exec.ts";
 import { GuestFiles, type GuestRecord, guestsDirectory, listGuests } from "./guest-files.ts";
 import { GuestLifecycle, type LifecycleOptions, type Sight } from "./guest-lifecycle.ts";
@@ -136,6 +137,24 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
       whileStill: async (handle, use, signal) => {
         signal.throwIfAborted();
         return this.#still(this.#filesOf(handle), use, signal);
+      },
+      copies: {
+        begin: (handle, request, signal) => {
+          const files = this.#filesOf(handle);
+          return guestLock.run(files.directory, () =>
+            beginCopies(this.#guest(files), this.#stillParts, request, signal),
+          );
+        },
+        complete: async (id, signal) => {
+          const [guest] = await this.#copiedAs(id);
+          if (guest) await completeCopies(guest, options.clock, id, signal);
+          return guest !== undefined;
+        },
+        forget: async (id) => {
+          for (const guest of await this.#copiedAs(id)) {
+            await guestLock.run(guest.files.directory, () => forgetCopies(guest, options.clock, id));
+          }
+        },
       },
     };
     this.drift = {
@@ -245,6 +264,13 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
     return guestLock.run(files.directory, () =>
       whileStill(this.#guest(files), this.#stillParts, use, signal),
     );
+  }
+
+  /** Guests whose disks are being copied under this id, or were and it is not forgotten. */
+  async #copiedAs(id: Uid): Promise<GuestLifecycle[]> {
+    const guests = (await listGuests(this.#options.host)).map((uid) => this.#guest(this.#files(uid)));
+    const found = await Promise.all(guests.map((guest) => hasCopies(guest, id)));
+    return guests.filter((_guest, index) => found[index]);
   }
 
   async #changing(

@@ -10,7 +10,7 @@
  * Files appear under their name when complete (made as NAME.new and renamed), and mounts are looked up in the kernel's
  * own list, so each step can be repeated after a crash at any point. Mounts outlive the daemon, as guests do.
  */
-import { chmod, chown, mkdir, open, readdir, rename, rm, stat, statfs, truncate } from "node:fs/promises";
+import { chmod, chown, mkdir, readdir, rename, rm, stat, statfs, truncate } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { type Clock, systemClock } from "../../core/clock.ts";
@@ -35,7 +35,9 @@ import {
 import type { DataDiskRequest, Disks, IdRange, RootDiskRequest } from "./disks.ts";
 import { type Freezer, systemFreezer } from "./freezing.ts";
 import { mountFile, mountOverlay, mountPoints, unmount } from "./mounts.ts";
+import { type CopyRequest, finishCopies, type PlannedCopy, planCopies } from "./planned-copies.ts";
 import { recoverWriters } from "./recover-writers.ts";
+import { makeFileSystem, makeOverlay } from "./root-files.ts";
 import { absentAs, emptyMachineId, ensureLayer } from "./root-layer.ts";
 import { readContainerRoot, readMachineRoot, requireOverlay } from "./root-part.ts";
 import { roomOf, type VolumeRoom, WriteHolds } from "./write-holds.ts";
@@ -157,6 +159,24 @@ class LocalDisks implements Disks {
         return copyTogether(this.#directory, disks, to, stillness, signal);
       }),
     );
+  }
+
+  planCopies(request: CopyRequest, to: string, signal: AbortSignal): Promise<PlannedCopy[]> {
+    const disks = request.volume === undefined ? request.disks : [request.volume];
+    return this.#onAll(disks, () =>
+      this.#onData("copy disks", to, signal, async () => {
+        for (const disk of disks) await this.#settle(disk, signal);
+        return planCopies(this.#directory, request, to);
+      }),
+    );
+  }
+
+  async copyPlanned(copies: readonly { from: string; to: string }[], signal: AbortSignal): Promise<void> {
+    for (const { from, to } of copies) await copyFile(from, to, signal);
+  }
+
+  finishCopies(request: CopyRequest, to: string, signal: AbortSignal): Promise<void> {
+    return this.#onData("copy disks", to, signal, () => finishCopies(this.#directory, request, to));
   }
 
   restoreTogether(from: string, disks: readonly string[], signal: AbortSignal): Promise<void> {
@@ -470,21 +490,4 @@ class LocalDisks implements Disks {
     });
     return mine;
   }
-}
-
-async function makeOverlay(base: VmDisk, path: string, sizeMib: number, signal: AbortSignal): Promise<void> {
-  await rm(path, { force: true });
-  const backing = ["-b", base.path, "-F", base.format];
-  await run("qemu-img", ["create", "-q", "-f", "qcow2", ...backing, path, `${sizeMib}M`], { signal });
-}
-
-async function makeFileSystem(path: string, sizeMib: number, signal: AbortSignal): Promise<void> {
-  await rm(path, { force: true });
-  {
-    await using file = await open(path, "wx", 0o600);
-    await file.truncate(sizeMib * 1024 ** 2);
-  }
-  // A new sparse file reads as zeros: tables and journal need no writing, now or later.
-  const options = "lazy_itable_init=1,lazy_journal_init=1,nodiscard";
-  await run("mke2fs", ["-q", "-F", "-t", "ext4", "-m", "0", "-E", options, path], { signal });
 }

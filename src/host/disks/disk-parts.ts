@@ -18,7 +18,7 @@ import { mountPoints } from "./mounts.ts";
 const contentNames = ["data.raw", "volume.img", "disk.qcow2"] as const;
 type ContentName = (typeof contentNames)[number];
 /** Says that a virtual machine had it, and that it is to be checked. */
-const lentMark = "lent";
+export const lentMark = "lent";
 /** Where a disk's file system is mounted, if it is. */
 const mountNames = ["tree", "volume"] as const;
 
@@ -69,18 +69,8 @@ export async function copyTogether(
   { freezer, whileThawed }: Stillness,
   signal: AbortSignal,
 ): Promise<{ frozen: boolean }> {
-  const parts = join(top, to, "parts");
-  if (await exists(parts)) return { frozen: false };
-  const next = `${parts}.new`;
-  await dropParts(join(top, to));
-  await rm(next, { recursive: true, force: true });
-  await mkdir(next, { recursive: true, mode: 0o700 });
-  const copies: { from: string; to: string }[] = [];
-  for (const disk of disks) {
-    const part = join(next, nameOf(to, disk));
-    await mkdir(part, { mode: 0o700 });
-    copies.push(await planCopy(join(top, disk), part));
-  }
+  if (await exists(join(top, to, "parts"))) return { frozen: false };
+  const copies = await planParts(top, disks, to);
   const mounts = await mountsOf(disks.map((disk) => join(top, disk)));
   const copyAll = async () => {
     for (const copy of copies) await copyFile(copy.from, copy.to, signal);
@@ -90,10 +80,41 @@ export async function copyTogether(
     copyAll,
   );
   await whileThawed(copyStill);
-  for (const copy of copies) await sync(copy.to);
-  for (const name of await readdir(next)) await sync(join(next, name));
-  await rename(next, parts);
+  await finishParts(join(top, to));
   return { frozen: mounts.length > 0 };
+}
+
+/** Where the parts of a snapshot are to be copied, in a directory that has no name of a complete one yet. @throws NotFound. */
+export async function planParts(
+  top: string,
+  disks: readonly string[],
+  to: string,
+): Promise<{ from: string; to: string }[]> {
+  const next = join(top, to, "parts.new");
+  await dropParts(join(top, to));
+  await rm(next, { recursive: true, force: true });
+  await mkdir(next, { recursive: true, mode: 0o700 });
+  const copies: { from: string; to: string }[] = [];
+  for (const disk of disks) {
+    const part = join(next, nameOf(to, disk));
+    await mkdir(part, { mode: 0o700 });
+    copies.push(await planCopy(join(top, disk), part));
+  }
+  return copies;
+}
+
+/** Once all of them are copied. May be repeated. @throws NotFound when nothing was planned. */
+export async function finishParts(snapshot: string): Promise<void> {
+  const parts = join(snapshot, "parts");
+  if (await exists(parts)) return;
+  const next = `${parts}.new`;
+  if (!(await exists(next))) throw new StrataError("NotFound", "nothing of the snapshot is here");
+  for (const name of await readdir(next)) {
+    const part = join(next, name);
+    await sync(await fileOf(part, await contentOf(part)));
+    await sync(part);
+  }
+  await rename(next, parts);
 }
 
 /**

@@ -6,6 +6,7 @@
 import type { GuestRoot } from "../../drivers/driver.ts";
 import type { LostPools, PoolPlace } from "./data-files.ts";
 import type { DiskPart } from "./disk-parts.ts";
+import type { CopyRequest, PlannedCopy } from "./planned-copies.ts";
 import type { VolumeRoom } from "./write-holds.ts";
 
 export interface RootDiskRequest {
@@ -80,6 +81,16 @@ export interface Disks {
    * @throws NotFound for a disk that is not here; Unavailable without space.
    */
   copyTogether(disks: readonly string[], to: string, signal: AbortSignal): Promise<{ frozen: boolean }>;
+  /**
+   * For copies as of copyData and copyTogether that somebody else makes, who has the disks in hand: which files are to be
+   * copied where. What was planned for `to` before is dropped; nothing can be made of `to` before `finishCopies`.
+   * @throws NotFound for a disk that is not here; Unavailable without space.
+   */
+  planCopies(request: CopyRequest, to: string, signal: AbortSignal): Promise<readonly PlannedCopy[]>;
+  /** Makes some of them here; the caller keeps writers still. */
+  copyPlanned(copies: readonly Pick<PlannedCopy, "from" | "to">[], signal: AbortSignal): Promise<void>;
+  /** All of them are complete: they come on disk and get their names. May be repeated. @throws NotFound without a plan. */
+  finishCopies(request: CopyRequest, to: string, signal: AbortSignal): Promise<void>;
   /**
    * Puts disks back to what they were in the snapshot `from`. Each of them is as before or as in the snapshot, whenever
    * this is interrupted, and the next call completes it. No mount of this host uses them then.
