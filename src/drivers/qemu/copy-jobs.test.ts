@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { Uid } from "../../core/ids.ts";
-import { type CopyJob, copyNames, copyTarget, judgeCopies } from "./copy-jobs.ts";
+import { type CopyJob, copyNames, copySpeeds, copyTarget, judgeCopies } from "./copy-jobs.ts";
 
 const names = copyNames("0123456789abcdef" as Uid, 12);
 
@@ -25,6 +25,16 @@ test("a target names no path, and no base", () => {
   });
   const mapped = copyTarget(names, { set: 8, direct: false }, { set: 9, direct: true });
   expect(mapped).toEqual({ ...overlay, file: file(8, false), "data-file": file(9, true) });
+});
+
+test("all copies end at the same time, after as long as what is there takes at 256 MiB a second", () => {
+  const mib = 1024 ** 2;
+  const root = { sync: "top", sizeBytes: 8192 * mib, usedBytes: 256 * mib } as const;
+  const thin = { sync: "full", sizeBytes: 10_240 * mib, usedBytes: 512 * mib } as const;
+  const [rootSpeed = 0, thinSpeed = 0] = copySpeeds([root, thin]);
+  expect(root.usedBytes / rootSpeed).toBeCloseTo(3, 5);
+  expect(thin.sizeBytes / thinSpeed).toBeCloseTo(3, 5);
+  expect(copySpeeds([{ sync: "full", sizeBytes: 0, usedBytes: 0 }])).toEqual([mib]);
 });
 
 const job = (state: CopyJob["state"], reason = ""): CopyJob => ({ name: "copy", state, reason });

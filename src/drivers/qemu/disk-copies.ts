@@ -11,7 +11,7 @@
  * Jobs stay, also when they are complete, until they are forgotten, so a caller that was killed finds how it ended. A mark
  * in the guest's directory, older than the jobs, says which guest has copies of that id.
  */
-import { access, chmod, readdir, rm, writeFile } from "node:fs/promises";
+import { access, chmod, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Clock } from "../../core/clock.ts";
 import { StrataError } from "../../core/errors.ts";
@@ -20,15 +20,13 @@ import { isJsonObject, type Json, type JsonObject } from "../../core/json.ts";
 import { run } from "../../host/run.ts";
 import type { DiskCopy, DiskCopyRequest } from "../driver.ts";
 import { diskNodes } from "./command-line.ts";
-import { type CopyJob, type CopyNodes, copyNames, copyTarget, judgeCopies } from "./copy-jobs.ts";
+import { type CopyJob, type CopyNodes, copyNames, copySpeeds, copyTarget, judgeCopies } from "./copy-jobs.ts";
 import type { GuestFiles, GuestRecord } from "./guest-files.ts";
 import type { GuestLifecycle } from "./guest-lifecycle.ts";
 import { supportsDirect } from "./launch.ts";
 import type { QmpClient } from "./qmp-client.ts";
 import { type StillParts, whileStill } from "./still-guest.ts";
 
-/** All copies of a guest together, in bytes a second: a disk of today does several times as much. */
-const speed = 256 * 1024 ** 2;
 /** Between looks at the jobs: the first, which doubles, and the longest. */
 const lookMs = { first: 50, most: 1_000 } as const;
 /** For a job that was told to end. */
@@ -40,6 +38,8 @@ interface Planned extends DiskCopy {
   sync: "full" | "top";
   format: "qcow2" | "raw";
   sizeBytes: number;
+  /** What is taken on the host. */
+  usedBytes: number;
   names: CopyNodes;
 }
 
@@ -149,7 +149,9 @@ async function planCopies(
     }
     const format = isRoot ? record.disk[0].format : "raw";
     const sync = format === "qcow2" ? "top" : "full";
-    planned.push({ ...disk, source, sync, format, sizeBytes, names: copyNames(id, planned.length) });
+    const usedBytes = (await stat(disk.from)).blocks * 512;
+    const names = copyNames(id, planned.length);
+    planned.push({ ...disk, source, sync, format, sizeBytes, usedBytes, names });
   }
   return { planned, others };
 }
@@ -198,11 +200,12 @@ async function openTarget(
 }
 
 async function startJobs(monitor: QmpClient, planned: readonly Planned[]): Promise<void> {
-  const actions = planned.map(({ names, source, sync }) => ({
+  const speeds = copySpeeds(planned);
+  const actions = planned.map(({ names, source, sync }, index) => ({
     type: "blockdev-backup",
     data: {
       ...{ "job-id": names.node, device: source, target: names.node, sync },
-      ...{ "auto-dismiss": false, speed: Math.floor(speed / planned.length) },
+      ...{ "auto-dismiss": false, speed: speeds[index] ?? 0 },
     },
   }));
   if (actions.length === 0) return;
