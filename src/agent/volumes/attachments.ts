@@ -26,7 +26,7 @@ import {
   type VolumeHolder,
 } from "./attachment-plan.ts";
 import { guestVolume, poolFor } from "./guest-volumes.ts";
-import { removeDisk } from "./remove-disk.ts";
+import { lostHelp, removeDisk } from "./remove-disk.ts";
 
 export function createAttachmentReconciler(
   context: AgentContext,
@@ -148,7 +148,8 @@ class AttachmentReconciler implements Reconciler<AttachmentWorld, AttachmentActi
     if (volume?.spec.role !== "data" || volume.status.host !== this.#context.hostName) return;
     const error = toStrataError(failure.error, `work on volume "${volume.metadata.name}"`);
     const seconds = Math.max(1, Math.round(failure.retryAfterMs / 1000));
-    const message = `${error.message}; trying again in ${seconds} s`.slice(0, 1000);
+    const help = lostHelp(this.#context, volume, [volume.status.pool]);
+    const message = `${error.message.slice(0, 700)}; trying again in ${seconds} s${help}`;
     await this.#report(volume, { ...volume.status, message }, signal);
   }
 

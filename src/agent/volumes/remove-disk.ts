@@ -28,6 +28,22 @@ export async function removeDisk(
     events.record(disk.of, { severity: "warning", reason: "Forgotten", message: leftMessage(left) });
 }
 
+/** What would help what cannot be deleted, where its pool is not there and that may be for good; for a message. */
+export function lostHelp(
+  { views, hostName }: AgentContext,
+  { metadata }: Resource,
+  pools: readonly (string | undefined)[],
+): string {
+  if (metadata.deletedAt === undefined) return "";
+  const missing = pools.find((name) => {
+    const pool = name === undefined ? undefined : views.storagePools.find({ name });
+    return pool && pool.status.hosts[hostName]?.state !== "ready";
+  });
+  return missing === undefined
+    ? ""
+    : `; if the pool is gone for good: \`strata pool set ${missing} --lost yes\``;
+}
+
 /** Also one that no pool has any more: nobody may delete a pool before what is in it, unless it is lost. */
 function isLost(pools: Iterable<StoragePool>, directory: string): boolean {
   for (const { spec } of pools) if (spec.path === directory) return spec.lost;

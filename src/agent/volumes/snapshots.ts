@@ -13,7 +13,7 @@ import { siblingKey } from "../views.ts";
 import { forgetCopies } from "./copiers.ts";
 import { poolFor, recordedVolumes } from "./guest-volumes.ts";
 import { completeCopies, copyAtOneMoment, guestOf, type Moment, rootOf } from "./moments.ts";
-import { removeDisk } from "./remove-disk.ts";
+import { lostHelp, removeDisk } from "./remove-disk.ts";
 import { type RollbackTarget, rollbackTarget } from "./rollbacks.ts";
 import { planSnapshot, rolledBack, type SnapshotAction, type SnapshotWorld } from "./snapshot-plan.ts";
 
@@ -75,10 +75,13 @@ export function createSnapshotReconciler(
     async failed(key, failure, signal) {
       const snapshot = views.snapshots.get(key);
       if (!snapshot || snapshot.status.host !== hostName) return;
-      const doing = isRollingBack(snapshot) ? "put disks back to" : "take";
+      const leaves = snapshot.metadata.deletedAt !== undefined;
+      const doing = leaves ? "delete" : isRollingBack(snapshot) ? "put disks back to" : "take";
       const error = toStrataError(failure.error, `${doing} snapshot "${snapshot.metadata.name}"`);
       const seconds = Math.max(1, Math.round(failure.retryAfterMs / 1000));
-      const message = `${error.message}; trying again in ${seconds} s`.slice(0, 1000);
+      const pools = [snapshot.status, ...(snapshot.status.volumes ?? [])].map(({ pool }) => pool);
+      const help = lostHelp(context, snapshot, pools);
+      const message = `${error.message.slice(0, 700)}; trying again in ${seconds} s${help}`;
       await report(snapshot, { ...snapshot.status, message }, signal);
     },
     // A deletion does not wait until all is copied.
