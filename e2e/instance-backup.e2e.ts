@@ -7,8 +7,11 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { type Backup, backupKind } from "../src/kinds/backup.ts";
 import { backupRepositoryKind } from "../src/kinds/backup-repository.ts";
+import { backupScheduleKind } from "../src/kinds/backup-schedule.ts";
+import { eventKind } from "../src/kinds/event.ts";
 import { imageKind } from "../src/kinds/image.ts";
 import { type Instance, instanceKind } from "../src/kinds/instance.ts";
+import { networkKind } from "../src/kinds/network.ts";
 import { volumeKind } from "../src/kinds/volume.ts";
 import { findLeaks, type Snapshot, takeSnapshot } from "./leaks.ts";
 import {
@@ -51,14 +54,20 @@ beforeAll(async () => {
 afterAll(async () => {
   if (!daemon) return;
   if (daemon.pid() === undefined) await daemon.start();
-  for (const kind of [instanceKind, volumeKind, imageKind, backupKind, backupRepositoryKind] as const) {
+  for (const kind of [
+    ...[backupScheduleKind, instanceKind, volumeKind, imageKind, backupKind, backupRepositoryKind],
+  ] as const) {
     const named = kind as typeof volumeKind;
     const left = async () =>
       (await daemon.client.list(named, { project })).items.filter(({ spec }) => spec.role !== "root");
-    for (const { metadata } of await left()) {
-      await daemon.client.delete(named, { project, name: metadata.name }).catch(() => {});
-    }
-    await until(`all ${kind.plural} are gone`, async () => (await left()).length === 0, 60_000, 100);
+    const gone = async () => {
+      const items = await left();
+      for (const { metadata } of items) {
+        await daemon.client.delete(named, { project, name: metadata.name }).catch(() => {});
+      }
+      return items.length === 0;
+    };
+    await until(`all ${kind.plural} are gone`, gone, 60_000, 200);
   }
   await daemon.dispose();
   expect(await findLeaks(before, daemon.marks)).toEqual([]);
@@ -114,6 +123,88 @@ it("goes on with a backup that kill -9 interrupted, with the moment that it had 
   expect(found.data).toBeGreaterThanOrEqual(sure);
   expect([0, 1], JSON.stringify(found)).toContain(found.root - found.data);
   await strata("delete", "box-late", "--yes");
+});
+
+/** Nothing of a test instance is there any more. */
+async function expectNoTest(): Promise<void> {
+  for (const kind of [instanceKind, volumeKind, imageKind, networkKind] as const) {
+    const { items } = await daemon.client.list(kind as typeof volumeKind, { project });
+    expect(items.map(({ metadata }) => metadata.name).filter((name) => name.startsWith("boot-test"))).toEqual(
+      [],
+    );
+  }
+}
+
+it("a schedule saves the instance, reads what it saved, starts it where nothing is reached, and removes that", async () => {
+  const schedule = { project, name: "nightly" };
+  await strata(
+    "backup-schedule",
+    "create",
+    "nightly",
+    "box",
+    "--instance",
+    "--keep-last",
+    "2",
+    "--verify-boot",
+  );
+  const { uid } = (await daemon.client.require(backupScheduleKind, schedule)).metadata;
+  const longAgo = { lastDueAt: "2026-01-01T00:00:00Z", lastVerifyAt: "2026-01-01T00:00:00Z" };
+  await daemon.client.patchStatus(backupScheduleKind, schedule, uid, longAgo);
+  await strata("backup-schedule", "suspend", "nightly");
+  await strata("backup-schedule", "suspend", "nightly", "--off");
+  let made = "";
+  const networks: string[] = [];
+  await until(
+    "its backup has been started",
+    async () => {
+      const { items } = await daemon.client.list(backupKind, { project });
+      const found = items.find(({ metadata }) => metadata.labels["strata/backup-schedule"] === "nightly");
+      made = found?.metadata.name ?? "";
+      const network = await daemon.client.get(networkKind, {
+        project,
+        name: `boot-test-${found?.metadata.uid}`,
+      });
+      if (network) networks.push(JSON.stringify(network.spec.internet));
+      return found?.status.bootedAt !== undefined && found.status.bootTest === undefined;
+    },
+    120_000,
+    50,
+  );
+  expect(new Set(networks)).toEqual(new Set(["false"]));
+  expect(made).toMatch(/^nightly-/);
+  const { spec, status } = await backup(made);
+  expect(spec).toMatchObject({ instance: "box", verifications: 1, bootTests: 1 });
+  expect(status).toMatchObject({ state: "ready", message: "", verifications: 1, bootTests: 1 });
+  expect(status.conditions).toMatchObject([{ type: "Verified", status: "true", reason: "Booted" }]);
+  const events = (await daemon.client.list(eventKind, { project })).items.filter(
+    ({ spec }) => spec.subject.name === made,
+  );
+  expect(events.map(({ spec }) => spec.message).join("\n")).toMatch(/restored and started for a test/);
+  await expectNoTest();
+  await strata("backup-schedule", "delete", "nightly", "--yes");
+});
+
+it("a test start that kill -9 interrupted goes on, and nothing of it is left", async () => {
+  const asked = daemon.strata(
+    ["backup", "verify", "box-one", "--boot", "--boot-command", "test -s /rows", "-p", project],
+    { timeoutMs: 120_000 },
+  );
+  const name = `boot-test-${(await backup("box-one")).metadata.uid}`;
+  const there = async () => (await daemon.client.get(instanceKind, { project, name })) !== undefined;
+  await until("the test instance is there", there, 60_000, 20);
+  expect(await refused("backup", "delete", "box-one", "--yes")).toMatch(/just being started for a test/);
+  await daemon.kill();
+  await daemon.start();
+  await asked;
+  const over = async () => {
+    const { status } = await backup("box-one");
+    return status.bootTests === 1 && status.bootTest === undefined;
+  };
+  await until("the test is over", over, 120_000, 50);
+  expect((await backup("box-one")).status.conditions).toMatchObject([
+    { type: "Verified", status: "true", reason: "Booted" },
+  ]);
+  await expectNoTest();
 });
 
 it("says what it is of, and what it is not for", async () => {

@@ -77,5 +77,6 @@ function subjectText({ volume, instance }: Pick<Backup["spec"], "volume" | "inst
 function testedCell(conditions: readonly Condition[], type: string, at: string | undefined): Cell {
   const found = conditions.find((condition) => condition.type === type);
   if (!found) return "no";
-  return found.status === "true" ? { text: at ?? "yes", tone: "good" } : { text: "DAMAGED", tone: "bad" };
+  if (found.status === "true") return { text: at ?? "yes", tone: "good" };
+  return { text: found.reason === "NotBooted" ? "DOES NOT START" : "DAMAGED", tone: "bad" };
 }

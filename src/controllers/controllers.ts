@@ -24,6 +24,7 @@ import { tokenKind } from "../kinds/token.ts";
 import type { MetricStore } from "../metrics/metric-store.ts";
 import { type RunnerHooks, type RunnerOptions, runReconciler } from "../reconcile/runner.ts";
 import type { Store } from "../store/store.ts";
+import { createBootTestReconciler } from "./backups/boot-tests.ts";
 import { createScheduleReconciler } from "./backups/schedules.ts";
 import { createBalancerReconciler } from "./balancers/balancers.ts";
 import { createCertificateReconciler } from "./certificates/certificates.ts";
@@ -74,6 +75,7 @@ export async function startControllers(options: ControllerOptions): Promise<void
       signal,
     ),
     runReconciler(createScheduleReconciler(context), shared, signal),
+    runReconciler(createBootTestReconciler(context), shared, signal),
     runReconciler(createProjectReconciler(context), shared, signal),
     runReconciler(createRetention(context, "events", eventRetention), shared, signal),
     runReconciler(createRetention(context, "scalingDecisions", decisionRetention), shared, signal),

@@ -49,16 +49,22 @@ export const backupScheduleSpecSchema = z
     keep: keepSchema,
     /** After so many days, the newest backup is restored for a test and the repository read as a whole; 0: never. */
     verifyEveryDays: z.int().min(0).max(366).default(7),
+    /** Of an instance: then it is also restored and started, in a network without a way out, and removed again. */
+    verifyBoot: z.boolean().default(false),
+    /** As in a backup's spec. */
+    bootCommand: z.array(z.string().max(4096)).min(1).max(256).optional(),
     /** True: no new backups, and none is removed. */
     suspended: z.boolean().default(false),
   })
-  .superRefine(({ every, at, volume, instance }, context) => {
+  .superRefine(({ every, at, volume, instance, verifyBoot }, context) => {
     const refuse = (path: string, message: string) =>
       context.addIssue({ code: "custom", path: [path], message });
     const { pattern, form } = forms[every];
     if (!pattern.test(at)) refuse("at", `must be ${form}, for every ${every}`);
-    if ((volume === undefined) !== (instance === undefined)) return;
-    refuse("volume", "must be given, or spec.instance: one of the two");
+    if ((volume === undefined) === (instance === undefined)) {
+      refuse("volume", "must be given, or spec.instance: one of the two");
+    }
+    if (verifyBoot && instance === undefined) refuse("verifyBoot", "is for schedules of instances");
   });
 
 export const backupScheduleKind = defineKind({

@@ -1,12 +1,14 @@
 import { z } from "zod";
 import { instanceSpecSchema } from "./instance.ts";
 import {
+  type Condition,
   conditionSchema,
   defineKind,
   immutable,
   nameSchema,
   progressSchema,
   type ResourceOf,
+  withCondition,
 } from "./kind.ts";
 import { volumePartSchema } from "./snapshot.ts";
 
@@ -41,6 +43,16 @@ export const backupKind = defineKind({
     repository: nameSchema,
     /** How often it was asked to be restored for a test; one more than before does so once. */
     verifications: z.int().min(0).default(0),
+    /**
+     * Of an instance: how often it was asked to be restored and started for a test; one more than before does so once, after
+     * the restoring for a test that was asked for as well.
+     */
+    bootTests: z.int().min(0).default(0),
+    /**
+     * What says that a started test instance is up: a command inside that exits with 0. Left out: its services and health
+     * check; where it has none, its init.
+     */
+    bootCommand: z.array(z.string().max(4096)).min(1).max(256).optional(),
   }),
   status: z.strictObject({
     /** `saving`: the state of all disks is fixed, and is being carried to the repository. */
@@ -74,6 +86,11 @@ export const backupKind = defineKind({
     /** The `spec.verifications` that have been carried out. */
     verifications: z.int().min(0),
     verifiedAt: z.string().optional(),
+    /** The `spec.bootTests` that have been carried out. */
+    bootTests: z.int().min(0).optional(),
+    bootedAt: z.string().optional(),
+    /** While a test instance is there: since when. */
+    bootTest: z.strictObject({ since: z.string() }).optional(),
     observedGeneration: z.int().min(0),
   }),
   initialStatus: () => ({
@@ -86,15 +103,39 @@ export const backupKind = defineKind({
   finalizers: ["agent"],
   validateUpdate(next, previous) {
     const errors = immutable(next, previous, ["volume", "instance", "repository"]);
-    if (next.verifications < previous.verifications) {
-      const allowed = `>= ${previous.verifications}`;
-      errors.push({ path: "spec.verifications", message: "can only grow", allowed });
+    for (const field of ["verifications", "bootTests"] as const) {
+      if (next[field] >= previous[field]) continue;
+      const allowed = `>= ${previous[field]}`;
+      errors.push({ path: `spec.${field}`, message: "can only grow", allowed });
     }
     return errors;
   },
 });
 export type Backup = ResourceOf<typeof backupKind>;
 export type BackupStatus = Backup["status"];
+
+/** A start for a test has been asked for, and not carried out. */
+export function wantsBootTest({ spec, status }: Backup): boolean {
+  return spec.bootTests > (status.bootTests ?? 0);
+}
+
+/** Reasons of the condition `Verified` that starts for a test give. */
+const bootReasons: ReadonlySet<string> = new Set(["Booted", "NotBooted"]);
+
+/**
+ * With `next` as the condition `Verified`. What one kind of test found wrong stays until that kind finds it right: a backup that
+ * is whole may still not start, and one that starts may lack pieces that a start does not need.
+ */
+export function withVerified(
+  conditions: readonly Condition[],
+  next: Pick<Condition, "status" | "reason" | "message">,
+  at: string,
+): Condition[] {
+  const known = conditions.find(({ type }) => type === "Verified");
+  const other = known && bootReasons.has(known.reason) !== bootReasons.has(next.reason);
+  if (next.status === "true" && known?.status === "false" && other) return [...conditions];
+  return withCondition(conditions, { type: "Verified", ...next }, at);
+}
 
 /** What is in the repository is complete. */
 export function isRestorable({ status }: Backup): boolean {

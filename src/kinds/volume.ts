@@ -135,6 +135,11 @@ export function devicePathOf({ metadata }: Volume): string {
   return `/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_${metadata.uid}`;
 }
 
+/** Of a volume that comes with an instance which is made of another's disks. */
+export function copiedVolumeName(instance: string, volume: string): string {
+  return `${instance}-${volume}`.slice(0, 63).replace(/-+$/, "");
+}
+
 /**
  * The names that the root volume of an instance may have, in the order of preference: `NAME-root` where that is short
  * enough, else (or when it is taken) one that is unique. Whose volume it is, `metadata.owner.uid` tells.

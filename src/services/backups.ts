@@ -14,12 +14,13 @@ type Status = Backup["status"];
 
 /** A backup is taken on the host of what it is of, and outlives that. */
 export const backupHooks: KindHooks<Backup["spec"], Backup["status"]> = {
-  keptByApply: ["verifications"],
+  keptByApply: ["verifications", "bootTests", "bootCommand"],
   async admit(backup, world, action) {
     const { spec, metadata } = backup;
-    if (spec.verifications > 0) {
+    for (const field of ["verifications", "bootTests"] as const) {
+      if (spec[field] === 0) continue;
       const message = "is for backups that are there already";
-      throw invalid(action, [{ path: "spec.verifications", message, allowed: "0, or nothing" }]);
+      throw invalid(action, [{ path: `spec.${field}`, message, allowed: "0, or nothing" }]);
     }
     requireOneSubject(spec, action);
     const references = new References(world, metadata.project ?? "");
@@ -36,14 +37,23 @@ export const backupHooks: KindHooks<Backup["spec"], Backup["status"]> = {
     };
   },
   async admitUpdate(next, previous, _world, action) {
-    if (next.spec.verifications > previous.spec.verifications && !isRestorable(next)) {
+    const more = next.spec.bootTests > previous.spec.bootTests;
+    if ((more || next.spec.verifications > previous.spec.verifications) && !isRestorable(next)) {
       throw new StrataError("Conflict", `cannot ${action}: the backup is ${next.status.state}`);
     }
-    return [];
+    if (!more || next.status.machine !== undefined) return [];
+    const message = "is for backups of instances; this one is of a volume, which cannot be started";
+    throw invalid(action, [{ path: "spec.bootTests", message, allowed: "0, or nothing" }]);
   },
   closing: closeReferences,
   async checkDelete(backup, world, mode) {
     if (mode.withProject) return;
+    if (backup.status.bootTest !== undefined) {
+      throw new StrataError(
+        "Conflict",
+        `cannot delete backup "${backup.metadata.name}": it is just being started for a test; try again later`,
+      );
+    }
     const users = await restorersOf(backup, world);
     refuseWhileUsed(`backup "${backup.metadata.name}"`, users, "it is just being restored; try again later");
   },

@@ -2,10 +2,14 @@ import { newUid } from "../core/ids.ts";
 import type { Image } from "../kinds/image.ts";
 import type { Instance, InstanceStatus } from "../kinds/instance.ts";
 import type { VolumePart } from "../kinds/snapshot.ts";
-import { type Volume, type VolumeSpec, volumeKind, volumeSpecSchema } from "../kinds/volume.ts";
+import {
+  copiedVolumeName,
+  type Volume,
+  type VolumeSpec,
+  volumeKind,
+  volumeSpecSchema,
+} from "../kinds/volume.ts";
 import type { World } from "./hooks.ts";
-
-const maxNameLength = 63;
 
 /** What comes with an instance that is made of another's disks, in the commit that creates it. */
 export interface Origin {
@@ -26,7 +30,7 @@ export function volumeOf(
   return {
     kind: volumeKind.name,
     metadata: {
-      name: `${name}-${part.name}`.slice(0, maxNameLength).replace(/-+$/, ""),
+      name: copiedVolumeName(name, part.name),
       project,
       uid: newUid(world.random),
       revision: 0,

@@ -2,9 +2,14 @@ import { toTimestamp } from "../../core/clock.ts";
 import { hasCode, StrataError } from "../../core/errors.ts";
 import type { Backups, RepositoryAccess } from "../../host/backups/backups.ts";
 import { checkRestored } from "../../host/backups/restored-disk.ts";
-import { type Backup, type BackupStatus, type SavedDisk, savedDisks } from "../../kinds/backup.ts";
+import {
+  type Backup,
+  type BackupStatus,
+  type SavedDisk,
+  savedDisks,
+  withVerified,
+} from "../../kinds/backup.ts";
 import { backupRepositoryKind } from "../../kinds/backup-repository.ts";
-import { withCondition } from "../../kinds/kind.ts";
 import type { AgentContext } from "../agent-context.ts";
 import { reportStatus } from "../report.ts";
 import { openRepository, repositoryOf } from "./access.ts";
@@ -24,7 +29,6 @@ export async function verifyBackup(
   const at = toTimestamp(context.clock.now());
   const verified = found === undefined;
   const next = {
-    type: "Verified",
     status: verified ? ("true" as const) : ("false" as const),
     reason: verified ? "Restored" : found.reason,
     message: verified ? "" : found.message.slice(0, 1000),
@@ -37,7 +41,7 @@ export async function verifyBackup(
   return {
     state: "ready",
     message: verified ? "" : `the test restore failed: ${next.message}`.slice(0, 1000),
-    conditions: withCondition(backup.status.conditions, next, at),
+    conditions: withVerified(backup.status.conditions, next, at),
     verifications: backup.spec.verifications,
     verifiedAt: at,
     observedGeneration: backup.metadata.generation,

@@ -13,13 +13,14 @@ interface Settling {
   observedGeneration: number;
 }
 
-/** Until it is in one of `states`, unless --no-wait. @throws Unavailable when it stays failed; NotFound when it went away. */
+/** Until it is in one of `states`, and `done`, unless --no-wait. @throws Unavailable when it stays failed; NotFound when it went away. */
 export async function awaitState<S, T extends Settling>(
   client: Client,
   session: Session,
   kind: Kind<S, T>,
   resource: Resource<S, T>,
   states: readonly T["state"][],
+  done: (resource: Resource<S, T>) => boolean = () => true,
 ): Promise<Resource<S, T>> {
   const { name, uid, project, generation } = resource.metadata;
   const title = `${kindTitle(kind)} "${name}"`;
@@ -34,7 +35,7 @@ export async function awaitState<S, T extends Settling>(
     if (found.status.observedGeneration < generation) return false;
     const { state, message } = found.status;
     grace.saw(title, state === "failed" ? `${title} is not in force: ${message}` : undefined);
-    return states.includes(state);
+    return states.includes(state) && done(found);
   };
   const waitingFor = () => {
     const { message } = last.status;

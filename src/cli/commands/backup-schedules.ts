@@ -4,7 +4,7 @@ import type { Call, CommandSpec } from "../command.ts";
 import type { Output } from "../output.ts";
 import { resolve } from "../resolve.ts";
 import { backupScheduleForm } from "../show-backups.ts";
-import { repositoryName, resolveSubject } from "./backups.ts";
+import { bootCommandOf, repositoryName, resolveSubject } from "./backups.ts";
 import { createResource, defined, tableOf } from "./creation.ts";
 import { deleteResources, listOptions, listResources, showResource } from "./listings.ts";
 
@@ -34,10 +34,15 @@ export const backupScheduleCommands: readonly CommandSpec[] = [
       { flags: "--keep-weekly <number>", summary: "the newest of each of so many weeks (default: 4)" },
       { flags: "--keep-monthly <number>", summary: "the newest of each of so many months (default: 12)" },
       { flags: "--verify-every <days>", summary: "restore the newest for a test; 0: never (default: 7)" },
+      {
+        flags: "--verify-boot",
+        summary: "an instance: then also start it in a network without a way out, and remove it again",
+      },
+      { flags: "--boot-command <command>", summary: "a shell command inside that succeeds when it is up" },
     ],
     examples: [
       "strata backup-schedule create nightly records --repository nas --at 02:30 --time-zone Europe/Berlin",
-      "strata backup-schedule create lms-nightly lms --instance --keep-daily 14",
+      "strata backup-schedule create lms-nightly lms --instance --keep-daily 14 --verify-boot",
       "strata backup-schedule create hourly records --every hour --at :15 --keep-last 24",
     ],
     run: create,
@@ -92,6 +97,8 @@ async function create(call: Call): Promise<Output> {
     timeZone: options.text("time-zone"),
     keep: none ? { daily: 7, weekly: 4, monthly: 12 } : defined(Object.fromEntries(given)),
     verifyEveryDays: options.count("verify-every"),
+    verifyBoot: options.flag("verify-boot") ? true : undefined,
+    bootCommand: bootCommandOf(call),
   });
 }
 

@@ -66,9 +66,25 @@ export const backupCommands: readonly CommandSpec[] = [
   {
     path: "backup verify",
     group,
-    summary: "Restore a backup for a test, check its file system, and read all of its repository",
+    summary:
+      "Restore a backup for a test, check its file systems, and read all of its repository; with --boot, also start it",
     arguments: [backupArgument],
-    examples: ["strata backup verify before-exams"],
+    options: [
+      {
+        flags: "--boot",
+        summary: "an instance: also start it in a network without a way out, and remove it again",
+      },
+      {
+        flags: "--boot-command <command>",
+        summary:
+          "a shell command inside that succeeds when it is up (default: what the instance says of itself)",
+      },
+    ],
+    examples: [
+      "strata backup verify before-exams",
+      "strata backup verify lms-monday --boot",
+      "strata backup verify lms-monday --boot --boot-command 'curl -fs http://localhost/login'",
+    ],
     run: verify,
   },
   {
@@ -180,21 +196,36 @@ export async function repositoryName({ session, options }: Call, client: Client)
   });
 }
 
+/** Of --boot-command: for a shell inside. */
+export function bootCommandOf({ options }: Call): string[] | undefined {
+  const text = options.text("boot-command");
+  return text === undefined ? undefined : ["sh", "-c", text];
+}
+
 async function verify(call: Call): Promise<Output> {
-  const { session, args } = call;
+  const { session, args, options } = call;
   const { project, signal } = session;
   const client = await session.client();
   const found = await resolve(client, backupKind, project, args[0] ?? "", signal);
   const { name } = found.metadata;
-  const spec = { verifications: found.spec.verifications + 1 };
+  const spec = {
+    verifications: found.spec.verifications + 1,
+    ...(options.flag("boot") && {
+      bootTests: found.spec.bootTests + 1,
+      bootCommand: bootCommandOf(call) ?? null,
+    }),
+  };
   const asked = await client.patch(backupKind, { project, name }, { spec }, { signal });
   session.onInterrupt("interrupted; it goes on in the background: see `strata backup list`");
-  const tested = await awaitState(client, session, backupKind, asked, ["ready"]);
+  const done = ({ spec, status }: Backup) =>
+    status.bootTest === undefined && (status.bootTests ?? 0) >= spec.bootTests;
+  const tested = await awaitState(client, session, backupKind, asked, ["ready"], done);
   const wrong = tested.status.conditions.find(
     ({ type, status }) => type === "Verified" && status === "false",
   );
   if (session.wait && wrong) {
-    throw new StrataError("Unavailable", `backup "${name}" is not whole (${wrong.reason}): ${wrong.message}`);
+    const what = wrong.reason === "NotBooted" ? "does not come up" : "is not whole";
+    throw new StrataError("Unavailable", `backup "${name}" ${what} (${wrong.reason}): ${wrong.message}`);
   }
   if (session.wait && tested.status.message !== "") {
     throw new StrataError("Unavailable", `backup "${name}" was not tested: ${tested.status.message}`);

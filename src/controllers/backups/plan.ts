@@ -1,5 +1,5 @@
 import { fromTimestamp, type Instant, toTimestamp } from "../../core/clock.ts";
-import { type Backup, isRestorable } from "../../kinds/backup.ts";
+import { type Backup, isRestorable, wantsBootTest } from "../../kinds/backup.ts";
 import type { BackupSchedule } from "../../kinds/backup-schedule.ts";
 import { keptBackups, lastDue, nextDue } from "../../kinds/backup-times.ts";
 import type { Plan } from "../../reconcile/reconciler.ts";
@@ -14,8 +14,8 @@ export type ScheduleAction =
   /** `dueAt` gives its name: one that is there already is success. */
   | { type: "create"; schedule: BackupSchedule; name: string }
   | { type: "delete"; backup: Backup }
-  /** Asks for a test of the backup, and of its repository as a whole with it. */
-  | { type: "verify"; backup: Backup }
+  /** Asks for a test of the backup, and of its repository as a whole with it; with `boot`, also of its start. */
+  | { type: "verify"; backup: Backup; boot: { command: string[] | undefined } | undefined }
   | { type: "write"; schedule: BackupSchedule; status: BackupSchedule["status"] };
 
 type SchedulePlan = Plan<ScheduleAction, never>;
@@ -72,8 +72,11 @@ function planVerification(
   const since = fromTimestamp(status.lastVerifyAt ?? metadata.createdAt) ?? now;
   if (now - since < spec.verifyEveryDays * dayMs) return undefined;
   const [newest] = backups.filter((backup) => isRestorable(backup)).sort((a, b) => takenAt(b) - takenAt(a));
-  if (!newest || newest.spec.verifications > newest.status.verifications) return undefined;
-  return { type: "verify", backup: newest };
+  if (!newest || newest.spec.verifications > newest.status.verifications || wantsBootTest(newest)) {
+    return undefined;
+  }
+  const boot = spec.verifyBoot ? { command: spec.bootCommand } : undefined;
+  return { type: "verify", backup: newest, boot };
 }
 
 /**

@@ -43,9 +43,15 @@ export function createScheduleReconciler(
   }
 
   /** A test of a backup reads its repository as a whole. */
-  async function verify(backup: Backup): Promise<void> {
-    const { verifications } = backup.spec;
-    const spec = { verifications: Math.max(verifications, backup.status.verifications) + 1 };
+  async function verify({ backup, boot }: Extract<ScheduleAction, { type: "verify" }>): Promise<void> {
+    const { verifications, bootTests } = backup.spec;
+    const spec = {
+      verifications: Math.max(verifications, backup.status.verifications) + 1,
+      ...(boot && {
+        bootTests: Math.max(bootTests, backup.status.bootTests ?? 0) + 1,
+        bootCommand: boot.command ?? null,
+      }),
+    };
     await verbs.patchSpec(backupKind as Kind, backup.metadata as Ref, spec);
   }
 
@@ -79,7 +85,7 @@ export function createScheduleReconciler(
           await verbs.delete(backupKind as Kind, action.backup.metadata as Ref);
           return;
         case "verify":
-          return verify(action.backup);
+          return verify(action);
         case "write":
           await change(action.schedule, action.status);
       }
