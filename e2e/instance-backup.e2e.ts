@@ -3,6 +3,7 @@
  * that has neither the instance nor its image any more, has every row that was acknowledged before, of both disks from one
  * moment; a backup whose daemon is killed is complete all the same.
  */
+import { readdir, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { type Backup, backupKind } from "../src/kinds/backup.ts";
@@ -239,4 +240,29 @@ it.each(["box", "vm"])("restores %s without its instance, volume and image", asy
   expect(await hostNameInside(again)).toContain(`${name}-again`);
   await strata("delete", `${name}-again`, "--yes");
   expect((await strata("image", "list")).stdout).toMatch(new RegExp(`backup ${name}-one`));
+});
+
+it("backups in a repository that is lost for good can go, and nothing in it is touched", async () => {
+  const directory = join(daemon.settings.backupDirs[0] ?? "", "school");
+  const away = join(await daemon.scratch("away"), "school");
+  await rename(directory, away);
+  const files = async () => (await readdir(away, { recursive: true })).sort();
+  const before = await files();
+  await strata("backup", "delete", "killed", "--yes");
+  const told = async () => (await daemon.client.get(backupKind, { project, name: "killed" }))?.status.message;
+  await until(
+    "it says what would help",
+    async () => /is gone.*backup-repository set nas --lost yes/.test((await told()) ?? ""),
+    60_000,
+    50,
+  );
+  const { metadata } = await backup("killed");
+  expect(await refused("backup-repository", "delete", "nas", "--yes")).toMatch(/"nas".*"box-one"/);
+  const deleted = await strata("backup-repository", "delete", "nas", "--lost", "--yes");
+  expect(deleted.stdout).toMatch(/deleted nas, and what was said to be in it/);
+  expect((await daemon.client.list(backupKind, { project })).items).toEqual([]);
+  const { items } = await daemon.client.list(eventKind, { project });
+  const left = items.find(({ spec }) => spec.reason === "Forgotten" && spec.subject.name === "killed");
+  expect(left?.spec.message).toContain(`backup-${metadata.uid}-root, backup-${metadata.uid}-volume-data-box`);
+  expect(await files()).toEqual(before);
 });

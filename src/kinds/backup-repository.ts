@@ -65,6 +65,11 @@ export const backupRepositorySpecSchema = z
     key: secret("the key", minKeyLength),
     /** How often it was asked to be read as a whole; one more than before does so once. */
     checks: z.int().min(0).default(0),
+    /**
+     * It will not come back, or its key will not: backups in it can be deleted without what is in there, and nothing in there
+     * is touched any more. May be taken back for what has not been deleted yet.
+     */
+    lost: z.boolean().default(false),
   })
   .refine(({ directory, s3 }) => (directory === undefined) !== (s3 === undefined), {
     error: "needs directory or s3, and not both",

@@ -6,7 +6,7 @@ import { hostKind } from "../kinds/host.ts";
 import type { Ref } from "../kinds/keys.ts";
 import type { Kind } from "../kinds/kind.ts";
 import type { KindHooks, World } from "./hooks.ts";
-import { conflict } from "./parse.ts";
+import { conflict, invalid } from "./parse.ts";
 import { type Principal, requireOperator } from "./principal.ts";
 import { closeReferences, refuseWhileUsed, rewriteGuard, usersInMessage } from "./references.ts";
 
@@ -23,8 +23,12 @@ export interface RepositorySecrets {
  * has the key still has it. Secrets are never shown.
  */
 export const backupRepositoryHooks: KindHooks<Spec, BackupRepository["status"]> = {
-  keptByApply: ["checks"],
+  keptByApply: ["checks", "lost"],
   async admit(repository, world, action) {
+    if (repository.spec.lost) {
+      const message = "is for a repository that was there and will not come back";
+      throw invalid(action, [{ path: "spec.lost", message, allowed: "false, or nothing" }]);
+    }
     const path = repository.spec.directory?.path;
     const status = { ...repository.status, host: await hostFor(world, action) };
     if (path === undefined) return { status };
@@ -45,7 +49,10 @@ export const backupRepositoryHooks: KindHooks<Spec, BackupRepository["status"]> 
         if (users.length > usersInMessage) break;
       }
     }
-    refuseWhileUsed(`backup repository "${name}"`, users);
+    const help = repository.spec.lost
+      ? "it is lost: delete them, which leaves what may be there of them"
+      : undefined;
+    refuseWhileUsed(`backup repository "${name}"`, users, help);
   },
   present: ({ spec, ...rest }) => ({
     ...rest,

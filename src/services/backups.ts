@@ -139,6 +139,12 @@ export const backupScheduleHooks: KindHooks<BackupSchedule["spec"], BackupSchedu
 
 /** @throws Conflict when the host cannot write there. */
 function requireReach({ metadata, spec, status }: BackupRepository, host: string, action: string): void {
+  if (spec.lost) {
+    throw new StrataError(
+      "Conflict",
+      `cannot ${action}: backup repository "${metadata.name}" is lost; use another`,
+    );
+  }
   if (spec.directory === undefined || status.host === host) return;
   throw new StrataError(
     "Conflict",

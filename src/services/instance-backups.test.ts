@@ -120,3 +120,41 @@ test("what does not fit a backup is refused, with nothing made", async () => {
   expect(await resources.get(system, imageKind, ref("monday"))).toBeUndefined();
   expect((await volume({ backup: "monday", volume: "data" })).status).toMatchObject({ host: "alpha" });
 });
+
+test("a repository that is lost takes no new backups, and stays as long as backups name it", async () => {
+  const { resources, backup, taken } = await start();
+  await taken();
+  const early = { directory: { path: "/b/z" }, key: "k".repeat(32), lost: true };
+  expect(
+    await refusal(resources.create(system, backupRepositoryKind, { ...ref("new"), spec: early })),
+  ).toMatch(/^Invalid.*spec.lost/);
+  const set = (lost: boolean) =>
+    resources.patch(system, backupRepositoryKind, ref("nas"), { spec: { lost } });
+  await set(true);
+  expect(await refusal(backup({ instance: "web" }, "tuesday"))).toMatch(
+    /^Conflict.*"nas" is lost; use another/,
+  );
+  expect(await refusal(resources.delete(system, backupRepositoryKind, ref("nas")))).toMatch(
+    /^Conflict.*"monday".*it is lost: delete them/,
+  );
+  await set(false);
+  await backup({ instance: "web" }, "tuesday");
+});
+
+test("only a complete backup of an instance is started for a test, and it is not deleted meanwhile", async () => {
+  const { resources, backup, place, taken } = await start();
+  await place();
+  expect(await refusal(backup({ instance: "web", bootTests: 1 }))).toMatch(/^Invalid.*there already/);
+  await backup({ instance: "web" }, "early");
+  const boot = (name: string, bootTests: number) =>
+    resources.patch(system, backupKind, ref(name), { spec: { bootTests } });
+  expect(await refusal(boot("early", 1))).toMatch(/^Conflict.*is pending/);
+  const { metadata } = await taken();
+  await boot("monday", 1);
+  expect(await refusal(boot("monday", 0))).toMatch(/^Invalid.*can only grow/);
+  const since = "2026-11-29T00:00:00Z";
+  await resources.patchStatus(system, backupKind, ref("monday"), metadata.uid, { bootTest: { since } });
+  expect(await refusal(resources.delete(system, backupKind, ref("monday")))).toMatch(
+    /^Conflict.*started for a test; try again later/,
+  );
+});

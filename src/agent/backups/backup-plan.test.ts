@@ -31,6 +31,7 @@ function world(
     ...rest,
   };
 }
+const lost = { ...repository, spec: { ...repository.spec, lost: true } };
 const types = (one: BackupWorld) => planBackup(one).actions.map(({ type }) => type);
 
 test.each<[string, BackupWorld, string[]]>([
@@ -54,6 +55,16 @@ test.each<[string, BackupWorld, string[]]>([
   [
     "without its repository's key, what is in there stays",
     world({ state: "ready", takenAt: "t" }, { deleted: true, repository: undefined }),
+    ["drop-copy", "finalize"],
+  ],
+  [
+    "in a repository that is lost, what is in there stays, and is told",
+    world({ state: "ready", takenAt: "t" }, { deleted: true, repository: lost }),
+    ["drop-copy", "leave", "finalize"],
+  ],
+  [
+    "what never got to a repository that is lost has left nothing",
+    world({}, { deleted: true, repository: lost }),
     ["drop-copy", "finalize"],
   ],
 ])("%s", (_name, one, actions) => {
@@ -84,4 +95,21 @@ test("a repository is opened once for each change, and read when asked to", () =
   expect(plan({ state: "ready", observedGeneration: 1 }, 1)).toEqual(["check"]);
   expect(plan({ state: "failed", observedGeneration: 2 })).toEqual([]);
   expect(planRepository({ hostName: "there", repository }).actions).toEqual([]);
+});
+
+test("a repository that is lost is not touched, until it is said to be back", () => {
+  const plan = (spec: object, observedGeneration: number) =>
+    planRepository({
+      hostName: "here",
+      repository: {
+        ...repository,
+        spec: { ...repository.spec, ...spec },
+        status: { ...repository.status, state: "failed", observedGeneration },
+      },
+    });
+  expect(plan({ lost: true, checks: 1 }, 1)).toMatchObject({
+    status: { state: "failed", message: expect.stringMatching(/said to be lost/), observedGeneration: 2 },
+    actions: [],
+  });
+  expect(plan({ lost: false }, 1).actions).toMatchObject([{ type: "open" }]);
 });

@@ -21,6 +21,8 @@ export type BackupAction =
   | { type: "verify"; backup: Backup }
   /** Takes it out of the repository. */
   | { type: "forget"; backup: Backup }
+  /** Tells what stays in a repository that is lost. */
+  | { type: "leave"; backup: Backup }
   | { type: "finalize"; backup: Backup };
 
 type BackupPlan = Plan<BackupAction, BackupStatus>;
@@ -39,7 +41,7 @@ export function planBackup({ hostName, backup, repository, source }: BackupWorld
     const actions: BackupAction[] = [{ type: "drop-copy", backup }];
     // What never got there needs no way there either.
     if (repository && (status.takenAt !== undefined || status.snapshot !== undefined)) {
-      actions.push({ type: "forget", backup });
+      actions.push({ type: repository.spec.lost ? "leave" : "forget", backup });
     }
     return { status: undefined, actions: [...actions, { type: "finalize", backup }] };
   }

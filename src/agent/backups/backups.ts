@@ -23,7 +23,7 @@ export function createBackupReconciler(
   const finalized = new Set<string>();
   const related = new Hints();
   views.backupRepositories.onChange((_key, next, previous) => {
-    if (next?.status.state === previous?.status.state) return;
+    if (next?.status.state === previous?.status.state && next?.spec.lost === previous?.spec.lost) return;
     const name = (next ?? previous)?.metadata.name;
     for (const key of views.backups.keys()) {
       if (views.backups.get(key)?.spec.repository === name) related.hint(key);
@@ -116,6 +116,11 @@ export function createBackupReconciler(
           return removeDisk(context, { uid: metadata.uid, of: undefined }, signal);
         case "verify":
           return report(backup, await verifyBackup(context, backup, signal), signal);
+        case "leave": {
+          const message = leftMessage(backup);
+          context.events.record(backup, { severity: "warning", reason: "Forgotten", message });
+          return;
+        }
         case "forget":
           return forget(backup, signal);
         case "finalize":
@@ -133,7 +138,8 @@ export function createBackupReconciler(
       const error = toStrataError(failure.error, `take backup "${name}"`);
       const seconds = Math.max(1, Math.round(failure.retryAfterMs / 1000));
       if (deletedAt !== undefined || isRetryable(error.code)) {
-        const message = `${error.message}; trying again in ${seconds} s`.slice(0, 1000);
+        const again = `trying again in ${seconds} s`;
+        const message = `${error.message.slice(0, 700)}; ${again}${deletedAt === undefined ? "" : lostHelp(backup)}`;
         return report(backup, { message }, signal);
       }
       await giveUp(backup, error, signal);
@@ -159,6 +165,20 @@ export function createBackupReconciler(
     );
     context.events.record(backup, { severity: "warning", reason: "BackupFailed", message });
   }
+}
+
+function lostHelp({ spec: { repository } }: Backup): string {
+  return `; if the repository is gone for good: \`strata backup-repository set ${repository} --lost yes\``;
+}
+
+/** Should the repository come back, whoever has its key finds it by these. */
+function leftMessage(backup: Backup): string {
+  const { repository } = backup.spec;
+  const tags = tagsOf(backup).join(", ");
+  return `its backup repository "${repository}" is lost, so nothing was removed there; should it come back, this is left: what restic shows with the tags ${tags}`.slice(
+    0,
+    1000,
+  );
 }
 
 function isSourceThere({ views }: AgentContext, { status }: Backup): boolean {

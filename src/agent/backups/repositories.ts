@@ -71,6 +71,9 @@ export function createBackupRepositoryReconciler(
       return { hostName, repository: views.backupRepositories.get(key) };
     },
     plan: planRepository,
+    async report(_key, { repository }, status, signal) {
+      if (repository) await report(repository, status, signal);
+    },
     execute: ({ type, repository }, signal) =>
       type === "open" ? open(repository, signal) : check(repository, signal),
     async failed(key, { error: cause, retryAfterMs }, signal) {

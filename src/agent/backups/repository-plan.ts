@@ -21,6 +21,11 @@ export function planRepository({ hostName, repository }: RepositoryWorld): Repos
   if (!repository || repository.status.host !== hostName) return nothing;
   const { metadata, spec, status } = repository;
   if (metadata.deletedAt !== undefined) return nothing;
+  if (spec.lost) {
+    const message = "is said to be lost: nothing in it is touched";
+    const { generation: observedGeneration } = metadata;
+    return { status: { ...status, state: "failed", message, observedGeneration }, actions: [] };
+  }
   const toCheck = spec.checks > status.checks;
   if (status.state === "pending" || (status.observedGeneration !== metadata.generation && !toCheck)) {
     return { status: undefined, actions: [{ type: "open", repository }] };

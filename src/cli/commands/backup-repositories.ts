@@ -10,6 +10,7 @@ import { backupRepositoryForm } from "../show-backups.ts";
 import { awaitState } from "./await-state.ts";
 import { defined, tableOf } from "./creation.ts";
 import { deleteResources, listOptions, listResources, showResource } from "./listings.ts";
+import { deleteLostRepositories } from "./lost-repositories.ts";
 
 const group = "Backups";
 const repositoryArgument = {
@@ -82,12 +83,36 @@ export const backupRepositoryCommands: readonly CommandSpec[] = [
     run: setKey,
   },
   {
+    path: "backup-repository set",
+    group,
+    summary: "Say that a backup repository is lost for good, or that it came back",
+    arguments: [repositoryArgument],
+    options: [
+      {
+        flags: "--lost <answer>",
+        summary: "yes: its storage or key will not come back, and its backups may be deleted; no: it did",
+        choices: ["yes", "no"],
+      },
+    ],
+    examples: ["strata backup-repository set nas --lost yes", "strata backup-repository set nas --lost no"],
+    run: set,
+  },
+  {
     path: "backup-repository delete",
     group,
     summary: "Forget backup repositories that nothing uses; what is in them stays, for whoever has the key",
     arguments: [{ ...repositoryArgument, name: "<repository...>" }],
-    examples: ["strata backup-repository delete nas"],
-    run: (call) => deleteResources(call, "backup-repositories", call.args),
+    options: [
+      {
+        flags: "--lost",
+        summary: "it will not come back: delete its backups and schedules too, and touch nothing in it",
+      },
+    ],
+    examples: ["strata backup-repository delete nas", "strata backup-repository delete nas --lost"],
+    run: (call) =>
+      call.options.flag("lost")
+        ? deleteLostRepositories(call)
+        : deleteResources(call, "backup-repositories", call.args),
   },
 ];
 
@@ -151,6 +176,28 @@ async function check(call: Call): Promise<Output> {
     throw new StrataError("Unavailable", `backup repository "${name}" is damaged: ${damage.message}`);
   }
   return tableOf(backupRepositoryForm, checked);
+}
+
+async function set({ session, args, options }: Call): Promise<Output> {
+  const { project, signal } = session;
+  const client = await session.client();
+  const { metadata } = await resolve(client, backupRepositoryKind, project, args[0] ?? "", signal);
+  const answer = options.text("lost");
+  if (answer === undefined) throw new StrataError("Invalid", "say what to set: --lost");
+  const lost = answer === "yes";
+  if (lost) {
+    await session.confirm(
+      `Backup repository ${metadata.name} is said to be lost for good: its backups can be deleted, and nothing in it is touched ` +
+        "any more. Go on?",
+    );
+  }
+  const ref = { project, name: metadata.name };
+  const patched = await client.patch(backupRepositoryKind, ref, { spec: { lost } }, { signal });
+  if (lost) return tableOf(backupRepositoryForm, patched);
+  return tableOf(
+    backupRepositoryForm,
+    await awaitState(client, session, backupRepositoryKind, patched, ["ready"]),
+  );
 }
 
 async function setKey(call: Call): Promise<Output> {

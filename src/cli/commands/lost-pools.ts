@@ -97,7 +97,7 @@ function nameOf({ metadata }: Resource): string {
   return `${metadata.project}/${metadata.name}`;
 }
 
-async function untilGone(
+export async function untilGone(
   client: Client,
   session: Session,
   kind: Kind,
