@@ -1,6 +1,6 @@
 /** Takes, tests and removes the backups of this host's volumes and instances. */
 import { fromTimestamp, toTimestamp } from "../../core/clock.ts";
-import { isRetryable, type StrataError, toStrataError } from "../../core/errors.ts";
+import { isRetryable, StrataError, toStrataError } from "../../core/errors.ts";
 import { Hints } from "../../core/hints.ts";
 import { type Backup, type BackupStatus, backupKind } from "../../kinds/backup.ts";
 import type { Ref } from "../../kinds/keys.ts";
@@ -56,6 +56,7 @@ export function createBackupReconciler(
       const { consistency } = await copyVolume(context, { volumeUid, to, pool }, signal);
       return { consistency };
     }
+    await requireOwnKernel(context, instanceUid);
     // As it is now: it may have been set up anew, or made of another image, since the backup was asked for.
     const { spec: machine, status: now } = views.instances.byUid(instanceUid) ?? {};
     const { consistency, rootUid, volumes } = await copyInstance(context, { instanceUid, to }, signal);
@@ -165,6 +166,17 @@ export function createBackupReconciler(
     );
     context.events.record(backup, { severity: "warning", reason: "BackupFailed", message });
   }
+}
+
+/** What has only files in its backup starts by the kernel among them. @throws Unsupported for machines that do not. */
+async function requireOwnKernel({ views, images }: AgentContext, instanceUid: string): Promise<void> {
+  const { spec, status } = views.instances.byUid(instanceUid) ?? {};
+  if (spec?.type !== "vm" || status?.imageDigest === undefined) return;
+  if ((await images.get(status.imageDigest))?.boot !== "firmware") return;
+  throw new StrataError(
+    "Unsupported",
+    "the virtual machine starts by its own boot loader, which would not be in the backup: save its volumes instead",
+  );
 }
 
 function lostHelp({ spec: { repository } }: Backup): string {

@@ -4,7 +4,7 @@
  */
 import { hasCode, isRetryable, toStrataError } from "../../core/errors.ts";
 import { Hints } from "../../core/hints.ts";
-import { type Backup, type BackupStatus, backupKind } from "../../kinds/backup.ts";
+import { type Backup, type BackupStatus, backupKind, wantsBootTest } from "../../kinds/backup.ts";
 import { imageKind } from "../../kinds/image.ts";
 import { instanceKind } from "../../kinds/instance.ts";
 import { resourceKey } from "../../kinds/keys.ts";
@@ -64,7 +64,7 @@ export function createBootTestReconciler(
     },
     async failed(key, { error: cause, world }) {
       const backup = backups.get(key);
-      if (!backup || !world?.backup || hasCode(cause, "Conflict")) return;
+      if (!backup || !world?.backup || !wantsBootTest(backup) || hasCode(cause, "Conflict")) return;
       const error = toStrataError(cause, `start backup "${backup.metadata.name}" for a test`);
       const final = !isRetryable(error.code) || error.code === "CapacityExceeded";
       if (final && !world.instance) await change(backup, notTested(backup, error.message));
@@ -72,8 +72,8 @@ export function createBootTestReconciler(
   };
 }
 
-function isTested({ spec, status }: Backup): boolean {
-  return spec.bootTests > (status.bootTests ?? 0) || status.bootTest !== undefined;
+function isTested(backup: Backup): boolean {
+  return wantsBootTest(backup) || backup.status.bootTest !== undefined;
 }
 
 function othersOf(backup: Backup): { kind: Kind; name: string }[] {
