@@ -1,6 +1,10 @@
-/** Looking at a restored disk in a file of its own: tools and a reader in user space; the kernel mounts nothing of it. */
+/**
+ * Looking at a restored disk in a file of its own: by tools and a reader in user space. The kernel mounts nothing of it but an
+ * xfs whose journal only the kernel can replay.
+ */
 import { open } from "node:fs/promises";
 import { StrataError } from "../../core/errors.ts";
+import { xfsFault } from "../disks/xfs-check.ts";
 import { Ext4FileSystem, type Inode } from "../images/ext4-file-system.ts";
 import { run } from "../run.ts";
 
@@ -26,9 +30,7 @@ export async function checkRestored(
     if (status === 0 && replay.status < 4) return undefined;
     return `e2fsck: ${lastLine(stdout || replay.stdout)}`;
   }
-  // 2: there is a journal to replay, which mounting does.
-  const { status, stderr } = await run("xfs_repair", ["-n", "-f", path], { ...options, expected: [0, 1, 2] });
-  return status === 1 ? `xfs_repair: ${lastLine(stderr)}` : undefined;
+  return xfsFault(path, signal);
 }
 
 /**

@@ -23,6 +23,7 @@ import type { DataDiskRequest, IdRange } from "./disks.ts";
 import { type Freezer, whileFrozen } from "./freezing.ts";
 import { mountPoints, unmount } from "./mounts.ts";
 import { boundUnwritten } from "./unwritten.ts";
+import { xfsFault } from "./xfs-check.ts";
 
 /** Moves and shifts mounts; also used by drivers. */
 export const volumeMountsScript = fileURLToPath(new URL("volume-mounts.pl", import.meta.url));
@@ -256,9 +257,7 @@ async function checkFileSystem(
     const args = ["-p", ...(full ? ["-f"] : []), path];
     sound = (await run("e2fsck", args, { ...options, expected: [0, 1, 2, 4, 8] })).status < 4;
   } else if (full) {
-    // 2: there is a journal to replay, which mounting does.
-    const { status } = await run("xfs_repair", ["-n", "-f", path], { ...options, expected: [0, 1, 2] });
-    sound = status !== 1;
+    sound = (await xfsFault(path, signal)) === undefined;
   }
   if (!sound) {
     throw new StrataError(
