@@ -14,7 +14,9 @@ import { createHttpClient } from "../src/client/http-client.ts";
 import { systemClock } from "../src/core/clock.ts";
 import { StrataError } from "../src/core/errors.ts";
 import { groupKind } from "../src/kinds/group.ts";
+import { hostKind } from "../src/kinds/host.ts";
 import { type Instance, instanceKind } from "../src/kinds/instance.ts";
+import type { Kind } from "../src/kinds/kind.ts";
 import { projectKind } from "../src/kinds/project.ts";
 import { isRouted } from "./routes.ts";
 
@@ -39,10 +41,10 @@ export class TestDaemon {
     this.client = createHttpClient({ socketPath: this.settings.socketPath });
   }
 
-  /** Not started yet. `env` adds STRATA_ variables. */
-  static async create(env: Record<string, string> = {}): Promise<TestDaemon> {
+  /** Not started yet. `env` adds STRATA_ variables; `parent` is where its directory is made. */
+  static async create(env: Record<string, string> = {}, parent = "/var/tmp"): Promise<TestDaemon> {
     await mkdir(testImageDir, { recursive: true, mode: 0o711 });
-    return new TestDaemon(await mkdtemp("/var/tmp/strata-e2e-"), env);
+    return new TestDaemon(await mkdtemp(join(parent, "strata-e2e-")), env);
   }
 
   /** What its processes carry in their command line, control group or environment. */
@@ -166,6 +168,33 @@ export class TestDaemon {
     await until("all instances are gone", async () => (await this.instances()).length === 0, 120_000, 50);
     await this.ok(["uninstall", "--yes", "--force", "--keep-packages"]);
     await rm(this.#directory, { recursive: true, force: true });
+  }
+}
+
+/** Lets it have more instances of one processor each than a small host promises by itself. */
+export async function allowMany({ client }: TestDaemon): Promise<void> {
+  for (const { metadata } of (await client.list(hostKind, {})).items) {
+    await client.patch(hostKind, { name: metadata.name }, { spec: { cpuOvercommit: 1000 } });
+  }
+}
+
+/** Deletes all that a project has of these kinds, one kind after the other; volumes but for roots, which go with their instances. */
+export async function removeAll(daemon: TestDaemon, project: string, kinds: readonly Kind[]): Promise<void> {
+  if (daemon.pid() === undefined) await daemon.start();
+  for (const kind of kinds) {
+    const all = async () => {
+      const { items } = await daemon.client.list(kind, { project });
+      return items.filter(({ spec }) => (spec as { role?: string }).role !== "root");
+    };
+    const none = async () => {
+      const left = await all();
+      for (const { metadata } of left) {
+        if (metadata.deletedAt !== undefined) continue;
+        await daemon.client.delete(kind, { project, name: metadata.name }).catch(() => {}); // in use: once more
+      }
+      return left.length === 0;
+    };
+    await until(`all ${kind.plural} are gone`, none, 120_000, 100);
   }
 }
 
