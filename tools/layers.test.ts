@@ -56,6 +56,7 @@ test.each([
   ["setTimeout(f, 1)", "setTimeout"],
   ["setInterval (f, 1)", "setInterval"],
   ["performance.now()", "performance.now"],
+  ["f(import.meta.url)", "import.meta.url"],
 ])("%s is for core and tests only", (code, name) => {
   const source = `// fine: ${code}\nconst text = "${code}";\nconst value = \`\${${code}} ${code}\`;\n`;
   expect(check("src/agent/a.ts", source)).toEqual([

@@ -50,6 +50,7 @@ const bans: readonly { pattern: RegExp; instead: string }[] = [
   { pattern: /\bMath\.random\b/g, instead: "Random" },
   { pattern: /\bperformance\.now\b/g, instead: "Clock.monotonicMs" },
   { pattern: /\bset(?:Timeout|Interval)\s*\(/g, instead: "Clock.sleep or Clock.after" },
+  { pattern: /\bimport\.meta\.url\b/g, instead: "ownFile" },
 ];
 
 /** Files that may use timers of their own, and why. The list only shrinks. */

@@ -2,9 +2,10 @@ import { readdirSync, statSync } from "node:fs";
 import { enableCompileCache, flushCompileCache } from "node:module";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { ownFile } from "../core/own-files.ts";
 
 /** Set as NODE_COMPILE_CACHE, it serves from the first module on, and the compiler is never loaded. */
-export const compileCacheDirectory = fileURLToPath(new URL("../../.strata/compiled", import.meta.url));
+export const compileCacheDirectory = fileURLToPath(ownFile(".strata/compiled"));
 
 /**
  * Keeps compiled code in the checkout: what is imported from now on starts in half the time. The returned function

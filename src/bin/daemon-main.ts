@@ -10,8 +10,9 @@ import { systemClock } from "../core/clock.ts";
 import { describeError, StrataError } from "../core/errors.ts";
 import { createLogger, type Logger } from "../core/logger.ts";
 import { isSqliteError } from "../store/sqlite/sqlite-errors.ts";
-import { exitAnotherRuns, startTimeOf } from "./daemon-process.ts";
+import { exitAnotherRuns, memoryEnvironment, startTimeOf } from "./daemon-process.ts";
 import { readSettings, type Settings } from "./settings.ts";
+import { stackInSource } from "./source-stack.ts";
 import { type RunningDaemon, startParts } from "./wiring.ts";
 
 /** What is not done by then is left to the next start. */
@@ -20,7 +21,16 @@ const exitBroken = 70;
 /** Guests, which are larger, go first when the host runs out of memory. */
 const oomScoreAdjust = "-800";
 
+/** Loads what is otherwise imported when it is first needed. */
+export async function loadParts(fake: boolean): Promise<void> {
+  await import("../client/channel.ts");
+  if (fake) await import("./fake-host-parts.ts");
+  else await import("./real-host-parts.ts");
+}
+
 export async function runDaemon(): Promise<void> {
+  // They have taken effect, and are not for the programs that this one starts.
+  for (const name of Object.keys(memoryEnvironment)) delete process.env[name];
   const settings = readSettings(process.env);
   const logger = createLogger(settings.logLevel);
   for (const event of ["uncaughtException", "unhandledRejection"] as const) {
@@ -114,5 +124,5 @@ function endOnSignals(daemon: RunningDaemon, settings: Settings, logger: Logger)
 }
 
 function stackOf(error: unknown): string | undefined {
-  return error instanceof Error ? error.stack : undefined;
+  return error instanceof Error && error.stack ? stackInSource(error.stack) : undefined;
 }

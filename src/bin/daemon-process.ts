@@ -15,12 +15,13 @@ import type { Client } from "../client/client.ts";
 import { createHttpClient } from "../client/http-client.ts";
 import type { Clock } from "../core/clock.ts";
 import { StrataError } from "../core/errors.ts";
+import { ownFile } from "../core/own-files.ts";
 import { run } from "../host/run.ts";
 import { hostKind } from "../kinds/host.ts";
 import { compileCacheDirectory } from "./compile-cache.ts";
 import { isMachineDaemon, type Settings, settingsEnvironment } from "./settings.ts";
 
-const daemonMain = fileURLToPath(new URL("./daemon.ts", import.meta.url));
+const daemonMain = fileURLToPath(ownFile("src/bin/daemon.ts"));
 const startTimeoutMs = 60_000;
 const stopTimeoutMs = 20_000;
 const maxLogBytes = 10 * 1024 * 1024;
@@ -32,11 +33,25 @@ const unitFile = `/etc/systemd/system/${unitName}`;
 
 /**
  * An idle daemon stays small: its young generation is, because what is allocated under load is mostly short-lived JSON, and
- * the old one is collected when it has grown by a fifth (docs/benchmarks.md has what that costs).
+ * the old one is collected when it has grown by a fifth, and then moved together where a fifth of it is holes
+ * (docs/benchmarks.md has what that costs).
  */
-const memoryFlags = ["--max-semi-space-size=2", "--max-old-space-size=512", "--heap-growing-percent=20"];
-/** The C library's: one arena for all threads, instead of one each whose free pages no other one uses. */
-export const memoryEnvironment = { MALLOC_ARENA_MAX: "1" } as const;
+const memoryFlags = [
+  "--max-semi-space-size=2",
+  "--max-old-space-size=512",
+  "--heap-growing-percent=20",
+  "--memory-saver-mode",
+];
+/**
+ * The C library's: one arena for all threads, instead of one each whose free pages no other one uses; and pages that are free
+ * go back to the system soon, those of large pieces at once.
+ */
+export const memoryEnvironment = {
+  MALLOC_ARENA_MAX: "1",
+  MALLOC_MMAP_THRESHOLD_: "65536",
+  MALLOC_TRIM_THRESHOLD_: "65536",
+  MALLOC_TOP_PAD_: "16384",
+} as const;
 
 export function daemonCommand(): { command: string; args: string[] } {
   return { command: process.execPath, args: [...memoryFlags, daemonMain] };

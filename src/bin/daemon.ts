@@ -3,15 +3,17 @@
  * when the cache was cold, the process writes it and begins anew, with the same pid, from the cache.
  */
 import { compileCacheDirectory, useCompileCache } from "./compile-cache.ts";
+import { bundledDaemon } from "./daemon-bundle.ts";
 
 const begunAnew = "STRATA_DAEMON_BEGUN_ANEW";
 
 const wasCold = useCompileCache();
-const { runDaemon } = await import("./daemon-main.ts");
+// For debuggers, which stop in source files.
+const fromSource = process.env.STRATA_FROM_SOURCE === "1";
+const first = (fromSource ? undefined : bundledDaemon()) ?? "./daemon-main.ts";
+const { loadParts, runDaemon } = (await import(first)) as typeof import("./daemon-main.ts");
 // What is imported later, when it is needed, goes into the cache now.
-await import("../client/channel.ts");
-if (process.env.STRATA_FAKE === "1") await import("./fake-host-parts.ts");
-else await import("./real-host-parts.ts");
+await loadParts(process.env.STRATA_FAKE === "1");
 const times = Number(process.env[begunAnew] ?? 0);
 // Twice at most: this very module gets into the cache only when the cache is on before it.
 if (wasCold() && process.execve && times < 2) {
@@ -22,7 +24,5 @@ if (wasCold() && process.execve && times < 2) {
     [begunAnew]: String(times + 1),
   });
 }
-const { memoryEnvironment } = await import("./daemon-process.ts");
-// They have taken effect, and are not for the programs that this one starts.
-for (const name of [begunAnew, ...Object.keys(memoryEnvironment)]) delete process.env[name];
+delete process.env[begunAnew];
 await runDaemon();

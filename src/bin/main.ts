@@ -3,12 +3,13 @@ import { readFileSync } from "node:fs";
 import { runCli } from "../cli/cli.ts";
 import type { CliContext, Target } from "../cli/command.ts";
 import { systemClock } from "../core/clock.ts";
+import { ownFile } from "../core/own-files.ts";
 import { systemRandom } from "../core/random.ts";
 import { createMachine } from "./machine.ts";
 import { readSettings } from "./settings.ts";
 
 export async function main(): Promise<number> {
-  const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as {
+  const { version } = JSON.parse(readFileSync(ownFile("package.json"), "utf8")) as {
     version: string;
   };
   // A pipe that closes early (`strata list | head`) is no error.

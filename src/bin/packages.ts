@@ -4,9 +4,10 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { StrataError } from "../core/errors.ts";
+import { ownFile } from "../core/own-files.ts";
 import type { Settings } from "./settings.ts";
 
-const installer = fileURLToPath(new URL("../../tools/install-packages.sh", import.meta.url));
+const installer = fileURLToPath(ownFile("tools/install-packages.sh"));
 
 /** @throws Forbidden, naming what needs root. */
 export function requireRoot(what: string): void {

@@ -5,6 +5,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Session } from "../cli/command.ts";
 import type { Output } from "../cli/output.ts";
+import { ownFile } from "../core/own-files.ts";
 import { readTestPackages } from "../host/packages.ts";
 import { installPackages, requireRoot } from "./packages.ts";
 import { readSettings } from "./settings.ts";
@@ -23,7 +24,7 @@ interface Report {
   numTodoTests: number;
 }
 
-const root = fileURLToPath(new URL("../..", import.meta.url));
+const root = fileURLToPath(ownFile(""));
 
 export async function runTests(session: Session, filters: readonly string[]): Promise<Output> {
   requireRoot("running the tests with real guests");

@@ -14,6 +14,7 @@ import { follow, patience } from "../cli/watching.ts";
 import type { HttpClient } from "../client/http-client.ts";
 import { hasCode, StrataError } from "../core/errors.ts";
 import { silentLogger } from "../core/logger.ts";
+import { ownFile } from "../core/own-files.ts";
 import { instanceKind } from "../kinds/instance.ts";
 import { projectKind } from "../kinds/project.ts";
 import { storagePoolKind } from "../kinds/storage-pool.ts";
@@ -21,7 +22,7 @@ import { answers, removeUnit, startDaemon, stopDaemon } from "./daemon-process.t
 import { installedPackages, requireRoot } from "./packages.ts";
 import { isMachineDaemon, type Settings } from "./settings.ts";
 
-const root = fileURLToPath(new URL("../..", import.meta.url));
+const root = fileURLToPath(ownFile(""));
 
 export async function uninstall(session: Session, settings: Settings, values: OptionValues): Promise<Output> {
   requireRoot("uninstalling");

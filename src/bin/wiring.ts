@@ -9,6 +9,7 @@ import { startControllers } from "../controllers/controllers.ts";
 import { type Clock, systemClock } from "../core/clock.ts";
 import { describeError } from "../core/errors.ts";
 import type { Logger } from "../core/logger.ts";
+import { ownFile } from "../core/own-files.ts";
 import { systemRandom } from "../core/random.ts";
 import type { MetricStore } from "../metrics/metric-store.ts";
 import { openSqliteMetricStore } from "../metrics/sqlite/sqlite-metric-store.ts";
@@ -163,7 +164,7 @@ function ownHostName(): string {
 }
 
 function ownVersion(): string {
-  const text = readFileSync(new URL("../../package.json", import.meta.url), "utf8");
+  const text = readFileSync(ownFile("package.json"), "utf8");
   return (JSON.parse(text) as { version: string }).version;
 }
 

@@ -1,5 +1,6 @@
 /** The Debian packages that Strata needs: the one table is tools/packages.txt, which the launcher reads as well. */
 import { readFile } from "node:fs/promises";
+import { ownFile } from "../core/own-files.ts";
 
 export interface NeededPackage {
   name: string;
@@ -8,7 +9,7 @@ export interface NeededPackage {
 
 export type DebianArchitecture = "amd64" | "arm64";
 
-const table = new URL("../../tools/packages.txt", import.meta.url);
+const table = ownFile("tools/packages.txt");
 
 /** Lines of NAME ARCHITECTURE PURPOSE; those for other architectures are left out. */
 export function parsePackages(text: string, architecture: DebianArchitecture): NeededPackage[] {
@@ -19,7 +20,7 @@ export function parsePackages(text: string, architecture: DebianArchitecture): N
 
 /** What only the tests with real engines need. */
 export async function readTestPackages(): Promise<NeededPackage[]> {
-  const tests = new URL("../../tools/test-packages.txt", import.meta.url);
+  const tests = ownFile("tools/test-packages.txt");
   return parsePackages(await readFile(tests, "utf8"), process.arch === "arm64" ? "arm64" : "amd64");
 }
 

@@ -5,6 +5,7 @@ import type { Client } from "../../client/client.ts";
 import type { Instant } from "../../core/clock.ts";
 import { StrataError } from "../../core/errors.ts";
 import type { JsonObject } from "../../core/json.ts";
+import { ownFile } from "../../core/own-files.ts";
 import { groupKind } from "../../kinds/group.ts";
 import type { Kind } from "../../kinds/kind.ts";
 import { loadBalancerKind } from "../../kinds/load-balancer.ts";
@@ -89,7 +90,7 @@ async function demo(call: Call): Promise<Output> {
 
 /** `campus` is the example that comes with Strata; anything else is a file. */
 async function findStackFile(text: string, session: Session): Promise<string> {
-  const own = new URL(`../../../examples/${text}.yaml`, import.meta.url).pathname;
+  const own = ownFile(`examples/${text}.yaml`).pathname;
   if (/^[a-z0-9-]+$/.test(text)) {
     const there = await access(own).then(
       () => true,

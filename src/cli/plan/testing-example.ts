@@ -1,11 +1,12 @@
 /** The example of docs/scaling.md as a plan, for its drawing and for the test that compares both. */
 import { readFile } from "node:fs/promises";
+import { ownFile } from "../../core/own-files.ts";
 import { groupKind } from "../../kinds/group.ts";
 import { type PlannedGroup, planCapacity } from "../../kinds/scaling/plan-year.ts";
 import { parseStack } from "../stack/parse-stack.ts";
 import type { ShownPlan } from "./plan-text.ts";
 
-export const scalingGuide = new URL("../../../docs/scaling.md", import.meta.url);
+export const scalingGuide = ownFile("docs/scaling.md");
 
 /** Texts of all blocks in a language. */
 export function blocksOf(document: string, language: string): string[] {

@@ -4,6 +4,7 @@ import { access, chmod, chown, constants, mkdir, readFile, rename, stat, writeFi
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { StrataError } from "../../core/errors.ts";
+import { ownFile } from "../../core/own-files.ts";
 import { volumeMountsScript } from "../../host/disks/data-disks.ts";
 import { run } from "../../host/run.ts";
 import { lxcfsPath } from "./lxc-config.ts";
@@ -32,7 +33,7 @@ export interface LxcHost {
 const programDirs = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 const seccompProfile = "/usr/share/lxc/config/common.seccomp";
 /** Copied: a shell reads a script as it goes, and reboots of guests need it while Strata itself is being replaced. */
-const plugCardsScript = readFileSync(new URL("plug-cards.sh", import.meta.url), "utf8");
+const plugCardsScript = readFileSync(ownFile("src/drivers/lxc/plug-cards.sh"), "utf8");
 const volumeMountsText = readFileSync(volumeMountsScript, "utf8");
 
 /**
@@ -86,7 +87,7 @@ async function copyScript(path: string, text: string): Promise<string> {
 /** Loading it again changes nothing for containers that run with it. Returns its name. */
 async function loadProfile(): Promise<string> {
   const parser = await findProgram("apparmor_parser", "apparmor");
-  const file = fileURLToPath(new URL("apparmor-profile", import.meta.url));
+  const file = fileURLToPath(ownFile("src/drivers/lxc/apparmor-profile"));
   await run(parser, ["--replace", "--skip-cache", file]);
   return "lxc-strata-container";
 }

@@ -10,6 +10,7 @@
 import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { StrataError } from "../../core/errors.ts";
+import { ownFile } from "../../core/own-files.ts";
 import { sealed } from "./sealed.ts";
 
 export interface RecorderOptions {
@@ -29,7 +30,7 @@ export interface RecorderOptions {
  * Not run as a file: a shell reads a file as it goes, and this one may be replaced meanwhile. It goes through the
  * environment, which the script empties of it, so that a list of processes stays readable.
  */
-const script = readFileSync(new URL("recorder.sh", import.meta.url), "utf8");
+const script = readFileSync(ownFile("src/drivers/lxc/recorder.sh"), "utf8");
 
 /** Starts a recorder; it goes on by itself. @throws Unavailable when no process can be made. */
 export function startRecorder(options: RecorderOptions): Promise<void> {

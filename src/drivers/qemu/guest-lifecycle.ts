@@ -14,6 +14,7 @@ import { describeError, hasCode, StrataError } from "../../core/errors.ts";
 import { encodeBase32 } from "../../core/ids.ts";
 import { KeyedLock } from "../../core/keyed-lock.ts";
 import type { Logger } from "../../core/logger.ts";
+import { ownFile } from "../../core/own-files.ts";
 import type { Random } from "../../core/random.ts";
 import type { Cgroups } from "../../host/cgroups.ts";
 import { run } from "../../host/run.ts";
@@ -52,7 +53,7 @@ const monitorTimeoutMs = 5_000;
 /** A press of the power button is lost while the guest is not yet, or no longer, listening. */
 const powerButtonEveryMs = 3_000;
 const quitTimeoutMs = 1_000;
-const passDescriptorScript = fileURLToPath(new URL("pass-descriptor.pl", import.meta.url));
+const passDescriptorScript = fileURLToPath(ownFile("src/drivers/qemu/pass-descriptor.pl"));
 
 export class GuestLifecycle {
   readonly files: GuestFiles;

@@ -15,6 +15,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Clock } from "../../core/clock.ts";
 import { assert, StrataError } from "../../core/errors.ts";
+import { ownFile } from "../../core/own-files.ts";
 import { formatMib } from "../../core/units.ts";
 import { run } from "../run.ts";
 import { copyFile, requireRoom } from "./copy-file.ts";
@@ -26,7 +27,7 @@ import { boundUnwritten } from "./unwritten.ts";
 import { xfsFault } from "./xfs-check.ts";
 
 /** Moves and shifts mounts; also used by drivers. */
-export const volumeMountsScript = fileURLToPath(new URL("volume-mounts.pl", import.meta.url));
+export const volumeMountsScript = fileURLToPath(ownFile("src/host/disks/volume-mounts.pl"));
 
 /** Making, checking and copying take as long as the volume is large. */
 const longMs = 60 * 60_000;

@@ -8,6 +8,7 @@ import { readFile } from "node:fs/promises";
 import { Worker } from "node:worker_threads";
 import { StrataError } from "../../core/errors.ts";
 import { canonicalJson, type Json } from "../../core/json.ts";
+import { ownFile } from "../../core/own-files.ts";
 import type { RootEntry } from "../../kinds/drift.ts";
 import type { ScanRequest, TreeEntry, TreeScan } from "./tree-scan.ts";
 
@@ -59,7 +60,7 @@ export async function readManifest(path: string, digest: string): Promise<Readon
 export function scanTreeInThread(request: ScanRequest, signal: AbortSignal): Promise<TreeScan> {
   return new Promise((resolve, reject) => {
     if (signal.aborted) return reject(signal.reason);
-    const worker = new Worker(new URL("./tree-scan-worker.ts", import.meta.url), {
+    const worker = new Worker(ownFile("src/host/images/tree-scan-worker.ts"), {
       workerData: request,
       execArgv: [], // ours may be for the main program only
     });

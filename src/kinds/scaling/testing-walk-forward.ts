@@ -1,5 +1,6 @@
 /** Measures the forecast on the recorded series in docs/forecast, for its test and for the table in docs/forecast.md. */
 import { readFile } from "node:fs/promises";
+import { ownFile } from "../../core/own-files.ts";
 import { learn, type Point, predict } from "./forecast.ts";
 import { findZone, instantOf, localOf } from "./zone.ts";
 
@@ -10,7 +11,7 @@ export const seriesNames = ["enrollment", "shop", "batch"] as const;
 
 /** A line a day (UTC) with its 24 hours; empty fields are gaps. */
 export async function readSeries(name: string): Promise<Point[]> {
-  const text = await readFile(new URL(`../../../docs/forecast/${name}.csv`, import.meta.url), "utf8");
+  const text = await readFile(ownFile(`docs/forecast/${name}.csv`), "utf8");
   return text
     .trim()
     .split("\n")

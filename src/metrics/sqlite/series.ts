@@ -1,11 +1,12 @@
 import type { Instant } from "../../core/clock.ts";
 import type { Sample, SeriesName } from "../metric-store.ts";
 import type { StepRecord } from "../steps.ts";
+import { emptyTail, type TailPool } from "./tails.ts";
 
 /** Seconds kept when the disk takes nothing for a long time; the oldest go first. */
 const maxTail = 3_600;
 
-/** One series with what is not in its chunks yet: two plain arrays, because there are thousands of these. */
+/** One series with what is not in its chunks yet, in the pool of all series. */
 export class Series {
   readonly id: number;
   readonly subject: string;
@@ -17,12 +18,20 @@ export class Series {
   newestValue = Number.NaN;
   /** Its chunks have steps after this one that are not to be any more. */
   cutAfter: Instant | undefined;
-  #seconds: number[] = [];
-  #means: number[] = [];
+  readonly #pool: TailPool;
+  /** By second, the mean of its samples. */
+  readonly #tail = emptyTail();
   /** For seconds with several samples, by their second. */
   #crowded: Map<number, StepRecord> | undefined;
 
-  constructor(id: number, { subject, uid, metric }: SeriesName, stored: boolean, newestAt: Instant) {
+  constructor(
+    pool: TailPool,
+    id: number,
+    { subject, uid, metric }: SeriesName,
+    stored: boolean,
+    newestAt: Instant,
+  ) {
+    this.#pool = pool;
     this.id = id;
     this.subject = subject;
     this.uid = uid;
@@ -37,11 +46,11 @@ export class Series {
     this.newestAt = at;
     this.newestValue = value;
     const second = Math.floor(at / 1_000);
-    if (this.#seconds.at(-1) === second) this.#crowd(second, value);
+    const [lastSecond, lastMean = value] = this.#pool.newest(this.#tail) ?? [];
+    if (lastSecond === second) this.#crowd(second, lastMean, value);
     else {
-      this.#seconds.push(second);
-      this.#means.push(value);
-      if (this.#seconds.length > maxTail) this.#dropOldest();
+      this.#pool.append(this.#tail, second, value);
+      if (this.#tail.length > maxTail) this.#keep((_, index) => index >= maxTail / 2);
     }
     return true;
   }
@@ -49,16 +58,15 @@ export class Series {
   /** Forgets the steps after `at`, which came from a clock that was set back: `add` takes what comes from then on. */
   rewind(at: Instant): void {
     const second = Math.floor(at / 1_000);
-    const kept = this.#seconds.findLastIndex((one) => one <= second) + 1;
-    for (const dropped of this.#seconds.splice(kept)) this.#crowded?.delete(dropped);
-    this.#means.splice(kept);
+    const newest = this.#pool.newest(this.#tail);
+    if (newest && newest[0] > second) this.#keep((one) => one <= second);
     this.newestAt = Number.NEGATIVE_INFINITY;
     this.cutAfter = Math.min(this.cutAfter ?? at, at);
   }
 
   /** A sample of the journal. Those up to the newest are in the chunks already; only the newest value is not known. */
   restore(at: Instant, value: number): void {
-    if (at > this.newestAt || this.#seconds.length > 0) this.add(at, value);
+    if (at > this.newestAt || this.#tail.length > 0) this.add(at, value);
     else if (at === this.newestAt) this.newestValue = value;
   }
 
@@ -68,13 +76,12 @@ export class Series {
   }
 
   get tailLength(): number {
-    return this.#seconds.length;
+    return this.#tail.length;
   }
 
   /** In steps of a second, in order. */
   *tail(): Iterable<StepRecord> {
-    for (const [index, second] of this.#seconds.entries()) {
-      const value = this.#means[index] ?? 0;
+    for (const [second, value] of this.#pool.samples(this.#tail)) {
       const at = second * 1_000;
       yield this.#crowded?.get(second) ?? { at, count: 1, mean: value, min: value, max: value };
     }
@@ -82,14 +89,12 @@ export class Series {
 
   /** Its tail is in its chunks now. */
   clearTail(): void {
-    this.#seconds = [];
-    this.#means = [];
+    this.#pool.clear(this.#tail);
     this.#crowded = undefined;
     this.cutAfter = undefined;
   }
 
-  #crowd(second: number, value: number): void {
-    const last = this.#means.at(-1) ?? value;
+  #crowd(second: number, last: number, value: number): void {
     this.#crowded ??= new Map();
     const record = this.#crowded.get(second) ?? {
       at: second * 1_000,
@@ -105,9 +110,13 @@ export class Series {
     this.#crowded.set(second, record);
   }
 
-  #dropOldest(): void {
-    const dropped = this.#seconds.splice(0, maxTail / 2);
-    this.#means.splice(0, maxTail / 2);
-    for (const second of dropped) this.#crowded?.delete(second);
+  /** Forgets the others. */
+  #keep(wanted: (second: number, index: number) => boolean): void {
+    const samples = [...this.#pool.samples(this.#tail)];
+    this.#pool.clear(this.#tail);
+    for (const [index, [second, mean]] of samples.entries()) {
+      if (wanted(second, index)) this.#pool.append(this.#tail, second, mean);
+      else this.#crowded?.delete(second);
+    }
   }
 }

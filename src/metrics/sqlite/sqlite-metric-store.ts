@@ -33,6 +33,7 @@ import { chunkStart, decodeChunk, encodeChunk, type Level, levels } from "./chun
 import { decodeJournal, JournalBatch } from "./journal.ts";
 import { isDamage, MetricFile, type Statements } from "./metric-file.ts";
 import { Series } from "./series.ts";
+import { TailPool } from "./tails.ts";
 
 /** What a crash loses at most. */
 const writeEveryMs = 1_000;
@@ -64,6 +65,7 @@ class SqliteMetricStore implements MetricStore {
   readonly #file: MetricFile;
   readonly #index = new SeriesIndex<Series>();
   readonly #byId = new Map<number, Series>();
+  readonly #tails = new TailPool();
   /** All series in memory, in the order in which their tails go to the chunks. */
   readonly #ring: Series[] = [];
   #ringAt = 0;
@@ -171,8 +173,8 @@ class SqliteMetricStore implements MetricStore {
     if (!known && this.#count >= metricLimits.series + seriesSlack) return undefined;
     if (!known) this.#count++;
     const series = known
-      ? new Series(known.id, name, true, known.newest)
-      : new Series(++this.#lastId, name, false, Number.NEGATIVE_INFINITY);
+      ? new Series(this.#tails, known.id, name, true, known.newest)
+      : new Series(this.#tails, ++this.#lastId, name, false, Number.NEGATIVE_INFINITY);
     this.#hold(series);
     return series;
   }
@@ -250,6 +252,7 @@ class SqliteMetricStore implements MetricStore {
   #release(series: Series): void {
     this.#index.delete(series);
     this.#byId.delete(series.id);
+    series.clearTail();
     const at = this.#ring.indexOf(series);
     this.#ring.splice(at, 1);
     if (at < this.#ringAt) this.#ringAt--;
@@ -276,7 +279,7 @@ class SqliteMetricStore implements MetricStore {
           const named = seriesById.get(id);
           if (!named) continue;
           const { subject, uid, metric, newest } = named as unknown as SeriesName & { newest: number };
-          series = new Series(id, { subject, uid, metric }, true, newest);
+          series = new Series(this.#tails, id, { subject, uid, metric }, true, newest);
           this.#hold(series);
         }
         // What is older was taken only because the clock had gone back. All that came since is in the journal.

@@ -1,0 +1,41 @@
+import { execFileSync } from "node:child_process";
+import { readdirSync, readFileSync, rmSync } from "node:fs";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { ownFile } from "../core/own-files.ts";
+import { makeBundle } from "./daemon-bundle.ts";
+import { stackInSource } from "./source-stack.ts";
+
+const directory = fileURLToPath(ownFile(`.strata/bundle-of-test-${process.pid}`));
+const first = pathToFileURL(`${directory}/daemon-main.mjs`).href;
+beforeAll(() => makeBundle(directory), 60_000);
+afterAll(() => rmSync(directory, { recursive: true, force: true }));
+
+function inProcess(script: string): unknown {
+  const args = ["--input-type=module", "--eval", script];
+  return JSON.parse(execFileSync(process.execPath, args, { encoding: "utf8" }));
+}
+
+test.each(["pretended", "real"])("the joined daemon of a %s host has all its parts", (host) => {
+  const loaded = inProcess(`const { loadParts, runDaemon } = await import("${first}");
+    await loadParts(${host === "pretended"});
+    console.log(JSON.stringify([typeof runDaemon, ...process.moduleLoadList]))`) as string[];
+  expect(loaded).toContain("function");
+  expect(loaded).toContain("NativeModule http");
+  expect(loaded).not.toContain("NativeModule internal/deps/undici/undici");
+});
+
+test("the text of joined modules takes one byte a letter in memory", () => {
+  const modules = readdirSync(directory).filter((name) => name.endsWith(".mjs"));
+  expect(modules.length).toBeGreaterThan(5);
+  for (const name of modules)
+    expect(readFileSync(`${directory}/${name}`, "latin1")).not.toMatch(/[\x80-\xff]/);
+});
+
+test("an error in a joined module tells the source's line", () => {
+  const stack = inProcess(`const { runDaemon } = await import("${first}");
+    process.env.STRATA_HTTPS_PORT = "none";
+    console.log(JSON.stringify(await runDaemon().catch((error) => error.stack)))`) as string;
+  expect(stack).not.toContain("settings.ts");
+  expect(stackInSource(stack)).toMatch(/readSettings \(file:\/\/.*\/src\/bin\/settings\.ts:\d+:\d+\)/);
+});
