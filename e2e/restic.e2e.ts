@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { systemClock } from "../src/core/clock.ts";
+import { StrataError } from "../src/core/errors.ts";
 import type { Backups, RepositoryAccess } from "../src/host/backups/backups.ts";
 import { createBackups } from "../src/host/backups/restic-backups.ts";
 import { checkRestored, readRestoredFile } from "../src/host/backups/restored-disk.ts";
@@ -117,6 +118,48 @@ it("takes out one and keeps all that another needs; a killed one is saved anew",
   });
   expect(await readdir(join(top, "state/scratch"))).toEqual([]);
 }, 600_000);
+
+it("saves an archive as it comes, all of it or nothing that counts, and gives it back in the same way", async () => {
+  const [first, second] = [randomBytes(3 * mib), randomBytes(mib)];
+  async function* bytes(broken = false) {
+    yield first;
+    if (broken) throw new StrataError("NotFound", "the root went away");
+    yield second;
+  }
+  const saveArchive = (from: AsyncIterable<Uint8Array>) =>
+    backups.saveArchive(repository, from, "backup-root", { signal });
+  await expect(saveArchive(bytes(true))).rejects.toThrow("the root went away");
+  const options = { env: { RESTIC_PASSWORD: repository.key, PATH: process.env.PATH ?? "" } };
+  const listing = [
+    "-r",
+    join(top, "root/school"),
+    "--no-cache",
+    "--no-lock",
+    "snapshots",
+    "--tag",
+    "backup-root",
+  ];
+  expect(JSON.parse((await run("restic", [...listing, "--json"], options)).stdout) ?? []).toEqual([]);
+  const { snapshot, readBytes: sizeBytes } = await saveArchive(bytes());
+  expect(sizeBytes).toBe(4 * mib);
+  const read = <Result>(use: (all: AsyncIterable<Uint8Array>) => Promise<Result>, size = sizeBytes) =>
+    backups.readArchive(repository, { snapshot, sizeBytes: size }, use, { signal });
+  const found = await read(async (all) => {
+    const chunks: Uint8Array[] = [];
+    for await (const chunk of all) chunks.push(chunk);
+    return Buffer.concat(chunks);
+  });
+  expect(found.equals(Buffer.concat([first, second]))).toBe(true);
+  // What is not read by its user is read all the same.
+  expect(await read(async () => "no need")).toBe("no need");
+  const refuses = async (all: AsyncIterable<Uint8Array>) => {
+    for await (const _chunk of all) throw new StrataError("Invalid", "no archive");
+  };
+  await expect(read(refuses)).rejects.toThrow("no archive");
+  await expect(read(async () => {}, sizeBytes + 1)).rejects.toMatchObject({ code: "Internal" });
+  await backups.forget(repository, ["backup-root"], signal);
+  await expect(read(async () => {})).rejects.toMatchObject({ code: "Internal" });
+}, 300_000);
 
 it("finds a flipped bit, and saves anew what was lost with it", async () => {
   const data = join(top, "root/school/data");
