@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import type { Uid } from "../../core/ids.ts";
+import { type TarHeader, tarEnd, writeTarHeader } from "../../core/tar-writer.ts";
 import { type Backup, type BackupStatus, backupKind } from "../../kinds/backup.ts";
 import { type BackupRepository, backupRepositoryKind } from "../../kinds/backup-repository.ts";
 import { volumePartSchema } from "../../kinds/snapshot.ts";
@@ -27,8 +28,23 @@ function backup(status: Partial<BackupStatus>): Backup {
   };
 }
 
+async function* archive(type: TarHeader["type"]) {
+  const common = {
+    mode: 0o600,
+    uid: 0,
+    gid: 0,
+    mtimeSeconds: 0,
+    attributes: new Map(),
+    target: "",
+    sizeBytes: 0,
+  };
+  yield writeTarHeader({ ...common, path: "./etc/", type: "directory" });
+  yield writeTarHeader({ ...common, path: "./srv/node", type });
+  yield tarEnd;
+}
+
 /** Tells what is read from where, and saved with which tag. */
-function host() {
+function host(type: TarHeader["type"] = "file") {
   const done: string[] = [];
   const saved = (tag: string) => {
     done.push(tag);
@@ -44,12 +60,15 @@ function host() {
       },
       readRoot: async (part: object, digest: string, use: (archive: object) => Promise<unknown>) => {
         done.push(JSON.stringify({ ...part, digest }));
-        return use({});
+        return use(archive(type));
       },
     },
     backups: {
       save: async (_access: object, _path: string, tag: string) => saved(tag),
-      saveArchive: async (_access: object, _bytes: object, tag: string) => saved(tag),
+      async saveArchive(_access: object, bytes: AsyncIterable<Uint8Array>, tag: string) {
+        for await (const _chunk of bytes);
+        return saved(tag);
+      },
     },
   } as unknown as AgentContext;
   const told: Partial<BackupStatus>[] = [];
@@ -88,6 +107,16 @@ test("what was saved before an interruption is not saved again", async () => {
   });
   expect(await run(one)).toMatchObject({ readBytes: 110, volumes: [saved, { readBytes: 100 }] });
   expect(done.filter((text) => text.startsWith("backup-"))).toEqual(["backup-u-volume-b"]);
+});
+
+test("a root that could never be restored is refused when it is saved", async () => {
+  const { run, done } = host("block");
+  const one = backup({ instanceUid: "x", root: { uid: "root" }, volumes: [volume("a")] });
+  await expect(run(one)).rejects.toMatchObject({
+    code: "Invalid",
+    message: expect.stringMatching(/srv\/node.*is a device node/),
+  });
+  expect(done.filter((text) => text.startsWith("backup-"))).toEqual([]);
 });
 
 test("of a volume, its disk", async () => {

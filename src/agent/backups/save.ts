@@ -1,5 +1,6 @@
 /** Carries the copies of a backup's disks to its repository. */
 import type { Backups, OperationOptions, RepositoryAccess, Saved } from "../../host/backups/backups.ts";
+import { defaultLimits, sanitizeRootArchive } from "../../host/images/root-archive.ts";
 import type { Backup, BackupStatus } from "../../kinds/backup.ts";
 import type { AgentContext } from "../agent-context.ts";
 import { openRepository, rootTagOf, tagOf } from "./access.ts";
@@ -48,7 +49,7 @@ async function saveInstance(
       disks.readRoot(
         part,
         imageDigest,
-        (archive) => backups.saveArchive(access, archive, rootTagOf(backup), options),
+        (archive) => backups.saveArchive(access, acceptable(archive), rootTagOf(backup), options),
         signal,
       ),
     );
@@ -69,6 +70,13 @@ async function saveInstance(
   const all = [root, ...volumes];
   const sum = (field: "readBytes" | "addedBytes") => all.reduce((bytes, one) => bytes + (one[field] ?? 0), 0);
   return { root, volumes, readBytes: sum("readBytes"), addedBytes: sum("addedBytes") };
+}
+
+/** As it may become an image again: what never could is refused now, not when it is needed. It stays who it is. */
+function acceptable(archive: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> {
+  const facts = { capabilities: new Map<string, string>(), unpackedBytes: 0, entries: 0 };
+  const packedBytes = () => Number.POSITIVE_INFINITY;
+  return sanitizeRootArchive(archive, { limits: defaultLimits, packedBytes }, facts);
 }
 
 /** Of a root, it is not known beforehand how much there is: no more than its disk. */
