@@ -206,8 +206,16 @@ it("a test start that kill -9 interrupted goes on, and nothing of it is left", a
   await expectNoTest();
 });
 
-it("says what it is of, and what it is not for", async () => {
-  expect(await refused("backup", "cat", "box-one", "/rows")).toMatch(/of an instance, of which single files/);
+it("gives single files and volumes back, and says what is not in it", async () => {
+  const rowsOf = async (...of: string[]) => (await strata("backup", "cat", "box-one", "/rows", ...of)).stdout;
+  const { sure = 0 } = rows.get("box") ?? {};
+  for (const text of [await rowsOf(), await rowsOf("--volume", "data-box")]) {
+    expect(Number(text.split("\n")[sure - 1])).toBe(sure);
+  }
+  expect(await refused("backup", "cat", "box-one", "/none")).toMatch(/there is no \/none in the backup/);
+  expect(await refused("backup", "cat", "box-one", "/rows", "--volume", "x")).toMatch(
+    /no volume "x" in backup "box-one".*data-box/,
+  );
   expect(await refused("backup", "restore", "box-one", "--as", "x", "--volume", "none")).toMatch(
     /spec.source.volume.*"none".*data-box/s,
   );

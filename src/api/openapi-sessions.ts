@@ -95,6 +95,13 @@ export function sessionPaths(): JsonObject {
               description: "From the root of its file system. Symbolic links are not followed.",
               schema: { type: "string" },
             },
+            {
+              name: "volume",
+              in: "query",
+              required: false,
+              description: "Of an instance's backup: in this of its volumes. Default: in its root.",
+              schema: { type: "string" },
+            },
           ],
           answers: { 101: null },
         }),

@@ -160,7 +160,9 @@ async function openBackup(
   parts: Parts,
   request: FastifyRequest<{ Params: { project: string; name: string } }>,
 ): Promise<WebSocket> {
-  const path = new Query(request.query, ["path"]).requireText("path");
+  const query = new Query(request.query, ["path", "volume"]);
+  const path = query.requireText("path");
+  const volume = query.text("volume");
   const { project, name } = request.params;
   authorizeAction(request.principal, backupKind, project, "read files of backups");
   const backup = await parts.services.resources.require(request.principal, backupKind, { project, name });
@@ -168,14 +170,9 @@ async function openBackup(
   if (!isRestorable(backup) || host === undefined) {
     throw new StrataError("Conflict", `backup "${name}" is ${state}; only a ready one has files`);
   }
-  if (backup.status.instanceUid !== undefined) {
-    throw new StrataError(
-      "Unsupported",
-      `backup "${name}" is of an instance, of which single files are not read; restore it under a new name instead`,
-    );
-  }
   const subject = { project, name, uid: backup.metadata.uid };
-  return askAgent(parts, host, { verb: "file", backup: subject, parameters: { path } }, request);
+  const parameters = { path, ...(volume === undefined ? {} : { volume }) };
+  return askAgent(parts, host, { verb: "file", backup: subject, parameters }, request);
 }
 
 async function askAgent(

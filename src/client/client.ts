@@ -195,8 +195,15 @@ export interface Client {
     repository: Ref,
     options?: CallOptions,
   ): Promise<{ key: string; secretAccessKey?: string }>;
-  /** One file of a backup's file system, by its absolute path; on the channel as an image's content. */
-  backupFile(backup: Ref, path: string, signal: AbortSignal): Promise<Channel>;
+  /**
+   * One file of a backup's file system, by its absolute path; on the channel as an image's content. Of an instance's: of its
+   * root, or of `volume`.
+   */
+  backupFile(
+    backup: Ref,
+    file: { path: string; volume?: string | undefined },
+    signal: AbortSignal,
+  ): Promise<Channel>;
 
   /** exec, console or log of an instance. */
   openSession(

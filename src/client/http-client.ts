@@ -300,8 +300,12 @@ class HttpClientImpl implements HttpClient {
     return json as { key: string; secretAccessKey?: string };
   }
 
-  async backupFile(backup: Ref, path: string, signal: AbortSignal): Promise<Channel> {
-    const query = `path=${encodeURIComponent(path)}`;
+  async backupFile(
+    backup: Ref,
+    { path, volume }: { path: string; volume?: string | undefined },
+    signal: AbortSignal,
+  ): Promise<Channel> {
+    const query = new URLSearchParams({ path, ...(volume === undefined ? {} : { volume }) });
     return this.#dial(`${pathOf(backupKind, backup)}/file?${query}`, signal);
   }
 

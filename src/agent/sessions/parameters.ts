@@ -27,7 +27,11 @@ export const logParameters = z.strictObject({
 
 export const exportParameters = z.strictObject({ format: z.enum(exportFormats) });
 
-export const backupFileParameters = z.strictObject({ path: z.string().min(1).max(4096) });
+export const backupFileParameters = z.strictObject({
+  path: z.string().min(1).max(4096),
+  /** Of an instance's backup: in this volume. Default: in its root. */
+  volume: z.string().max(63).optional(),
+});
 
 /** @throws Invalid naming the first wrong parameter. */
 export function readParameters<T>(schema: z.ZodType<T>, verb: string, parameters: JsonObject): T {

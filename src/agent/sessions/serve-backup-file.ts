@@ -1,8 +1,9 @@
 import type { BackupSession } from "../../client/client.ts";
 import { StrataError } from "../../core/errors.ts";
+import { readArchivedFile } from "../../host/backups/archived-file.ts";
 import type { Backups } from "../../host/backups/backups.ts";
 import { readRestoredFile } from "../../host/backups/restored-disk.ts";
-import { isRestorable } from "../../kinds/backup.ts";
+import { type Backup, isRestorable, type SavedDisk, savedDisk } from "../../kinds/backup.ts";
 import type { AgentContext } from "../agent-context.ts";
 import { openRepository } from "../backups/access.ts";
 import { backupFileParameters, readParameters } from "./parameters.ts";
@@ -13,7 +14,8 @@ import type { SessionEnds } from "./splice.ts";
 const busy = new WeakSet<Backups>();
 
 /**
- * Sends one file of a backup: the disk is restored into a scratch file, which goes away with the session.
+ * Sends one file of a backup: the disk is restored into a scratch file, which goes away with the session. An instance's root is
+ * read through until the file comes; the rest is read all the same, since only then is it known to be whole.
  * @throws NotFound without such a backup or file; Unavailable while another
  * is being sent.
  */
@@ -23,14 +25,22 @@ export async function serveBackupFile(
   { channel, inbox }: SessionEnds,
   signal: AbortSignal,
 ): Promise<void> {
-  const { path: wanted } = readParameters(backupFileParameters, "file", parameters);
+  const { path: wanted, volume } = readParameters(backupFileParameters, "file", parameters);
   const backup = context.views.backups.find({ project, name });
   if (backup?.metadata.uid !== uid || !isRestorable(backup)) {
     throw new StrataError("NotFound", `backup "${name}" is not on host ${context.hostName}`);
   }
-  const { snapshot = "", readBytes = 0, fileSystem } = backup.status;
   inbox.open(undefined);
   const { backups, access } = await openRepository(context, backup, signal);
+  const { root } = backup.status;
+  if (root?.snapshot !== undefined && volume === undefined) {
+    const saved = { snapshot: root.snapshot, sizeBytes: root.readBytes ?? 0 };
+    await sendWhole(channel, signal, (use) =>
+      backups.readArchive(access, saved, (bytes) => readArchivedFile(bytes, wanted, use), { signal }),
+    );
+    return;
+  }
+  const { snapshot, readBytes, fileSystem } = requireDisk(backup, volume);
   const step = (fraction: number) =>
     channel.sendControl({ type: "progress", step: "restoring the disk", fraction });
   if (busy.has(backups)) {
@@ -52,4 +62,15 @@ export async function serveBackupFile(
     );
     await sendWhole(channel, signal, (use) => readRestoredFile({ path, fileSystem }, wanted, use, signal));
   });
+}
+
+/** @throws Invalid for a volume that is not in there. */
+function requireDisk(backup: Backup, volume: string | undefined): SavedDisk {
+  const disk = savedDisk(backup, volume);
+  if (disk) return disk;
+  const names = (backup.status.volumes ?? []).map(({ name }) => name).join(", ") || "none";
+  throw new StrataError(
+    "Invalid",
+    `there is no volume "${volume ?? ""}" in backup "${backup.metadata.name}"; volumes of instances in it: ${names}`,
+  );
 }

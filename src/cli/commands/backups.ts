@@ -24,7 +24,11 @@ import { machineLike } from "./machine-like.ts";
 
 const group = "Backups";
 const backupArgument = { name: "<backup>", summary: "its name", completes: "backups" } as const;
-const pathArgument = { name: "<path>", summary: "of the file, from the top of the volume" } as const;
+const pathArgument = { name: "<path>", summary: "of the file, from the top of the volume or root" } as const;
+const inVolume = {
+  flags: "--volume <name>",
+  summary: "of an instance's backup: in this of its volumes (default: in its root)",
+} as const;
 
 export const backupCommands: readonly CommandSpec[] = [
   {
@@ -120,7 +124,12 @@ export const backupCommands: readonly CommandSpec[] = [
     group,
     summary: "Print one file of a backup",
     arguments: [backupArgument, pathArgument],
-    examples: ["strata backup cat before-exams /grades/2026.csv"],
+    options: [inVolume],
+    examples: [
+      "strata backup cat before-exams /grades/2026.csv",
+      "strata backup cat lms-monday /etc/hosts",
+      "strata backup cat lms-monday /grades/2026.csv --volume records",
+    ],
     run: cat,
   },
   {
@@ -132,7 +141,7 @@ export const backupCommands: readonly CommandSpec[] = [
       pathArgument,
       { name: "<file>", summary: "of this machine; made anew", completes: "files" },
     ],
-    options: [{ flags: "--force", summary: "replace a file that is there" }],
+    options: [inVolume, { flags: "--force", summary: "replace a file that is there" }],
     examples: ["strata backup restore-file before-exams /grades/2026.csv grades.csv"],
     run: restoreFile,
   },
@@ -314,10 +323,11 @@ async function restoreFile(call: Call): Promise<Output> {
   }
 }
 
-async function openFile({ session, args }: Call) {
+async function openFile({ session, args, options }: Call) {
   const client = await session.client();
   const { metadata } = await resolve(client, backupKind, session.project, args[0] ?? "", session.signal);
   const ref = { project: metadata.project ?? session.project, name: metadata.name };
-  session.printer.progress("backup", "restoring the disk to read one file");
-  return client.backupFile(ref, args[1] ?? "", session.signal);
+  session.printer.progress("backup", "reading the backup for one file");
+  const file = { path: args[1] ?? "", volume: options.text("volume") };
+  return client.backupFile(ref, file, session.signal);
 }
