@@ -1,4 +1,7 @@
-/** Root disks for real: loop devices, overlay mounts, qcow2 overlays, kill -9 in the middle. */
+/**
+ * Root disks for real: loop devices, overlay mounts, qcow2 overlays, kill -9 in the middle. STRATA_DISK_KILLS says how many
+ * kills, STRATA_SEED when.
+ */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { chmod, chown, mkdir, readdir, stat } from "node:fs/promises";
@@ -14,6 +17,9 @@ import type { ImageStore } from "../src/host/images/image-store.ts";
 import { ImagesBox, idBase, make, sh, signal, upload } from "./images-box.ts";
 import { tinyImage } from "./tiny-image.ts";
 
+const kills = Number(process.env.STRATA_DISK_KILLS ?? 6);
+const seed = Number(process.env.STRATA_SEED ?? 7);
+const rebuildKills = Number(process.env.STRATA_DISK_KILLS ?? 12);
 let box: ImagesBox;
 let images: ImageStore;
 let disks: Disks;
@@ -152,10 +158,12 @@ describe("a container's root", () => {
     await disks.remove("x", signal);
   });
 
-  it("is completed by the next call when kill -9 interrupts one", async () => {
-    const random = seededRandom(7);
+  it(`is completed by the next call when kill -9 interrupts one, ${kills} times`, {
+    timeout: 900_000,
+  }, async () => {
+    const random = seededRandom(seed);
     const script = new URL("./disks-child.ts", import.meta.url).pathname;
-    for (let round = 0; round < 6; round++) {
+    for (let round = 0; round < kills; round++) {
       const args = [script, box.imageDir, `${idBase}`, directory, imageDigest];
       const child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"] });
       await Promise.race([once(child.stdout, "data"), once(child, "close")]);
@@ -197,11 +205,13 @@ describe("a root that is made anew", () => {
     await disks.remove("anew", signal);
   });
 
-  it("is the old one or the new one, whenever kill -9 comes", async () => {
-    const random = seededRandom(11);
+  it(`is the old one or the new one, whenever kill -9 comes, ${rebuildKills} times`, {
+    timeout: 900_000,
+  }, async () => {
+    const random = seededRandom(seed);
     const script = new URL("./disks-child.ts", import.meta.url).pathname;
     const seen = { old: 0, new: 0 };
-    for (let round = 0; round < 12; round++) {
+    for (let round = 0; round < rebuildKills; round++) {
       const type = types[round % 2] ?? "vm";
       const request = { ...container("anew", 256), type };
       const first = await disks.ensureRoot(request, signal);
@@ -227,7 +237,7 @@ describe("a root that is made anew", () => {
       expect((await readdir(join(directory, "anew"))).filter((name) => /anew|new$/.test(name))).toEqual([]);
       await disks.remove("anew", signal);
     }
-    expect(seen.old + seen.new).toBe(12);
+    expect(seen.old + seen.new).toBe(rebuildKills);
     expect(seen.old).toBeGreaterThan(0);
   });
 

@@ -13,7 +13,7 @@ import { addressOf, httpGet, until } from "./test-daemon.ts";
 import { tinyImage } from "./tiny-image.ts";
 
 /** How many rows a sound database has, that all are there and have their text; `torn` when not. */
-const wholeSql = `select case when (select group_concat(integrity_check) from pragma_integrity_check) = 'ok'
+export const wholeSql = `select case when (select group_concat(integrity_check) from pragma_integrity_check) = 'ok'
   and count(*) = coalesce(max(id), 0) and coalesce(sum(body <> printf('%0200d', id)), 0) = 0
   then count(*) else 'torn' end from rows`;
 
