@@ -104,8 +104,9 @@ export const backupKind = defineKind({
   validateUpdate(next, previous) {
     const errors = immutable(next, previous, ["volume", "instance", "repository"]);
     for (const field of ["verifications", "bootTests"] as const) {
-      if (next[field] >= previous[field]) continue;
-      const allowed = `>= ${previous[field]}`;
+      const least = previous[field] ?? 0;
+      if (next[field] >= least) continue;
+      const allowed = `>= ${least}`;
       errors.push({ path: `spec.${field}`, message: "can only grow", allowed });
     }
     return errors;
@@ -116,7 +117,8 @@ export type BackupStatus = Backup["status"];
 
 /** A start for a test has been asked for, and not carried out. */
 export function wantsBootTest({ spec, status }: Backup): boolean {
-  return spec.bootTests > (status.bootTests ?? 0);
+  // Backups of earlier versions have neither.
+  return (spec.bootTests ?? 0) > (status.bootTests ?? 0);
 }
 
 /** Reasons of the condition `Verified` that starts for a test give. */

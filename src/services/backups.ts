@@ -37,7 +37,7 @@ export const backupHooks: KindHooks<Backup["spec"], Backup["status"]> = {
     };
   },
   async admitUpdate(next, previous, _world, action) {
-    const more = next.spec.bootTests > previous.spec.bootTests;
+    const more = next.spec.bootTests > (previous.spec.bootTests ?? 0);
     if ((more || next.spec.verifications > previous.spec.verifications) && !isRestorable(next)) {
       throw new StrataError("Conflict", `cannot ${action}: the backup is ${next.status.state}`);
     }

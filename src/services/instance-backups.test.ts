@@ -158,3 +158,13 @@ test("only a complete backup of an instance is started for a test, and it is not
     /^Conflict.*started for a test; try again later/,
   );
 });
+
+test("backups of earlier versions, which know nothing of starts, can be tested", () => {
+  const { bootTests, ...old } = backupKind.spec.parse({ volume: "v", repository: "r" });
+  const asked = backupKind.spec.parse({ ...old, verifications: 1 });
+  const status = backupKind.initialStatus();
+  expect(backupKind.validateUpdate(asked, old as typeof asked, status)).toEqual([]);
+  expect(
+    backupKind.validateUpdate({ ...asked, bootTests: 0 }, { ...asked, bootTests: 1 }, status),
+  ).toHaveLength(1);
+});

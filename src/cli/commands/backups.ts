@@ -220,14 +220,14 @@ async function verify(call: Call): Promise<Output> {
   const spec = {
     verifications: found.spec.verifications + 1,
     ...(options.flag("boot") && {
-      bootTests: found.spec.bootTests + 1,
+      bootTests: (found.spec.bootTests ?? 0) + 1,
       bootCommand: bootCommandOf(call) ?? null,
     }),
   };
   const asked = await client.patch(backupKind, { project, name }, { spec }, { signal });
   session.onInterrupt("interrupted; it goes on in the background: see `strata backup list`");
   const done = ({ spec, status }: Backup) =>
-    status.bootTest === undefined && (status.bootTests ?? 0) >= spec.bootTests;
+    status.bootTest === undefined && (status.bootTests ?? 0) >= (spec.bootTests ?? 0);
   const tested = await awaitState(client, session, backupKind, asked, ["ready"], done);
   const wrong = tested.status.conditions.find(
     ({ type, status }) => type === "Verified" && status === "false",

@@ -48,7 +48,7 @@ export function createScheduleReconciler(
     const spec = {
       verifications: Math.max(verifications, backup.status.verifications) + 1,
       ...(boot && {
-        bootTests: Math.max(bootTests, backup.status.bootTests ?? 0) + 1,
+        bootTests: Math.max(bootTests ?? 0, backup.status.bootTests ?? 0) + 1,
         bootCommand: boot.command ?? null,
       }),
     };
