@@ -69,6 +69,11 @@ test.each([
   ],
   ["Fatal: unable to open config file: Stat: 500 Internal Server Error", "Unavailable", /service fails/],
   ["Fatal: unable to open config file: Stat: 307 Temporary Redirect", "Unavailable", /is elsewhere/],
+  [
+    'Fatal: unable to open config file: Stat: Head "https://s3/b/config": Bad Gateway',
+    "Unavailable",
+    /does not answer/,
+  ],
   ["panic: something new", "Internal", /restic failed/],
 ])("%s", (stderr, code, message) => {
   const error = explainFailure("save", stderr);

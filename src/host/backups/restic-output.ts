@@ -62,7 +62,7 @@ const knownFailures: readonly Known[] = [
   },
   {
     pattern:
-      /connection refused|no such host|i\/o timeout|network is unreachable|no route to host|(?<!unexpected )EOF$/im,
+      /connection refused|": Bad Gateway|no such host|i\/o timeout|network is unreachable|no route to host|(?<!unexpected )EOF$/im,
     code: "Unavailable",
     message: "the S3 service does not answer",
   },
