@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { namePattern } from "../core/ids.ts";
 import type { Json, JsonObject } from "../core/json.ts";
 

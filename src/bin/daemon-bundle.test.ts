@@ -32,6 +32,14 @@ test("the text of joined modules takes one byte a letter in memory", () => {
     expect(readFileSync(`${directory}/${name}`, "latin1")).not.toMatch(/[\x80-\xff]/);
 });
 
+test("zod's texts in other languages are left out: all modules import * as z", () => {
+  const dutch = "Ongeldige invoer";
+  expect(readFileSync(ownFile("node_modules/zod/v4/locales/nl.js"), "utf8")).toContain(dutch);
+  for (const name of readdirSync(directory)) {
+    expect(readFileSync(`${directory}/${name}`, "utf8")).not.toContain(dutch);
+  }
+});
+
 test("an error in a joined module tells the source's line", () => {
   const stack = inProcess(`const { runDaemon } = await import("${first}");
     process.env.STRATA_HTTPS_PORT = "none";

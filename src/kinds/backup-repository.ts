@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { conditionSchema, defineKind, immutable, type ResourceOf } from "./kind.ts";
 
 /** Shown in place of secrets; never a secret itself. */

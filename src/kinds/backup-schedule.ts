@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { defineKind, immutable, nameSchema, type ResourceOf } from "./kind.ts";
 import { findZone } from "./scaling/zone.ts";
 

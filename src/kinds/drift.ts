@@ -1,5 +1,5 @@
 /** What differs between an instance's root and the image that it was made from. */
-import { z } from "zod";
+import * as z from "zod";
 
 export const rootEntryTypes = ["directory", "file", "symlink", "fifo", "socket", "device"] as const;
 

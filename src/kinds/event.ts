@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { defineKind, type ResourceOf } from "./kind.ts";
 
 /** At most this many are kept; the oldest go first. */

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { type InstanceSpec, instanceSpecSchema } from "./instance.ts";
 import { defineKind, immutable, type ResourceOf } from "./kind.ts";
 import { scalingProblems } from "./scaling/group-rules.ts";

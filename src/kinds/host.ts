@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { conditionSchema, defineKind, type ResourceOf } from "./kind.ts";
 
 /** What one driver can do on one host: proven there, never assumed. */

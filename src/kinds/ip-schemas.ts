@@ -1,5 +1,5 @@
 /** Addresses and ranges as users write them, checked and brought into their one canonical form. */
-import { z } from "zod";
+import * as z from "zod";
 import { contains, formatIp, formatRange, type IpFamily, parseIp, parseRange } from "../core/ip-range.ts";
 
 /** Ranges that everybody may use inside (RFC 1918), and the block of locally assigned IPv6 ranges (RFC 4193). */

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { defineKind, immutable, type ResourceOf } from "./kind.ts";
 
 export const keyPairSpecSchema = z.strictObject({

@@ -7,7 +7,7 @@
  * spec, `status.observedGeneration` the last one acted on; a resource with finalizers stays (marked `deletedAt`) until
  * each owner of a finalizer has cleaned up and taken it out.
  */
-import { z } from "zod";
+import * as z from "zod";
 import type { FieldError } from "../core/errors.ts";
 import { namePattern, nameRule, type Uid } from "../core/ids.ts";
 

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { defineKind, type ResourceOf } from "./kind.ts";
 
 /** Heartbeats and leadership, so that the store needs no time-outs of its own. */

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { rangeSchema } from "./ip-schemas.ts";
 import { defineKind, nameSchema, type ResourceOf } from "./kind.ts";
 

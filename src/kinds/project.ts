@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { defineKind, type ResourceOf } from "./kind.ts";
 
 /** What a project may have of each unless its quota says otherwise. */

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { conditionSchema, defineKind, immutable, type ResourceOf } from "./kind.ts";
 
 /** A pool of one host as its agent has seen it. All sizes in whole MiB. */

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { privateRangeSchema } from "./ip-schemas.ts";
 import { defineKind, immutable, nameSchema, type ResourceOf } from "./kind.ts";
 

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { FieldError } from "../core/errors.ts";
 import { shortId, type Uid } from "../core/ids.ts";
 import { formatMib } from "../core/units.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { StrataError } from "../../core/errors.ts";
 import type { JsonObject } from "../../core/json.ts";
 import { exportFormats } from "../../kinds/image.ts";

@@ -2,7 +2,7 @@
  * A stack file as a person writes it: what belongs together, under short names and with sizes such as 512MiB. It is
  * translated into resources of the API by `expand-stack.ts`; the kinds' own rules are checked there.
  */
-import { z } from "zod";
+import * as z from "zod";
 import { StrataError } from "../../core/errors.ts";
 import { parseMib, sizeRule } from "../../core/units.ts";
 import { addressKind } from "../../kinds/address.ts";

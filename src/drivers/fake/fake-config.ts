@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 
 /** How a fake guest behaves. */
 export const fakeConfigSchema = z.strictObject({

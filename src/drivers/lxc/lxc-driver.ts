@@ -13,7 +13,7 @@
  */
 import { mkdir, readFile, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import type { Clock } from "../../core/clock.ts";
 import { describeError, hasCode, StrataError } from "../../core/errors.ts";
 import { newUid, type Uid } from "../../core/ids.ts";

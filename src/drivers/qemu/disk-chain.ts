@@ -3,7 +3,7 @@
  * a QEMU that was taken over can write anything into its disk's header, and must not be given that file at its next start.
  */
 import { dirname, resolve } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { StrataError } from "../../core/errors.ts";
 import { run } from "../../host/run.ts";
 

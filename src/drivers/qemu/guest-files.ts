@@ -14,7 +14,7 @@
  */
 import { mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { StrataError } from "../../core/errors.ts";
 import { isUid, type Uid } from "../../core/ids.ts";
 import type { HostConfig } from "../../host/host-config.ts";

@@ -12,7 +12,7 @@
  */
 import { chmod, chown, mkdir, readdir, rename, rm, stat, statfs, truncate } from "node:fs/promises";
 import { join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { type Clock, systemClock } from "../../core/clock.ts";
 import { assert, StrataError } from "../../core/errors.ts";
 import { formatMib } from "../../core/units.ts";

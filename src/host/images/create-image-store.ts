@@ -9,7 +9,7 @@ import { createReadStream } from "node:fs";
 import { chmod, mkdir, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { Readable } from "node:stream";
-import { z } from "zod";
+import * as z from "zod";
 import { type Clock, systemClock, toTimestamp } from "../../core/clock.ts";
 import { assert, hasCode, StrataError } from "../../core/errors.ts";
 import { canonicalJson, type Json } from "../../core/json.ts";

@@ -4,7 +4,7 @@
  */
 import { chmod, chown, open, rm, statfs } from "node:fs/promises";
 import { join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { StrataError } from "../../core/errors.ts";
 import { formatBytes } from "../../core/units.ts";
 import { type Bind, runContained } from "./contained-process.ts";

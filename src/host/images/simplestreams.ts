@@ -3,7 +3,7 @@
  * by date, each version items by file type. Formats `index:1.0` and `products:1.0`, as Canonical, LXD and Incus serve
  * them. A disk image comes first, because it has a kernel: a root archive can only start as a container.
  */
-import { z } from "zod";
+import * as z from "zod";
 import { StrataError } from "../../core/errors.ts";
 import type { DownloadOptions } from "./download.ts";
 import { downloadText, plain } from "./download.ts";

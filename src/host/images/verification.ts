@@ -8,7 +8,7 @@ import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { readFile, stat } from "node:fs/promises";
 import { basename } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { StrataError } from "../../core/errors.ts";
 import { type EntryPaths, readJson, writeJson } from "./entry-files.ts";
 import { capabilitiesOf, scanTreeInThread, toManifest } from "./manifest.ts";

@@ -3,7 +3,7 @@
  * firewall that drops what it does not know (Docker's, ufw's, firewalld's) our own acceptance is worth nothing: rules
  * have to be put into theirs. They have the simplest form, which iptables can read and list as well.
  */
-import { z } from "zod";
+import * as z from "zod";
 import { parseJson } from "./nft-json.ts";
 
 export interface ForwardChain {

@@ -6,7 +6,7 @@
  * still holds the lock, so whoever comes next sees its work completed.
  */
 import { join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { StrataError } from "../../core/errors.ts";
 import { type IpRange, parseRange } from "../../core/ip-range.ts";
 import { run } from "../run.ts";

@@ -1,5 +1,5 @@
 /** Readers of what `ip -j` prints. Pure. */
-import { z } from "zod";
+import * as z from "zod";
 import { formatIp, parseIp } from "../../core/ip-range.ts";
 import type { SeenLink } from "./mending.ts";
 

@@ -15,7 +15,7 @@
  * A rule or route is compared as the text that `ip` takes, and what the kernel lists is brought to the same form. All of
  * ours have a protocol number of their own; nothing else in the namespace is touched.
  */
-import { z } from "zod";
+import * as z from "zod";
 import { type IpFamily, widthOf } from "../../core/ip-range.ts";
 import { innerUplinkName, type NetworkPlan, type PeeringPlan, type SubnetPlan } from "./network-plan.ts";
 import { outsideMark } from "./outside-mark.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { nameSchema } from "../kind.ts";
 import { calendarProblems } from "./calendar-rules.ts";
 

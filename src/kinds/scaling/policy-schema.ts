@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { nameSchema } from "../kind.ts";
 import { calendarSchema } from "./calendar-schema.ts";
 

@@ -4,7 +4,7 @@
  * the same meaning, for guests that have an init. Pure.
  */
 import { posix } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import type { ImageConfig } from "../layers/image-archive.ts";
 import { readStart } from "../tree-paths.ts";
 

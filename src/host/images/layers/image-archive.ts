@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { open } from "node:fs/promises";
 import { join, posix } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { StrataError } from "../../../core/errors.ts";
 import { formatBytes } from "../../../core/units.ts";
 import { type Packing, packingOf } from "../decompression.ts";

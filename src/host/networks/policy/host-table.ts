@@ -5,7 +5,7 @@
  * The table is the record of which network has what: each element carries its network's uid as comment, and a process that
  * starts reads it back.
  */
-import { z } from "zod";
+import * as z from "zod";
 import type { NetworkPolicy } from "../networks.ts";
 import { parseJson } from "../nft-json.ts";
 import { uplinkPool } from "../uplink-pair.ts";
