@@ -71,6 +71,14 @@ test("nothing is due twice, while one is under way, before the first time, or wh
   expect(types(schedule({ suspended: true }), [backup("a", "2026-11-01T00:00:00Z")])).toEqual(["write"]);
 });
 
+test.each([{}, { suspended: true }])("once written, nothing is left to write: %o", (spec) => {
+  const before = { lastDueAt: "2026-11-28T02:30:00.000Z", nextDueAt: "2026-11-28T02:30:00.000Z" };
+  const [action] = planSchedule({ schedule: schedule(spec, before), backups: [] }, now).actions;
+  if (action?.type !== "write") throw new Error("there should be something to write");
+  // As it is merged into what others may have written meanwhile.
+  expect(types(schedule(spec, { ...before, ...action.status }))).toEqual([]);
+});
+
 test("the newest complete one is tested when the days are over, and not asked twice", () => {
   const status = { lastDueAt: "2026-11-28T02:30:00.000Z", lastVerifyAt: "2026-11-20T00:00:00.000Z" };
   const all = [backup("old", "2026-11-27T00:00:00Z"), backup("new", "2026-11-28T00:00:00Z")];

@@ -40,8 +40,8 @@ export function planSchedule({ schedule, backups }: ScheduleWorld, now: Instant)
   };
   const recheckAfterMs = Math.min(next - now, maxLookMs);
   if (spec.suspended) {
-    const { nextDueAt: _none, ...rest } = told;
-    return { status: undefined, actions: written(schedule, { ...rest, state: "suspended" }), recheckAfterMs };
+    const suspended = { ...told, nextDueAt: undefined, state: "suspended" as const };
+    return { status: undefined, actions: written(schedule, suspended), recheckAfterMs };
   }
   const actions: ScheduleAction[] = [];
   const due = lastDue(spec, now);
