@@ -53,7 +53,7 @@ const runs = (conditions = [notReady], startedAt = since) =>
   instance({ state: "running", startedAt, conditions });
 
 function plan(world: Partial<BootWorld>, afterMs = 0): readonly BootAction[] {
-  const all = { backup: backup(), instance: undefined, others: false, ...world };
+  const all = { backup: backup(), instance: undefined, others: "gone" as const, ...world };
   return planBootTest(all, begun + afterMs).actions;
 }
 
@@ -72,7 +72,7 @@ test.each<[string, Partial<BootWorld>, string[]]>([
   ["which takes a while", { backup: backup({ ...testing, bootTests: 1 }), instance: instance({}, true) }, []],
   [
     "then all that came with it",
-    { backup: backup({ ...testing, bootTests: 1 }), others: true },
+    { backup: backup({ ...testing, bootTests: 1 }), others: "there" },
     ["remove-others"],
   ],
   ["then the test is over", { backup: backup({ ...testing, bootTests: 1 }) }, ["write"]],

@@ -14,15 +14,15 @@ export interface BootWorld {
   backup: Backup | undefined;
   /** The test instance. */
   instance: Instance | undefined;
-  /** Something else of it is there: its volumes, image or network. */
-  others: boolean;
+  /** Its volumes, image and network: some are there, or all of them are being deleted already. */
+  others: "there" | "leaving" | "gone";
 }
 
 export type BootAction =
   | { type: "write"; backup: Backup; change: Partial<BackupStatus>; event?: BootEvent }
   /** The network, then the instance with all that comes with it. What is there is left. */
   | { type: "make"; backup: Backup }
-  | { type: "remove-instance"; backup: Backup }
+  | { type: "remove-instance"; backup: Backup; instance: Instance }
   /** Volumes, image and network. */
   | { type: "remove-others"; backup: Backup };
 
@@ -54,7 +54,10 @@ export function planBootTest({ backup, instance, others }: BootWorld, now: Insta
   const ended = !wantsBootTest(backup) || metadata.deletedAt !== undefined;
   if (ended) {
     if (instance) return planRemoval(backup, instance);
-    if (others) return { status: undefined, actions: [{ type: "remove-others", backup }], ...again };
+    if (others === "there") {
+      return { status: undefined, actions: [{ type: "remove-others", backup }], ...again };
+    }
+    if (others === "leaving") return { ...nothing, ...again };
     if (status.bootTest === undefined || metadata.deletedAt !== undefined) return nothing;
     return write(backup, { state: "ready", bootTest: undefined });
   }
@@ -74,7 +77,11 @@ const again = { recheckAfterMs: lookAgainMs };
 
 function planRemoval(backup: Backup, instance: Instance): BootPlan {
   const leaving = instance.metadata.deletedAt !== undefined;
-  return { status: undefined, actions: leaving ? [] : [{ type: "remove-instance", backup }], ...again };
+  return {
+    status: undefined,
+    actions: leaving ? [] : [{ type: "remove-instance", backup, instance }],
+    ...again,
+  };
 }
 
 interface Found {

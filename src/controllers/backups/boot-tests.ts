@@ -6,10 +6,11 @@ import { hasCode, isRetryable, toStrataError } from "../../core/errors.ts";
 import { Hints } from "../../core/hints.ts";
 import { type Backup, type BackupStatus, backupKind, wantsBootTest } from "../../kinds/backup.ts";
 import { imageKind } from "../../kinds/image.ts";
-import { instanceKind } from "../../kinds/instance.ts";
+import { type Instance, instanceKind } from "../../kinds/instance.ts";
 import { resourceKey } from "../../kinds/keys.ts";
-import type { Kind } from "../../kinds/kind.ts";
+import type { Kind, Resource } from "../../kinds/kind.ts";
 import { networkKind } from "../../kinds/network.ts";
+import { fromStored } from "../../kinds/stored.ts";
 import { volumeKind } from "../../kinds/volume.ts";
 import type { Reconciler } from "../../reconcile/reconciler.ts";
 import type { ControllerContext } from "../context.ts";
@@ -41,10 +42,10 @@ export function createBootTestReconciler(
     async observe(key) {
       await Promise.all([backups.whenSynced(), instances.whenSynced()]);
       const backup = backups.get(key);
-      if (!backup || !isTested(backup)) return { backup: undefined, instance: undefined, others: false };
+      if (!backup || !isTested(backup)) return { backup: undefined, instance: undefined, others: "gone" };
       const project = backup.metadata.project ?? "";
       const instance = instances.get(resourceKey(instanceKind, { project, name: scratchName(backup) }));
-      return { backup, instance, others: await areOthersThere(context, backup) };
+      return { backup, instance, others: await lookForOthers(context, backup) };
     },
     plan: planBootTest,
     async execute(action) {
@@ -56,8 +57,14 @@ export function createBootTestReconciler(
           return;
         case "make":
           return make(context, backup);
-        case "remove-instance":
-          return remove(context, backup, instanceKind as Kind, scratchName(backup));
+        case "remove-instance": {
+          const { instance } = action;
+          const left = await remove(context, backup, instanceKind as Kind, scratchName(backup));
+          const key = instances.keyOf(instance);
+          if (left) instances.learn(key, left as Instance);
+          else instances.delete(key, instance.metadata.uid);
+          return;
+        }
         case "remove-others":
           for (const { kind, name } of othersOf(backup)) await remove(context, backup, kind, name);
       }
@@ -85,15 +92,19 @@ function othersOf(backup: Backup): { kind: Kind; name: string }[] {
   ];
 }
 
-async function areOthersThere({ store }: ControllerContext, backup: Backup): Promise<boolean> {
+async function lookForOthers({ store }: ControllerContext, backup: Backup): Promise<BootWorld["others"]> {
   const { project = "" } = backup.metadata;
+  let leaving = false;
   for (const { kind, name } of othersOf(backup)) {
-    if (await store.get(resourceKey(kind, { project, name }))) return true;
+    const entry = await store.get(resourceKey(kind, { project, name }));
+    if (!entry) continue;
+    if (fromStored<Resource>(entry).metadata.deletedAt === undefined) return "there";
+    leaving = true;
   }
-  return false;
+  return leaving ? "leaving" : "gone";
 }
 
-async function make({ verbs }: ControllerContext, backup: Backup): Promise<void> {
+async function make({ verbs, caches }: ControllerContext, backup: Backup): Promise<void> {
   const { machine } = backup.status;
   const { project = "", name: of } = backup.metadata;
   if (!machine) return;
@@ -101,21 +112,29 @@ async function make({ verbs }: ControllerContext, backup: Backup): Promise<void>
   const origin = { status: {} };
   const create = async <S, T>(kind: Kind<S, T>, spec: object) => {
     try {
-      await verbs.create(kind, { ...draft, spec }, origin);
+      return await verbs.create(kind, { ...draft, spec }, origin);
     } catch (error) {
-      if (!hasCode(error, "AlreadyExists")) throw error;
+      if (hasCode(error, "AlreadyExists")) return undefined;
+      throw error;
     }
   };
   await create(networkKind, scratchNetworkSpec);
-  await create(instanceKind, scratchSpec(backup, machine));
+  const made = await create(instanceKind, scratchSpec(backup, machine));
+  if (made) caches.instances.learn(caches.instances.keyOf(made), made);
 }
 
-/** Absent is success. */
-async function remove({ verbs }: ControllerContext, backup: Backup, kind: Kind, name: string): Promise<void> {
+/** As it waits to be gone; undefined when it is. */
+async function remove(
+  { verbs }: ControllerContext,
+  backup: Backup,
+  kind: Kind,
+  name: string,
+): Promise<Resource | undefined> {
   const { project = "" } = backup.metadata;
   try {
-    await verbs.delete(kind, { project, name });
+    return await verbs.delete(kind, { project, name });
   } catch (error) {
-    if (!hasCode(error, "NotFound")) throw error;
+    if (hasCode(error, "NotFound")) return undefined;
+    throw error;
   }
 }
