@@ -121,7 +121,7 @@ describe.each(["ext4", "xfs"] as const)("a snapshot of %s", (fileSystem) => {
       await until(async () => (await acknowledged()) > before + 20);
       const uid = `${fileSystem}snap${number}`;
       const [atLeast, begun] = [await acknowledged(), systemClock.monotonicMs()];
-      expect(await disks.copyData(volume.uid, uid, signal)).toEqual({ frozen: true });
+      expect(await disks.copyData(volume.uid, uid, signal)).toMatchObject({ frozen: true });
       taken.push({ uid, atLeast, heldMs: Math.round(systemClock.monotonicMs() - begun) });
     }
     await inside(tree, "touch stop");

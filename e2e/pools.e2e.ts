@@ -144,7 +144,7 @@ describe.each(["ext4", "xfs", "btrfs"] as const)("a pool on %s", (type) => {
     );
     const free = await scene.freeMib(place().path);
     const begun = systemClock.monotonicMs();
-    expect(await disks.copyData(uid("data"), uid("snap"), signal, place())).toEqual({ frozen: true });
+    expect(await disks.copyData(uid("data"), uid("snap"), signal, place())).toMatchObject({ frozen: true });
     const tookMs = Math.round(systemClock.monotonicMs() - begun);
     await sh('sync -f "$1"', place().path);
     const taken = free - (await scene.freeMib(place().path));

@@ -162,7 +162,7 @@ export class FakeHost {
       if (!source)
         throw new StrataError("NotFound", `the simulated volume ${JSON.stringify(from)} is not here`);
       this.data.set(to, { sizeMib: source.sizeMib, use: "free", pool: pool?.path });
-      return { frozen: "use" in source && source.use === "mounted" };
+      return { frozen: "use" in source && source.use === "mounted", stillMs: 0 };
     },
     copyTogether: async (disks, to) => {
       const parts = disks.map((uid) => {
@@ -171,7 +171,7 @@ export class FakeHost {
         return [uid, { sizeMib: content }] as const;
       });
       this.parts.set(to, new Map(parts));
-      return { frozen: disks.some((uid) => this.data.get(uid)?.use === "mounted") };
+      return { frozen: disks.some((uid) => this.data.get(uid)?.use === "mounted"), stillMs: 0 };
     },
     planCopies: async (request) =>
       (request.volume === undefined ? request.disks : [request.volume]).map((uid) => {

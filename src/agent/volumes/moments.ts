@@ -119,9 +119,10 @@ async function copyHere(
   signal: AbortSignal,
 ): Promise<{ frozen: boolean; stillMs: number }> {
   const begun = clock.monotonicMs();
-  const { frozen } =
+  const stood =
     request.volume === undefined
       ? await disks.copyTogether(request.disks, to, signal)
       : await disks.copyData(request.volume, to, signal, request.pool);
-  return { frozen, stillMs: Math.round(clock.monotonicMs() - begun) };
+  // What was not mounted here was kept still by whoever has it, for all of this.
+  return stood.frozen ? stood : { frozen: false, stillMs: Math.round(clock.monotonicMs() - begun) };
 }

@@ -22,7 +22,7 @@ import type { ImageStore, VmDisk } from "../images/image-store.ts";
 import { explainNoSpace } from "../images/space-error.ts";
 import { run } from "../run.ts";
 import { copyFile } from "./copy-file.ts";
-import { complete, DataDisks, exists, growUnmounted } from "./data-disks.ts";
+import { complete, DataDisks, exists, growUnmounted, type Stood } from "./data-disks.ts";
 import { dropDataFile, findDataFile, type LostPools, type PoolPlace } from "./data-files.ts";
 import {
   copyTogether,
@@ -115,25 +115,19 @@ class LocalDisks implements Disks {
     );
   }
 
-  copyData(
-    from: string | DiskPart,
-    to: string,
-    signal: AbortSignal,
-    pool?: PoolPlace,
-  ): Promise<{ frozen: boolean }> {
+  copyData(from: string | DiskPart, to: string, signal: AbortSignal, pool?: PoolPlace): Promise<Stood> {
     const uid = typeof from === "string" ? from : from.snapshot;
     const source = typeof from === "string" ? this.#pathOf(from) : this.#partOf(from);
-    return this.#exclusively(uid, () =>
-      this.#onData("copy a volume", to, signal, async (directory) => {
-        const copy = () => this.#data.copy(source, directory, pool, signal);
-        if (this.#holds.has(uid)) {
-          await copy();
-          return { frozen: true };
-        }
-        const [, frozen] = await this.#data.frozen(source, signal, copy);
-        return { frozen };
-      }),
-    );
+    const still = (copy: () => Promise<void>) =>
+      this.#exclusively(uid, async () => {
+        if (!this.#holds.has(uid)) return this.#data.frozen(source, signal, copy);
+        await copy();
+        return { frozen: true, stillMs: 0 };
+      });
+    return this.#onData("copy a volume", to, signal, (directory) => {
+      const writable = !this.#holds.has(uid);
+      return this.#data.copy(source, { to: directory, pool }, { writable, still }, signal);
+    });
   }
 
   dataFile(uid: string | DiskPart): Promise<string> {
@@ -150,25 +144,25 @@ class LocalDisks implements Disks {
     );
   }
 
-  copyTogether(disks: readonly string[], to: string, signal: AbortSignal): Promise<{ frozen: boolean }> {
-    return this.#onAll(disks, () =>
-      this.#onData("copy disks", to, signal, async () => {
-        for (const disk of disks) await this.#settle(disk, signal);
-        const whileThawed = (use: () => Promise<void>) => this.#holds.whileThawed(disks, use);
-        const stillness = { freezer: this.#freezer, whileThawed };
-        return copyTogether(this.#directory, disks, to, stillness, signal);
-      }),
-    );
+  copyTogether(disks: readonly string[], to: string, signal: AbortSignal): Promise<Stood> {
+    return this.#onData("copy disks", to, signal, async () => {
+      for (const disk of disks) await this.#exclusively(disk, () => this.#settle(disk, signal));
+      const stillness = {
+        clock: this.#clock,
+        freezer: this.#freezer,
+        isWritable: (disk: string) => !this.#holds.has(disk),
+        alone: (use: () => Promise<void>) => this.#onAll(disks, () => this.#holds.whileThawed(disks, use)),
+      };
+      return copyTogether(this.#directory, disks, to, stillness, signal);
+    });
   }
 
   planCopies(request: CopyRequest, to: string, signal: AbortSignal): Promise<PlannedCopy[]> {
     const disks = request.volume === undefined ? request.disks : [request.volume];
-    return this.#onAll(disks, () =>
-      this.#onData("copy disks", to, signal, async () => {
-        for (const disk of disks) await this.#settle(disk, signal);
-        return planCopies(this.#directory, request, to);
-      }),
-    );
+    return this.#onData("copy disks", to, signal, async () => {
+      for (const disk of disks) await this.#exclusively(disk, () => this.#settle(disk, signal));
+      return planCopies(this.#directory, request, to);
+    });
   }
 
   async copyPlanned(copies: readonly { from: string; to: string }[], signal: AbortSignal): Promise<void> {

@@ -18,10 +18,12 @@ import { assert, StrataError } from "../../core/errors.ts";
 import { ownFile } from "../../core/own-files.ts";
 import { formatMib } from "../../core/units.ts";
 import { run } from "../run.ts";
+import { copyAhead } from "./copy-ahead.ts";
 import { copyFile, requireRoom } from "./copy-file.ts";
 import { findDataFile, type PoolPlace, placeDataFile, placeOfData } from "./data-files.ts";
 import type { DataDiskRequest, IdRange } from "./disks.ts";
 import { type Freezer, whileFrozen } from "./freezing.ts";
+import { loopOf } from "./loop-devices.ts";
 import { mountPoints, unmount } from "./mounts.ts";
 import { boundUnwritten } from "./unwritten.ts";
 import { xfsFault } from "./xfs-check.ts";
@@ -34,6 +36,12 @@ const longMs = 60 * 60_000;
 /** For the kernel to let go of a loop device after the last unmount. */
 const releaseMs = 5_000;
 const releasePollMs = 20;
+
+/** How writers were kept still: `frozen` where there was anything to freeze, and for how long. */
+export interface Stood {
+  frozen: boolean;
+  stillMs: number;
+}
 
 /** All of it is called with the disk's lock held. */
 export class DataDisks {
@@ -137,28 +145,42 @@ export class DataDisks {
 
   /**
    * Keeps writers from the mounted file system while `use` runs, with all that they wrote on disk; a write that comes
-   * meanwhile waits. Returns false beside the result when it was not mounted, so that there was nothing to stop.
+   * meanwhile waits. Not `frozen` when it was not mounted, so that there was nothing to stop.
    */
-  async frozen<Result>(
-    directory: string,
-    signal: AbortSignal,
-    use: () => Promise<Result>,
-  ): Promise<[Result, boolean]> {
+  async frozen(directory: string, signal: AbortSignal, use: () => Promise<void>): Promise<Stood> {
     const tree = join(directory, "tree");
-    if (!(await mountPoints()).has(tree)) return [await use(), false];
-    return [await whileFrozen(this.#freezer, tree, signal, use), true];
+    const isMounted = (await mountPoints()).has(tree);
+    const begun = this.#clock.monotonicMs();
+    if (isMounted) await whileFrozen(this.#freezer, tree, signal, use);
+    else await use();
+    return { frozen: isMounted, stillMs: Math.round(this.#clock.monotonicMs() - begun) };
   }
 
-  /** A copy of its own in `to`; shares blocks where the host's file system can (btrfs, xfs). Existing is success. */
-  async copy(from: string, to: string, pool: PoolPlace | undefined, signal: AbortSignal): Promise<void> {
+  /**
+   * A copy of its own in `to`; shares blocks where the host's file system can (btrfs, xfs). Existing is success. `still`
+   * runs what it is given while nobody writes; most of what is written to is copied before that.
+   */
+  async copy(
+    from: string,
+    { to, pool }: { to: string; pool: PoolPlace | undefined },
+    { writable, still }: { writable: boolean; still(use: () => Promise<void>): Promise<Stood> },
+    signal: AbortSignal,
+  ): Promise<Stood> {
     const source = await findDataFile(from);
     const path = await placeDataFile(to, pool);
-    if (await exists(path)) return;
+    if (await exists(path)) return { frozen: false, stillMs: 0 };
     await mkdir(to, { recursive: true, mode: 0o700 });
-    await orNothing(`${path}.new`, async () => {
-      await copyFile(source, `${path}.new`, signal);
+    return orNothing(`${path}.new`, async () => {
+      const copies = [{ from: source, to: `${path}.new` }];
+      const tree = join(from, "tree");
+      const trees = writable && (await mountPoints()).has(tree) ? [tree] : [];
+      await using ahead = await copyAhead(copies, trees, signal);
+      const stood = await still(async () => {
+        for (const left of await ahead.complete(copies, signal)) await copyFile(left.from, left.to, signal);
+      });
       if (await exists(join(from, "lent"))) await writeFile(join(to, "lent"), "");
       await complete(`${path}.new`, path);
+      return stood;
     });
   }
 
@@ -199,10 +221,10 @@ export class DataDisks {
 }
 
 /** What a failure leaves at `next` would take space that is missed, for nothing. */
-async function orNothing(next: string, make: () => Promise<void>): Promise<void> {
+async function orNothing<Result>(next: string, make: () => Promise<Result>): Promise<Result> {
   await rm(next, { force: true });
   try {
-    await make();
+    return await make();
   } catch (error) {
     await rm(next, { force: true });
     throw error;
@@ -310,13 +332,6 @@ async function growMounted(
     "this host may not grow a mounted ext4; the volume has its new size from when it is attached next",
     { detail: stderr.trim() },
   );
-}
-
-/** The loop device that holds the file, whoever made it. */
-async function loopOf(path: string, signal: AbortSignal): Promise<string | undefined> {
-  const args = ["--associated", path, "--noheadings", "--output", "NAME"];
-  const { stdout } = await run("losetup", args, { signal });
-  return stdout.trim().split("\n")[0] || undefined;
 }
 
 /** On disk first: after a power failure a file must not bear its name without its content. */

@@ -2,14 +2,17 @@
  * Disks that were copied together, as all of them were at one moment: `DIR/SNAPSHOT/parts/SNAPSHOT-DISK/`, one directory a
  * disk, laid out as the disk's own. `parts/` appears by one rename when all of it is on disk.
  *
- * What this host has mounted of them is frozen first, one after the other, and copied when the last is: nothing was
- * written to the first meanwhile, so all of them hold still at the same moment.
+ * What this host has mounted of them is frozen, one after the other, and copied when the last is: nothing was
+ * written to the first meanwhile, so all of them hold still at the same moment. Most is copied before (copy-ahead.ts), so
+ * that what is left is what changed since.
  */
 import { mkdir, open, readdir, rename, rm, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
+import type { Clock } from "../../core/clock.ts";
 import { StrataError } from "../../core/errors.ts";
+import { copyAhead } from "./copy-ahead.ts";
 import { copyFile } from "./copy-file.ts";
-import { complete, exists } from "./data-disks.ts";
+import { complete, exists, type Stood } from "./data-disks.ts";
 import { dropDataFile, findDataFile, type LostPools, placeDataFile, poolOf } from "./data-files.ts";
 import { type Freezer, whileFrozen } from "./freezing.ts";
 import { mountPoints } from "./mounts.ts";
@@ -31,9 +34,15 @@ export interface DiskPart {
 
 /** How what is mounted is made to hold still. */
 export interface Stillness {
+  clock: Clock;
   freezer: Freezer;
-  /** Around the freezing and copying alone: whoever was held for lack of space goes on meanwhile, so it is short. */
-  whileThawed(use: () => Promise<void>): Promise<void>;
+  /** False: its writers are held already. */
+  isWritable(disk: string): boolean;
+  /**
+   * Around the freezing and copying alone, with the disks' locks: whoever was held for lack of space goes on meanwhile, so it
+   * is short.
+   */
+  alone(use: () => Promise<void>): Promise<void>;
 }
 
 export function partDirectory(top: string, { snapshot, disk }: DiskPart): string {
@@ -59,29 +68,37 @@ export async function dropParts(snapshot: string, lost?: LostPools): Promise<voi
 }
 
 /**
- * Copies `disks` of `top` into `to`, each beside its disk where that is in a storage pool. Existing is success.
- * @throws NotFound for a disk without content.
+ * Copies `disks` of `top` into `to`, each beside its disk where that is in a storage pool; most of what is written to before
+ * its writers are stopped. Existing is success. @throws NotFound for a disk without content.
  */
 export async function copyTogether(
   top: string,
   disks: readonly string[],
   to: string,
-  { freezer, whileThawed }: Stillness,
+  { clock, freezer, isWritable, alone }: Stillness,
   signal: AbortSignal,
-): Promise<{ frozen: boolean }> {
-  if (await exists(join(top, to, "parts"))) return { frozen: false };
+): Promise<Stood> {
+  const stood = { frozen: false, stillMs: 0 };
+  if (await exists(join(top, to, "parts"))) return stood;
   const copies = await planParts(top, disks, to);
-  const mounts = await mountsOf(disks.map((disk) => join(top, disk)));
-  const copyAll = async () => {
-    for (const copy of copies) await copyFile(copy.from, copy.to, signal);
-  };
-  const copyStill = mounts.reduceRight<() => Promise<void>>(
-    (inner, mount) => () => whileFrozen(freezer, mount, signal, inner),
-    copyAll,
-  );
-  await whileThawed(copyStill);
+  const written = await mountsOf(top, disks.filter(isWritable));
+  await using ahead = await copyAhead(copies, written, signal);
+  await alone(async () => {
+    const mounts = await mountsOf(top, disks);
+    const copyAll = async () => {
+      for (const left of await ahead.complete(copies, signal)) await copyFile(left.from, left.to, signal);
+    };
+    const copyStill = mounts.reduceRight<() => Promise<void>>(
+      (inner, mount) => () => whileFrozen(freezer, mount, signal, inner),
+      copyAll,
+    );
+    const begun = clock.monotonicMs();
+    await copyStill();
+    stood.stillMs = Math.round(clock.monotonicMs() - begun);
+    stood.frozen = mounts.length > 0;
+  });
   await finishParts(join(top, to));
-  return { frozen: mounts.length > 0 };
+  return stood;
 }
 
 /** Where the parts of a snapshot are to be copied, in a directory that has no name of a complete one yet. @throws NotFound. */
@@ -173,10 +190,10 @@ function fileOf(directory: string, name: ContentName): Promise<string> {
   return name === "data.raw" ? findDataFile(directory) : Promise.resolve(join(directory, name));
 }
 
-async function mountsOf(directories: readonly string[]): Promise<string[]> {
+async function mountsOf(top: string, disks: readonly string[]): Promise<string[]> {
   const mounted = await mountPoints();
-  return directories
-    .flatMap((directory) => mountNames.map((name) => join(directory, name)))
+  return disks
+    .flatMap((disk) => mountNames.map((name) => join(top, disk, name)))
     .filter((path) => mounted.has(path));
 }
 

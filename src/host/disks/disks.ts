@@ -4,6 +4,7 @@
  * overlay (depth 1) over the image's base disk. Volumes that users made are there as well (see data-disks.ts).
  */
 import type { GuestRoot } from "../../drivers/driver.ts";
+import type { Stood } from "./data-disks.ts";
 import type { LostPools, PoolPlace } from "./data-files.ts";
 import type { DiskPart } from "./disk-parts.ts";
 import type { CopyRequest, PlannedCopy } from "./planned-copies.ts";
@@ -63,24 +64,19 @@ export interface Disks {
   ): Promise<string>;
   /**
    * A copy of a volume's disk as it is at one moment, in `to`, which shares blocks with it where the file system here can.
-   * What this host has mounted of it is kept still meanwhile: then `frozen`. A virtual machine that has it is the caller's
-   * to keep still. An existing copy is success, a failed one leaves nothing. It is made in `pool`, by default here.
+   * What this host has mounted of it is kept still for what was not copied before: then `frozen`. A virtual machine that
+   * has it is the caller's to keep still. An existing copy is success, a failed one leaves nothing. It is made in `pool`, by default here.
    * @throws NotFound without such a volume here; Unavailable without space.
    */
-  copyData(
-    from: string | DiskPart,
-    to: string,
-    signal: AbortSignal,
-    pool?: PoolPlace,
-  ): Promise<{ frozen: boolean }>;
+  copyData(from: string | DiskPart, to: string, signal: AbortSignal, pool?: PoolPlace): Promise<Stood>;
   /**
    * Copies of disks, roots and volumes, as all of them are at one moment, as parts of one snapshot `to`. What this host
-   * has mounted of them is kept still meanwhile: then `frozen`; virtual machines are the caller's to keep still. Nothing
+   * has mounted of them is kept still as with copyData; virtual machines are the caller's to keep still. Nothing
    * can be made of `to` before all of it is there. Each copy lies where its disk does. An existing one is
    * success.
    * @throws NotFound for a disk that is not here; Unavailable without space.
    */
-  copyTogether(disks: readonly string[], to: string, signal: AbortSignal): Promise<{ frozen: boolean }>;
+  copyTogether(disks: readonly string[], to: string, signal: AbortSignal): Promise<Stood>;
   /**
    * For copies as of copyData and copyTogether that somebody else makes, who has the disks in hand: which files are to be
    * copied where. What was planned for `to` before is dropped; nothing can be made of `to` before `finishCopies`.

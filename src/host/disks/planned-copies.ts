@@ -3,9 +3,9 @@
  * need no copying because blocks can be shared, and their names once they are complete. Files are NAME.new or in
  * `parts.new/` until then, as with copies that are made here.
  */
-import { constants } from "node:fs";
-import { copyFile as cloneFile, mkdir, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, rm, stat, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { sharesBlocks } from "./copy-ahead.ts";
 import { requireRoom } from "./copy-file.ts";
 import { complete, exists } from "./data-disks.ts";
 import { findDataFile, type PoolPlace, placeDataFile } from "./data-files.ts";
@@ -32,7 +32,7 @@ export async function planCopies(top: string, request: CopyRequest, to: string):
   const planned: PlannedCopy[] = [];
   const places = new Map<number, { directory: string; bytes: number }>();
   for (const file of files) {
-    const shares = await sharesBlocks(file.from, file.to);
+    const shares = await sharesBlocks(file);
     planned.push({ ...file, shares });
     if (shares) continue;
     const directory = dirname(file.to);
@@ -64,16 +64,4 @@ async function planVolume(
   const next = `${await placeDataFile(join(top, to), pool)}.new`;
   await rm(next, { force: true });
   return { from, to: next };
-}
-
-/** Seen by doing it; what comes of it is of no moment and goes away. */
-async function sharesBlocks(from: string, to: string): Promise<boolean> {
-  try {
-    await cloneFile(from, to, constants.COPYFILE_FICLONE_FORCE);
-    return true;
-  } catch {
-    return false;
-  } finally {
-    await rm(to, { force: true });
-  }
 }
