@@ -17,9 +17,10 @@ import {
   expectWhole,
   foundAtStart,
   hostNameInside,
+  longestStandstill,
   rowsFound,
   rowsOfImage,
-  rowsWriter,
+  rowsWriterBeside,
   untilAcknowledged,
 } from "./rows-writer.ts";
 import { TestDaemon, until } from "./test-daemon.ts";
@@ -27,6 +28,7 @@ import { tinyImage } from "./tiny-image.ts";
 
 const project = "default";
 const rounds = Number(process.env.STRATA_ROUNDS ?? 3);
+const copyRounds = Number(process.env.STRATA_COPY_ROUNDS ?? 2);
 const qemuRounds = Number(process.env.STRATA_QEMU_ROUNDS ?? 1);
 const seed = Number(process.env.STRATA_SEED ?? 20261128);
 let before: Snapshot;
@@ -41,8 +43,11 @@ beforeAll(async () => {
     ["vm", "vm"],
     ["box", "container"],
   ] as const) {
-    const volume = { sizeMib: 64, fileSystem: "ext4", instance: name, path: "/mnt/data" } as const;
-    const spec = { type, image: "tiny", diskMib: 128, memoryMib: 128, userData: rowsWriter };
+    // Copying takes so long that much happens meanwhile.
+    const fillMib = type === "vm" ? 400 : 100;
+    const volume = { sizeMib: 600, fileSystem: "ext4", instance: name, path: "/mnt/data" } as const;
+    const userData = rowsWriterBeside(fillMib);
+    const spec = { type, image: "tiny", diskMib: 128, memoryMib: 128, userData };
     await daemon.client.create(instanceKind, { project, name, spec: { ...spec, power: "stopped" } });
     await daemon.client.create(volumeKind, { project, name: `${name}-data`, spec: volume });
     await daemon.client.patch(instanceKind, { project, name }, { spec: { power: "running" } });
@@ -81,11 +86,19 @@ it.each([
   const source = await instance(name);
   const sure = await untilAcknowledged(source, 20);
   const boot = await bootId(source);
-  await strata("snapshot", "create", name, `${name}-one`, "--instance");
+  const begun = systemClock.monotonicMs();
+  const standstillMs = await longestStandstill(
+    source,
+    strata("snapshot", "create", name, `${name}-one`, "--instance"),
+  );
+  const tookMs = Math.round(systemClock.monotonicMs() - begun);
   const later = await acknowledged(source);
   const taken = await snapshot(`${name}-one`);
   expect(taken.status).toMatchObject({ state: "ready", consistency, volumes: [{ name: `${name}-data` }] });
-  console.log(`${name}: still for ${taken.status.stillMs} ms`);
+  expect(taken.status).not.toHaveProperty("cutOff");
+  console.log(
+    `${name}: taken in ${tookMs} ms, still for ${taken.status.stillMs} ms, no new row for ${standstillMs} ms at most`,
+  );
   await untilAcknowledged(source, later + 5);
   expect(await bootId(source)).toBe(boot);
 
@@ -157,6 +170,8 @@ it(`through ${qemuRounds} kills of QEMU during a snapshot, the machine and what 
     const sure = await untilAcknowledged(source, 1);
     const boot = await bootId(source);
     await daemon.client.create(snapshotKind, { project, name, spec: { instance: "vm" } });
+    const copying = round % 2 === 0;
+    if (copying) await untilCopying(name);
     await systemClock.sleep(randomInt(random, 250));
     const pid = await qemuPid(source);
     process.kill(pid, "SIGKILL");
@@ -165,6 +180,10 @@ it(`through ${qemuRounds} kills of QEMU during a snapshot, the machine and what 
     expect(restarted.data).toBeGreaterThanOrEqual(sure);
     await expectWhole(source);
     await until("it is taken", async () => (await snapshot(name)).status.state === "ready", 60_000, 50);
+    if (copying) {
+      const { cutOff, message } = (await snapshot(name)).status;
+      expect({ cutOff, message }).toEqual({ cutOff: 1, message: expect.stringContaining("later moment") });
+    }
     if (round === qemuRounds - 1) {
       await strata("snapshot", "restore", name, "vm-late");
       const twin = await instance("vm-late");
@@ -173,6 +192,37 @@ it(`through ${qemuRounds} kills of QEMU during a snapshot, the machine and what 
       await untilAcknowledged(twin, found.root + 1);
       await expectWhole(twin);
       await strata("delete", "vm-late", "--yes");
+    }
+    await strata("snapshot", "delete", name, "--yes");
+  }
+});
+
+it(`through ${copyRounds} kills of the daemon, QEMU copies to the end, and the next daemon finds it`, {
+  timeout: 3_600_000,
+}, async () => {
+  const random = seededRandom(seed);
+  const source = await instance("vm");
+  const boot = await bootId(source);
+  for (let round = 0; round < copyRounds; round++) {
+    const name = `copied-${round}`;
+    const sure = await untilAcknowledged(source, 1);
+    await daemon.client.create(snapshotKind, { project, name, spec: { instance: "vm" } });
+    await untilCopying(name);
+    const { takenAt } = (await snapshot(name)).status;
+    await systemClock.sleep(randomInt(random, 1_200));
+    await daemon.kill();
+    await daemon.start();
+    await until("it is taken", async () => (await snapshot(name)).status.state === "ready", 60_000, 50);
+    const { status } = await snapshot(name);
+    expect({ takenAt: status.takenAt, cutOff: status.cutOff }).toEqual({ takenAt, cutOff: undefined });
+    await untilAcknowledged(source, sure + 1);
+    expect(await bootId(source)).toBe(boot);
+    if (round === copyRounds - 1) {
+      await strata("snapshot", "restore", name, "vm-found");
+      const twin = await instance("vm-found");
+      expect((await foundAtStart(twin)).data).toBeGreaterThanOrEqual(sure);
+      await expectWhole(twin);
+      await strata("delete", "vm-found", "--yes");
     }
     await strata("snapshot", "delete", name, "--yes");
   }
@@ -240,6 +290,15 @@ it(`through ${2 * rounds} kills of the daemon, a snapshot, a twin or a rollback 
     await strata("snapshot", "delete", name, "--yes");
   }
 });
+
+async function untilCopying(name: string): Promise<void> {
+  await until(
+    "its moment is fixed",
+    async () => (await snapshot(name)).status.state === "copying",
+    60_000,
+    20,
+  );
+}
 
 /** Kills the daemon at a moment within `withinMs` of the request, and starts it again. */
 async function killed(

@@ -5,19 +5,23 @@
  * A row is its number in 15 digits; what a power cut left of an incomplete one is dropped at the next start.
  */
 import { expect } from "vitest";
+import { systemClock } from "../src/core/clock.ts";
 import type { Instance } from "../src/kinds/instance.ts";
 import { addressOf, httpGet, until } from "./test-daemon.ts";
 
 const rowBytes = 16;
 
-/** User data: runs at each start. */
-export const rowsWriter = `#!/bin/busybox sh
+/** User data: runs at each start. `fillMib`: so much lies on the volume beside the rows, from the first start on. */
+export const rowsWriterBeside = (fillMib: number) => `#!/bin/busybox sh
 export PATH=/bin:/sbin
 mkdir -p /mnt/data /run/www
 if [ -b /dev/vda ]; then
   tries=0
   while [ ! -b /dev/sda ] && [ $tries -lt 100 ]; do usleep 50000; tries=$((tries + 1)); done
   mount -t ext4 /dev/sda /mnt/data || exit
+fi
+if [ ${fillMib} -gt 0 ] && [ ! -e /mnt/data/filled ]; then
+  dd if=/dev/zero of=/mnt/data/fill bs=1M count=${fillMib} conv=fsync && touch /mnt/data/filled
 fi
 recover() {
   touch $1
@@ -41,6 +45,8 @@ while :; do
   usleep 2000
 done
 `;
+
+export const rowsWriter = rowsWriterBeside(0);
 
 /** User data of an instance that was made of an image of such a guest: it only says how many whole rows there are. */
 export const rowsOfImage = `#!/bin/busybox sh
@@ -74,6 +80,26 @@ export async function untilAcknowledged(instance: Instance, row: number, limitMs
     50,
   );
   return acknowledged(instance);
+}
+
+/** The longest time without a new row while `work` goes on, in ms, as it is seen from outside. */
+export async function longestStandstill(instance: Instance, work: Promise<unknown>): Promise<number> {
+  let longestMs = 0;
+  let over = false;
+  const ended = work.finally(() => {
+    over = true;
+  });
+  let row = await acknowledged(instance);
+  let since = systemClock.monotonicMs();
+  while (!over) {
+    const now = await acknowledged(instance);
+    longestMs = Math.max(longestMs, systemClock.monotonicMs() - since);
+    if (now === row) continue;
+    row = now;
+    since = systemClock.monotonicMs();
+  }
+  await ended;
+  return Math.round(longestMs);
 }
 
 /** How many rows its last start found on its root and on its volume: what was on the disks. */

@@ -43,7 +43,7 @@ END {
   }
 }
 put("$event/filter", join(" || ", map { my ($major, $minor) = split /:/; "dev == " . ($major << 20 | $minor) } @devices) . "\n");
-put("$instance/buffer_size_kb", "4096\n");
+put("$instance/buffer_size_kb", "1024\n");
 sysopen($pipe, "$instance/trace_pipe", O_RDONLY | O_NONBLOCK) or die "trace_pipe: $!\n";
 put("$event/enable", "1\n");
 $| = 1;
