@@ -3,7 +3,6 @@
  * `node bench/snapshot-standstill.ts [DIRECTORY] [MIB]`, as root. The writer appends rows, each on disk before the next.
  */
 import { spawn } from "node:child_process";
-import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
@@ -43,14 +42,13 @@ try {
     const child = spawn("setpriv", [...guest, "perl", "-e", writer, tree], {
       stdio: ["ignore", "pipe", "inherit"],
     });
-    const said = text(child.stdout);
+    const said = text(child.stdout); // ends with it
     await systemClock.sleep(1_000);
     const begun = systemClock.monotonicMs();
     await disks.copyTogether(["data"], "snapshot", signal);
     const tookMs = Math.round(systemClock.monotonicMs() - begun);
     await systemClock.sleep(500);
     await run("setpriv", [...guest, "touch", `${tree}/stop`]);
-    await once(child, "close");
     const [rows, longestMs] = (await said).trim().split(" ");
     console.log(
       `${mib} MiB: taken in ${tookMs} ms, ${rows} rows written meanwhile, the longest took ${longestMs} ms`,

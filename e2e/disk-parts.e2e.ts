@@ -17,7 +17,7 @@ import { findLeaks, type Snapshot, takeSnapshot } from "./leaks.ts";
 
 const signal = new AbortController().signal;
 const ids = { idBase: 1_500_000, idCount: 65_536 };
-const kills = Number(process.env.STRATA_DISK_KILLS ?? 30);
+const kills = Number(process.env.STRATA_DISK_KILLS ?? 20);
 const seed = Number(process.env.STRATA_SEED ?? 20261128);
 const child = fileURLToPath(new URL("disk-parts-child.ts", import.meta.url));
 const both = ["one", "two"];
@@ -119,7 +119,7 @@ it(`is complete or absent, and disks are old or new, through ${kills} kills`, {
   for (let round = 0; round < kills; round++) {
     const snapshot = `snap${round}`;
     await write(`before ${round}`);
-    await killed("take", snapshot, randomInt(random, 450));
+    await killed("take", snapshot, randomInt(random, 1_200));
     disks = open();
     await disks.recover();
     // The source was not hurt, and its writers go on.

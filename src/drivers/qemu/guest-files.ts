@@ -8,6 +8,7 @@
  * - status      QEMU's exit status, written by the keeper (see confinement.ts)
  * - console.log what the serial console printed, of all runs
  * - qemu.log    QEMU's standard error, of the last run
+ * - copy-ID     its disks are being copied for ID, or were and nobody has asked to forget it (see disk-copies.ts)
  *
  * and `RUN/qemu/UID/` with the sockets. The directory in STATE is made first and removed last, so it alone says which
  * guests there are. All of it belongs to root: QEMU gets open descriptors.

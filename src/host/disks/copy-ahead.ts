@@ -123,14 +123,17 @@ async function copyRuns(
   if (runs.length === 0) return;
   await using source = await open(from, "r");
   await using target = await open(to, "r+");
-  const piece = Buffer.alloc(pieceBytes);
+  const [piece, there] = [Buffer.alloc(pieceBytes), Buffer.alloc(pieceBytes)];
   for (const { first, count } of runs) {
     const end = Math.min(sizeBytes, (first + count) * blockBytes);
     for (let at = first * blockBytes; at < end; ) {
       signal.throwIfAborted();
       const length = await readAt(source, piece, at, Math.min(pieceBytes, end - at));
       if (length === 0) break;
-      await writeAt(target, piece, at, length);
+      // What was discarded, and was a hole in the copy already, stays one.
+      const isThere = (await readAt(target, there, at, length)) === length;
+      const same = isThere && piece.compare(there, 0, length, 0, length) === 0;
+      if (!same) await writeAt(target, piece, at, length);
       at += length;
     }
   }
