@@ -8,8 +8,9 @@ import { once } from "node:events";
 import { createInterface, type Interface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
 import { fileURLToPath } from "node:url";
+import { ownFile } from "../../core/own-files.ts";
 
-const script = fileURLToPath(new URL("changed-blocks.pl", import.meta.url));
+const script = fileURLToPath(ownFile("src/host/disks/changed-blocks.pl"));
 export const blockBytes = 64 * 1024;
 
 /** In blocks of `blockBytes`. */
