@@ -41,7 +41,7 @@ test("stopping waits until the process is gone", async () => {
 test("the unit brings what keeps the daemon small, which Node.js knows", () => {
   const text = unitText(settings);
   expect(text).toContain('Environment="MALLOC_ARENA_MAX=1"');
-  expect(text).toContain('Environment="MALLOC_TRIM_THRESHOLD_=65536"');
+  expect(text).toContain('Environment="MALLOC_TRIM_THRESHOLD_=1048576"');
   expect(text).toMatch(/^ExecStart=.*"--heap-growing-percent=20" "--memory-saver-mode"/m);
   const { command, args } = daemonCommand();
   const limit = "console.log(require('node:v8').getHeapStatistics().heap_size_limit / 2 ** 20)";
