@@ -134,7 +134,8 @@ function importWay(mount: string, format: "tar" | "qcow2", file: string): Way {
     run(round) {
       const store = createImageStore({ imageDir: imageDir(round), idBase: ids.idBase });
       const openUpload = async () => createReadStream(file);
-      return store.make({ type: "upload", upload: "tiny", format }, { signal, onProgress() {}, openUpload });
+      const options = { signal, project: "bench", onProgress() {}, openUpload };
+      return store.make({ type: "upload", upload: "tiny", format }, options);
     },
     undo: (round) => rm(imageDir(round), { recursive: true, force: true }),
   };

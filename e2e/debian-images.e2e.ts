@@ -160,6 +160,7 @@ it("ends at once when it is given up, and leaves nothing", async () => {
     onProgress: ({ step }: { step: string }) => {
       if (step === "unpacking the base system") controller.abort(new Error("enough"));
     },
+    project: "default",
     openUpload: () => Promise.reject(new Error("no upload")),
   };
   await expect(store.make(debian("trixie", ["file"]), options)).rejects.toThrow("enough");

@@ -90,7 +90,7 @@ export async function make(
   file = "/dev/null",
   onProgress: (progress: Progress) => void = () => {},
 ): Promise<StoredImage> {
-  const options = { signal, onProgress, openUpload: async () => createReadStream(file) };
+  const options = { signal, onProgress, project: "default", openUpload: async () => createReadStream(file) };
   const { origin: _how, ...image } = await store.make(source, options);
   return image;
 }

@@ -19,6 +19,7 @@ try {
   const image = await store.make(imageSourceSchema.parse(JSON.parse(source)), {
     signal,
     onProgress: (progress) => print({ progress }),
+    project: "default",
     openUpload: async () => createReadStream(upload),
   });
   if (disk) await store.vmDisk(image.digest, signal);

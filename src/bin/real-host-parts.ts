@@ -15,6 +15,7 @@ import { createBalancers } from "../host/balancers/haproxy-balancers.ts";
 import { createDisks } from "../host/disks/create-disks.ts";
 import { parseNetwork } from "../host/egress/allowed-addresses.ts";
 import { createImageStore } from "../host/images/create-image-store.ts";
+import { createBuildahBuilder } from "../host/images/dockerfile/buildah/buildah-builder.ts";
 import { openCgroups } from "../host/kernel-cgroups.ts";
 import { createKernelMeasurements } from "../host/measurements/kernel-measurements.ts";
 import { createNetworks } from "../host/networks/kernel-networks.ts";
@@ -36,6 +37,16 @@ export async function realHostParts(settings: Settings, logger: Logger): Promise
         namespace: settings.namespace,
         socketPath: settings.dockerSocket,
         network: settings.buildNetwork,
+        cgroups,
+        group: buildGroup(settings),
+        clock: systemClock,
+      }),
+      createBuildahBuilder({
+        directory: join(settings.imageDir, "buildah"),
+        idBase: settings.idBase,
+        network: settings.buildNetwork,
+        cgroups,
+        group: buildGroup(settings),
         clock: systemClock,
       }),
     ],
@@ -92,6 +103,10 @@ function backupGroup({ namespace }: Settings): string {
   return `${namespace}.backups`;
 }
 
+function buildGroup({ namespace }: Settings): string {
+  return `${namespace}.builds`;
+}
+
 /** liblxc keeps a directory of locks for each directory of containers, and never removes it. */
 async function removeLxcLocks(stateDir: string): Promise<void> {
   const root = "/run/lxc";
@@ -146,7 +161,12 @@ export async function removeHostTraces(
   } finally {
     networks.close();
   }
-  const groups = [settings.namespace, `${settings.namespace}.monitors`, backupGroup(settings)];
+  const groups = [
+    settings.namespace,
+    `${settings.namespace}.monitors`,
+    backupGroup(settings),
+    buildGroup(settings),
+  ];
   for (const group of groups) await cgroups.remove(group);
   await removeLxcLocks(settings.stateDir);
 }

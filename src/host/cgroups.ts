@@ -10,6 +10,8 @@ export interface CgroupLimits {
   /** RAM; never continued on swap. */
   memoryMib?: number;
   processes?: number;
+  /** Share of the processors while others want them too, 1–10,000. Left out, it stays as it is: 100 at first. */
+  cpuWeight?: number;
 }
 
 /** Since the group was made, sub-groups included. */

@@ -44,6 +44,8 @@ export interface Hierarchy {
 const controllerNames: readonly ControllerName[] = ["cpu", "memory", "pids"];
 const groupPattern = /^\/?[A-Za-z0-9][A-Za-z0-9._-]*(?:\/[A-Za-z0-9][A-Za-z0-9._-]*)*$/;
 const cpuPeriodMicros = 100_000;
+/** The kernel's own: 100 of version 2 are the 1,024 of version 1. */
+const defaultWeight = 100;
 const killTimeoutMs = 10_000;
 const removeTimeoutMs = 2_000;
 const legacyWatchMs = 1_000;
@@ -93,6 +95,7 @@ class KernelCgroups implements Cgroups {
     await this.#write(this.#controllerPath("pids", name, "pids.max"), limits.processes ?? "max");
     await this.#limitMemory(name, limits.memoryMib);
     await this.#limitCpu(name, limits.cpus);
+    if (limits.cpuWeight !== undefined) await this.#weighCpu(name, limits.cpuWeight);
   }
 
   procsFiles(group: string): string[] {
@@ -340,6 +343,12 @@ class KernelCgroups implements Cgroups {
       }
       await this.#clock.sleep(waitMs);
     }
+  }
+
+  async #weighCpu(name: string, weight: number): Promise<void> {
+    const v2 = this.#version("cpu") === 2;
+    const file = this.#controllerPath("cpu", name, v2 ? "cpu.weight" : "cpu.shares");
+    await this.#writeIfThere(file, v2 ? weight : Math.max(2, Math.round((weight * 1024) / defaultWeight)));
   }
 
   #watchEvents(name: string, onChange: (populated: boolean) => void): () => void {

@@ -42,6 +42,8 @@ export type ExportFormat = (typeof exportFormats)[number];
 const bootSchema = z.enum(["direct", "firmware"]);
 export type Boot = z.infer<typeof bootSchema>;
 
+const maxBuildSeconds = 2 * 3600;
+
 /** Where an image comes from. Each leads to the same thing: one root tree, addressed by the hash of its content. */
 export const imageSourceSchema = z.discriminatedUnion("type", [
   z.strictObject({
@@ -98,7 +100,9 @@ export const imageSourceSchema = z.discriminatedUnion("type", [
         seconds: z
           .int()
           .min(5)
-          .max(24 * 3600)
+          .max(maxBuildSeconds, {
+            error: `must be at most ${maxBuildSeconds}: builds of a host wait for each other`,
+          })
           .default(1800),
       })
       .default({ memoryMib: 2048, cpus: 2, seconds: 1800 }),

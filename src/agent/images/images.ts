@@ -143,13 +143,13 @@ class ImageReconciler implements Reconciler<ImageWorld, ImageAction, ImageStatus
         await reportStatus(client, imageKind, views.images, current, { ...current.status, progress }, signal);
       },
     });
+    const project = image.metadata.project ?? "";
     const options = {
       signal,
+      project,
       onProgress: (progress: Progress) => reports.add(progress),
       findImage: async (name: string) => {
-        const found = views.images.get(
-          resourceKey(imageKind, { project: image.metadata.project ?? "", name }),
-        );
+        const found = views.images.get(resourceKey(imageKind, { project, name }));
         return found?.status.state === "ready" ? found.status.digest : undefined;
       },
       openUpload: async (upload: string) => Readable.from(await client.download(upload, { signal })),

@@ -25,7 +25,7 @@ const dockerfileOptions: readonly OptionSpec[] = [
   { flags: "--no-cache", summary: "make every step anew" },
   { flags: "--memory <size>", summary: "of each step (default: 2GiB)" },
   { flags: "--cpus <number>", summary: "of each step (default: 2)" },
-  { flags: "--time-limit <seconds>", summary: "of the whole build (default: 1800)" },
+  { flags: "--time-limit <seconds>", summary: "of the whole build (default: 1800; at most 7200)" },
 ];
 
 export const buildImageCommand: CommandSpec = {

@@ -4,17 +4,19 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { VirtualClock } from "../../core/virtual-clock.ts";
+import { guardSpace, reserveOf } from "../../host/images/dockerfile/disk-guard.ts";
 import type { BuildOrder } from "../../host/images/dockerfile/image-builder.ts";
-import { guardSpace, reserveOf } from "./disk-guard.ts";
-import { createEngineBuilder } from "./engine-builder.ts";
+import { createEngineBuilder, sliceOf } from "./engine-builder.ts";
 
 let directory: string;
 let server: Server | undefined;
 const asked: string[] = [];
+const groups: [string, object][] = [];
 beforeEach(() => {
   directory = mkdtempSync(join(tmpdir(), "strata-builder-"));
   writeFileSync(join(directory, "context.tar"), Buffer.alloc(1024));
   asked.length = 0;
+  groups.length = 0;
 });
 afterEach(() => {
   server?.closeAllConnections();
@@ -23,7 +25,11 @@ afterEach(() => {
 });
 
 /** An Engine that answers builds by `build`, and everything else with as little as will do. */
-async function builderOf(build: (response: ServerResponse, request: IncomingMessage) => void) {
+async function sessionOf(
+  build: (response: ServerResponse, request: IncomingMessage) => void,
+  scope = "a",
+  engineDriver = "cgroupfs",
+) {
   const socketPath = join(directory, "sock");
   server = createServer((request, response) => {
     const path = request.url ?? "";
@@ -31,7 +37,7 @@ async function builderOf(build: (response: ServerResponse, request: IncomingMess
     request.resume();
     if (path.startsWith("/build")) return build(response, request);
     const answers: [RegExp, unknown][] = [
-      [/^\/info/, { DockerRootDir: "/", MemTotal: 4 * 1024 ** 3, NCPU: 2 }],
+      [/^\/info/, { DockerRootDir: "/", MemTotal: 4 * 1024 ** 3, NCPU: 2, CgroupDriver: engineDriver }],
       [/^\/images\/json.*base/, []],
       [/^\/images\/json/, tags],
       [/^\/images\/.*\/json$/, { Config: { Cmd: ["x"], Env: ["A=b"], ExposedPorts: { "80/tcp": {} } } }],
@@ -41,12 +47,28 @@ async function builderOf(build: (response: ServerResponse, request: IncomingMess
     response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(body));
   });
   await new Promise<void>((resolve) => server?.listen(socketPath, resolve));
-  return createEngineBuilder({ namespace: "n", socketPath, network: "none", clock: new VirtualClock(5_000) });
+  const cgroups = {
+    async ensure(group: string, limits: object) {
+      groups.push([group, limits]);
+    },
+    async remove() {},
+  };
+  const builder = createEngineBuilder({
+    ...{
+      namespace: "n",
+      socketPath,
+      network: "none",
+      clock: new VirtualClock(5_000),
+      cgroups,
+      group: "n.builds",
+    },
+  });
+  return await builder.open(scope, AbortSignal.timeout(10_000));
 }
 
 const tags = Array.from({ length: 15 }, (_, index) => ({
   Created: 1,
-  RepoTags: [`strata.local/n/build:${1000 + index}-1`, "somebody/else:1"],
+  RepoTags: [`strata.local/n/build-a:${1000 + index}-1`, "somebody/else:1"],
 }));
 
 const lines: string[] = [];
@@ -65,13 +87,13 @@ function say(response: ServerResponse, ...messages: object[]): ServerResponse {
 }
 
 test("a build has its limits and its network, tells what it prints, and gives the image's configuration", async () => {
-  const builder = await builderOf((response) => {
+  const session = await sessionOf((response) => {
     say(response, { stream: "Step 1/2 : FROM x\n" }, { stream: " ---> 0123456789ab\n" });
     say2(response, { stream: "\u001b[91mred\u001b[0m\r\n" }, { aux: { ID: "sha256:1" } });
   });
-  const built = await builder.build(orderOf());
+  const built = await session.build(orderOf());
   expect(built).toMatchObject({
-    id: "strata.local/n/build:5000-1",
+    id: "strata.local/n/build-a:5000-1",
     config: { Cmd: ["x"], Env: ["A=b"], ExposedPorts: { "80/tcp": {} } },
   });
   expect(lines).toEqual(["Step 1/2 : FROM x", "red"]);
@@ -85,13 +107,37 @@ test("a build has its limits and its network, tells what it prints, and gives th
       cpuperiod: "100000",
     },
     ...{ cpushares: "128", networkmode: "none", nocache: "true", target: "last", forcerm: "true" },
+    cgroupparent: "/n.builds",
     buildargs: '{"A":"1"}',
   });
+  expect(groups).toEqual([["n.builds", { processes: 4096, cpuWeight: 12 }]]);
+});
+
+test("cached layers come from the scope's own results, and without one from nowhere", async () => {
+  const ask = async (scope: string) => {
+    asked.length = 0;
+    const session = await sessionOf((response) => say(response, { stream: "x\n" }).end(), scope);
+    await session.build({ ...orderOf(), cache: true });
+    server?.close();
+    const query = new URL(asked.find((line) => line.includes("/build?"))?.split(" ")[1] ?? "", "http://x");
+    return query.searchParams;
+  };
+  const own = await ask("a");
+  expect(JSON.parse(own.get("cachefrom") ?? "[]")).toEqual(
+    Array.from({ length: 15 }, (_, index) => `strata.local/n/build-a:${1014 - index}-1`),
+  );
+  expect(own.get("nocache")).toBe("false");
+  const none = await ask("b");
+  expect([none.get("cachefrom"), none.get("nocache")]).toEqual([null, "true"]);
+});
+
+test("an Engine of systemd's gets a slice", () => {
+  expect(sliceOf("strata-1.builds")).toBe("strata_1_builds.slice");
 });
 
 test("more than half of the host's memory, or than its processors, is refused with what is allowed", async () => {
-  const builder = await builderOf(() => {});
-  const building = builder.build({ ...orderOf(), limits: { memoryMib: 2049, cpus: 3 } });
+  const session = await sessionOf(() => {});
+  const building = session.build({ ...orderOf(), limits: { memoryMib: 2049, cpus: 3 } });
   await expect(building).rejects.toMatchObject({
     code: "Invalid",
     message: expect.stringMatching(/memoryMib is 2049, at most 2048; cpus is 3, at most 2$/),
@@ -103,8 +149,8 @@ test.each([
   ["HTTPS_proxy", "true"],
   ["A", "false"],
 ])("with the argument %s, a build without the cache: %s", async (name, nocache) => {
-  const builder = await builderOf((response) => say(response, { stream: "x\n" }).end());
-  await builder.build({ ...orderOf(), cache: true, args: { [name]: "x" } });
+  const session = await sessionOf((response) => say(response, { stream: "x\n" }).end());
+  await session.build({ ...orderOf(), cache: true, args: { [name]: "x" } });
   expect(asked.find((line) => line.includes("/build?"))).toContain(`nocache=${nocache}`);
 });
 
@@ -114,14 +160,14 @@ function say2(response: ServerResponse, ...messages: object[]): void {
 }
 
 test("a step that fails is told in its own words, and what was built until then stays as a cache", async () => {
-  const builder = await builderOf((response) => {
+  const session = await sessionOf((response) => {
     say(
       response,
       { stream: " ---> 0123456789ab\nthe reason\n" },
       { error: "returned a non-zero code: 3" },
     ).end();
   });
-  await expect(builder.build(orderOf())).rejects.toMatchObject({
+  await expect(session.build(orderOf())).rejects.toMatchObject({
     code: "Invalid",
     message: "the Dockerfile cannot be built: returned a non-zero code: 3\nthe reason",
   });
@@ -130,29 +176,29 @@ test("a step that fails is told in its own words, and what was built until then 
 
 test("an Engine that cannot fetch a base is asked again later", async () => {
   const error = "Get https://registry.example/v2/: dial tcp: lookup registry.example: no such host";
-  const builder = await builderOf((response) => say(response, { error }).end());
-  await expect(builder.build(orderOf())).rejects.toMatchObject({ code: "Unavailable" });
+  const session = await sessionOf((response) => say(response, { error }).end());
+  await expect(session.build(orderOf())).rejects.toMatchObject({ code: "Unavailable" });
 });
 
 test("a build that is ended loses its connection, by which the Engine ends it", async () => {
   const closed = Promise.withResolvers<void>();
   const stop = new AbortController();
-  const builder = await builderOf((response) => {
+  const session = await sessionOf((response) => {
     response.once("close", () => closed.resolve());
     say(response, { stream: "begun\n" });
   });
   const order = orderOf(stop.signal);
   const reason = new Error("enough");
-  const building = builder.build({ ...order, onLine: () => stop.abort(reason) });
+  const building = session.build({ ...order, onLine: () => stop.abort(reason) });
   await expect(building).rejects.toBe(reason);
   await closed.promise;
 });
 
 test("the twelve newest results stay, and what is others'", async () => {
-  const builder = await builderOf(() => {});
-  await builder.tidy(AbortSignal.timeout(10_000));
+  const session = await sessionOf(() => {});
+  await session[Symbol.asyncDispose]();
   const removed = asked.filter((line) => line.startsWith("DELETE")).map((line) => decodeURIComponent(line));
-  expect(removed.map((line) => /build:(\d+)/.exec(line)?.[1])).toEqual(["1002", "1001", "1000"]);
+  expect(removed.map((line) => /build-a:(\d+)/.exec(line)?.[1])).toEqual(["1002", "1001", "1000"]);
 });
 
 test("a build is ended before the disk is full", async () => {

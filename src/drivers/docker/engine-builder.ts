@@ -1,19 +1,35 @@
 /**
  * Builds Dockerfiles with the host's Docker Engine, by the builder that its API has without a session (BuildKit's needs
- * one). Images of builds are labelled and tagged by their time; the newest are kept, since they are the cache of the next
- * builds. A build ends with its connection: the Engine kills the step that runs and removes its container.
+ * one). Images of builds are labelled and tagged by their scope and time; the newest of a scope are kept, since they are the cache
+ * of its next builds: the Engine is told to take cached layers from these alone (`cachefrom`), and where there are none yet, from
+ * nowhere. A build ends with its connection: the Engine kills the step that runs and removes its container.
  */
 import { createReadStream } from "node:fs";
 import { Readable } from "node:stream";
 import { stripVTControlCharacters } from "node:util";
 import type { Clock } from "../../core/clock.ts";
 import { StrataError } from "../../core/errors.ts";
+import type { Cgroups } from "../../host/cgroups.ts";
 import { type ImageApplication, readApplication } from "../../host/images/dockerfile/application.ts";
-import type { BuildOrder, BuiltImage, ImageBuilder } from "../../host/images/dockerfile/image-builder.ts";
+import {
+  buildCpuWeight,
+  explainFailure,
+  hasProxy,
+  LastLines,
+  limitsOn,
+  maxBuildProcesses,
+} from "../../host/images/dockerfile/build-limits.ts";
+import { guardSpace } from "../../host/images/dockerfile/disk-guard.ts";
+import type {
+  BuildOrder,
+  BuildSession,
+  BuiltImage,
+  ImageBuilder,
+} from "../../host/images/dockerfile/image-builder.ts";
 import { imageConfigSchema } from "../../host/images/layers/image-archive.ts";
 import { withTreeArchive } from "../../host/images/tree-archive.ts";
+import { run } from "../../host/run.ts";
 import { contextWith, dockerfileName } from "./build-context-stream.ts";
-import { guardSpace } from "./disk-guard.ts";
 import { Engine, engineSocket, importTimeoutMs } from "./engine.ts";
 import { lastMessage, messagesOf } from "./engine-messages.ts";
 import { labels } from "./labels.ts";
@@ -24,14 +40,17 @@ export interface EngineBuilderOptions {
   socketPath?: string;
   /** The Engine's network that the steps of a build have; left out, the Engine's default. */
   network?: string | undefined;
+  cgroups: Pick<Cgroups, "ensure" | "remove">;
+  /** Control group that the steps of builds are in. */
+  group: string;
   clock: Clock;
 }
 
-/** Results that stay as a cache. */
+/** Results of a scope that stay as its cache, and of all scopes together. */
 const keptBuilds = 12;
+const keptOfAll = 60;
 /** Images of Strata that were built on, and stay for the next build. */
 const keptBases = 4;
-const keptErrorLines = 12;
 const period = 100_000;
 /** Of 1024 that a container has by default: guests and everything else come first. */
 const cpuShares = 128;
@@ -39,6 +58,7 @@ const cpuShares = 128;
 const bookkeeping = /^( ---> |Removing intermediate container |Successfully (built|tagged) )/;
 const saveTimeoutMs = 30 * 60_000;
 const maxBuildMs = 24 * 3600_000;
+const tidyTimeoutMs = 60_000;
 
 export function createEngineBuilder(options: EngineBuilderOptions): ImageBuilder {
   return new EngineBuilder(options);
@@ -48,13 +68,10 @@ class EngineBuilder implements ImageBuilder {
   readonly name = "the Docker Engine";
   readonly #options: EngineBuilderOptions;
   readonly #engine: Engine;
-  readonly #repo: string;
-  #count = 0;
 
   constructor(options: EngineBuilderOptions) {
     this.#options = options;
     this.#engine = new Engine(() => engineSocket(options.socketPath, process.env.DOCKER_HOST));
-    this.#repo = `strata.local/${options.namespace}`;
   }
 
   async unavailable(signal: AbortSignal): Promise<string | undefined> {
@@ -65,6 +82,25 @@ class EngineBuilder implements ImageBuilder {
       signal.throwIfAborted();
       return error instanceof Error ? error.message : String(error);
     }
+  }
+
+  open(scope: string): Promise<BuildSession> {
+    return Promise.resolve(new EngineSession(this.#options, this.#engine, scope));
+  }
+}
+
+class EngineSession implements BuildSession {
+  readonly #options: EngineBuilderOptions;
+  readonly #engine: Engine;
+  readonly #repo: string;
+  readonly #scope: string;
+  #count = 0;
+
+  constructor(options: EngineBuilderOptions, engine: Engine, scope: string) {
+    this.#options = options;
+    this.#engine = engine;
+    this.#scope = scope;
+    this.#repo = `strata.local/${options.namespace}`;
   }
 
   async offer(digest: string, tree: { path: string; idBase: number }, signal: AbortSignal): Promise<string> {
@@ -92,14 +128,16 @@ class EngineBuilder implements ImageBuilder {
 
   async build(order: BuildOrder): Promise<BuiltImage> {
     const { clock } = this.#options;
-    const { DockerRootDir, MemTotal, NCPU } = await this.#engine.info(order.signal);
+    const { DockerRootDir, MemTotal, NCPU, CgroupDriver } = await this.#engine.info(order.signal);
     const limits = limitsOn({ memoryBytes: MemTotal, cpus: NCPU }, order.limits);
+    const parent = await this.#limitAll(CgroupDriver, order.signal);
     using space = guardSpace(DockerRootDir, clock);
     const signal = AbortSignal.any([order.signal, space.signal]);
-    const printed: string[] = [];
+    const printed = new LastLines();
     const seen = { layer: undefined as string | undefined, error: undefined as string | undefined };
-    const name = `${this.#repo}/build:${this.#options.clock.now()}-${++this.#count}`;
-    const stream = await this.#send({ ...order, limits, signal }, name);
+    const sources = await this.#resultsOf(this.#scope, signal);
+    const name = `${this.#repo}/build-${this.#scope}:${clock.now()}-${++this.#count}`;
+    const stream = await this.#send({ ...order, limits, signal }, { name, parent, sources });
     const stop = () => stream.destroy();
     signal.addEventListener("abort", stop, { once: true });
     try {
@@ -109,12 +147,11 @@ class EngineBuilder implements ImageBuilder {
           seen.layer = /^ ---> ([0-9a-f]{12,64})$/.exec(line)?.[1] ?? seen.layer;
           if (line.trim() === "" || bookkeeping.test(line)) continue;
           order.onLine(line);
-          printed.push(line.slice(0, 500));
-          if (printed.length > keptErrorLines) printed.shift();
+          printed.add(line);
         }
       }
       signal.throwIfAborted();
-      if (seen.error !== undefined) throw explain(seen.error, printed);
+      if (seen.error !== undefined) throw explainFailure(seen.error, printed);
     } catch (error) {
       if (seen.layer) await this.#keepAsCache(seen.layer, name).catch(() => {});
       signal.throwIfAborted();
@@ -130,7 +167,7 @@ class EngineBuilder implements ImageBuilder {
   }
 
   /** The answer begins when the Engine has the whole context. */
-  async #send(order: BuildOrder, name: string): Promise<Readable> {
+  async #send(order: BuildOrder, how: How): Promise<Readable> {
     const body = Readable.from(contextWith(order, createReadStream(order.context)));
     let failure: unknown;
     body.once("error", (error) => {
@@ -140,7 +177,7 @@ class EngineBuilder implements ImageBuilder {
       return await this.#engine.ask(
         "build the Dockerfile",
         async (docker, abortSignal) => {
-          const query = { ...this.#query(order, name), abortSignal };
+          const query = { ...this.#query(order, how), abortSignal };
           return (await docker.buildImage(body, query as object)) as Readable;
         },
         { signal: order.signal, timeoutMs: maxBuildMs },
@@ -162,23 +199,21 @@ class EngineBuilder implements ImageBuilder {
     await use(archive as Readable);
   }
 
-  async tidy(signal: AbortSignal): Promise<void> {
-    await this.#keepNewest(`${this.#repo}/build`, keptBuilds, signal);
-    await this.#keepNewest(`${this.#repo}/base`, keptBases, signal);
+  async [Symbol.asyncDispose](): Promise<void> {
+    const { cgroups, group } = this.#options;
+    await cgroups.remove(group).catch(() => {}); // a step of an Engine that hangs may still be in it
+    await this.#tidy(AbortSignal.timeout(tidyTimeoutMs)).catch(() => {}); // the next session tries again
   }
 
-  async #keepNewest(repo: string, count: number, signal: AbortSignal): Promise<void> {
-    const filters = JSON.stringify({ reference: [repo] });
-    const found = await this.#engine.ask(
-      `list images of ${repo}`,
-      (docker, abortSignal) => docker.listImages({ filters, abortSignal } as object),
-      { signal },
+  async #tidy(signal: AbortSignal): Promise<void> {
+    const kept = (await this.#resultsOf(this.#scope, signal)).slice(0, keptBuilds);
+    const all = await this.#resultsOf("*", signal);
+    const own = `${this.#repo}/build-${this.#scope}:`;
+    const old = all.filter(
+      (tag, index) => index >= keptOfAll || (tag.startsWith(own) && !kept.includes(tag)),
     );
-    const tags = found
-      .flatMap(({ RepoTags, Created }) => (RepoTags ?? []).map((tag) => ({ tag, created: Created })))
-      .filter(({ tag }) => tag.startsWith(`${repo}:`))
-      .sort((a, b) => timeOf(b) - timeOf(a));
-    for (const { tag } of tags.slice(count)) {
+    const bases = (await this.#tagsOf(`${this.#repo}/base`, signal)).slice(keptBases);
+    for (const tag of [...old, ...bases]) {
       await this.#engine.call(
         `remove image ${tag}`,
         (docker, abortSignal) => docker.getImage(tag).remove({ abortSignal }),
@@ -188,12 +223,50 @@ class EngineBuilder implements ImageBuilder {
     }
   }
 
-  #query({ args, target, cache, limits }: BuildOrder, name: string): Record<string, unknown> {
+  /** Of a scope, or of all (`*`); the newest first. */
+  #resultsOf(scope: string, signal: AbortSignal): Promise<string[]> {
+    return this.#tagsOf(`${this.#repo}/build-${scope}`, signal);
+  }
+
+  async #tagsOf(repo: string, signal: AbortSignal): Promise<string[]> {
+    const filters = JSON.stringify({ reference: [repo] });
+    const found = await this.#engine.ask(
+      `list images of ${repo}`,
+      (docker, abortSignal) => docker.listImages({ filters, abortSignal } as object),
+      { signal },
+    );
+    const prefix = repo.endsWith("*") ? repo.slice(0, -1) : `${repo}:`;
+    return found
+      .flatMap(({ RepoTags, Created }) => (RepoTags ?? []).map((tag) => ({ tag, created: Created })))
+      .filter(({ tag }) => tag.startsWith(prefix))
+      .sort((a, b) => timeOf(b) - timeOf(a))
+      .map(({ tag }) => tag);
+  }
+
+  /** The Engine's own limits are of each step's container, and none is of processes: these are of the group around them. */
+  async #limitAll(driver: string, signal: AbortSignal): Promise<string> {
+    const { cgroups, group } = this.#options;
+    if (driver !== "systemd") {
+      await cgroups.ensure(group, { processes: maxBuildProcesses, cpuWeight: buildCpuWeight });
+      return `/${group}`;
+    }
+    const slice = sliceOf(group);
+    const properties = [`TasksMax=${maxBuildProcesses}`, `CPUWeight=${buildCpuWeight}`];
+    await run("systemctl", ["set-property", "--runtime", slice, ...properties], { signal });
+    return slice;
+  }
+
+  #query(
+    { args, target, cache, limits }: BuildOrder,
+    { name, parent, sources }: How,
+  ): Record<string, unknown> {
     const { namespace, network } = this.#options;
     const memory = limits.memoryMib * 1024 ** 2;
+    const cached = cache && !hasProxy(args) && sources.length > 0;
     return {
-      ...{ t: name, dockerfile: dockerfileName, rm: true, forcerm: true, nocache: !cache || hasProxy(args) },
-      ...{ memory, memswap: memory, cpuperiod: period, cpushares: cpuShares },
+      ...{ t: name, dockerfile: dockerfileName, rm: true, forcerm: true, nocache: !cached },
+      ...(cached && { cachefrom: JSON.stringify(sources) }),
+      ...{ memory, memswap: memory, cpuperiod: period, cpushares: cpuShares, cgroupparent: parent },
       cpuquota: Math.round(limits.cpus * period),
       buildargs: JSON.stringify(args),
       labels: JSON.stringify({ [labels.namespace]: namespace, [labels.build]: "result" }),
@@ -219,6 +292,20 @@ class EngineBuilder implements ImageBuilder {
   }
 }
 
+interface How {
+  /** Of the result. */
+  name: string;
+  /** Control group or slice of the steps. */
+  parent: string;
+  /** Images whose layers may be taken from the cache. */
+  sources: readonly string[];
+}
+
+/** systemd names a slice below another by both names: `a-b.slice` is in `a.slice`. */
+export function sliceOf(group: string): string {
+  return `${group.replace(/[^A-Za-z0-9]+/g, "_")}.slice`;
+}
+
 /** In milliseconds; the tag of a build says when it began, whatever its layers' age. */
 function timeOf({ tag, created }: { tag: string; created: number }): number {
   return Number(/:(\d+)-\d+$/.exec(tag)?.[1] ?? created * 1000);
@@ -238,47 +325,4 @@ export function instructionsOf(application: ImageApplication): string[] {
     ...ports.map((port) => `EXPOSE ${port}`),
     `STOPSIGNAL ${stopSignal}`,
   ];
-}
-
-/**
- * Docker's predefined arguments reach every step and are no part of its cache's key: what was built with somebody's proxy
- * must not be found by, nor come from, another build.
- */
-function hasProxy(args: BuildOrder["args"]): boolean {
-  return Object.keys(args).some((name) => /^(https?|ftp|no|all)_proxy$/i.test(name));
-}
-
-/** What nobody needs to ask for (the kind's defaults): on a small host it is as much as there may be. */
-const defaults = { memoryMib: 2048, cpus: 2 };
-
-/** @throws Invalid for more than half of the host's memory, or more processors than it has. */
-function limitsOn(
-  host: { memoryBytes: number | undefined; cpus: number },
-  limits: BuildOrder["limits"],
-): BuildOrder["limits"] {
-  const half = host.memoryBytes ? Math.floor(host.memoryBytes / 2 / 1024 ** 2) : Number.POSITIVE_INFINITY;
-  const most = { memoryMib: half, cpus: host.cpus };
-  const above = (["memoryMib", "cpus"] as const)
-    .filter((name) => limits[name] > Math.max(most[name], defaults[name]))
-    .map((name) => `${name} is ${limits[name]}, at most ${most[name]}`);
-  if (above.length > 0) {
-    const message = `spec.source.limits asks for more than this host allows: ${above.join("; ")}`;
-    throw new StrataError("Invalid", message);
-  }
-  return {
-    memoryMib: Math.min(limits.memoryMib, most.memoryMib),
-    cpus: Math.min(limits.cpus, most.cpus),
-  };
-}
-
-/** A step's failure in the words of the step. */
-function explain(error: string, printed: readonly string[]): StrataError {
-  const said = printed.join("\n").slice(-1500);
-  const code = /no such host|connection refused|i\/o timeout|TLS handshake/i.test(error)
-    ? "Unavailable"
-    : "Invalid";
-  return new StrataError(
-    code,
-    `the Dockerfile cannot be built: ${error.slice(0, 500)}${said ? `\n${said}` : ""}`,
-  );
 }

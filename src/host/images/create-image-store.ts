@@ -20,7 +20,6 @@ import {
   type ImageSource,
   imageOriginSchema,
 } from "../../kinds/image.ts";
-import type { Progress } from "../../kinds/kind.ts";
 import { spool } from "./artefact.ts";
 import { makeBaseDisk, rootUuid } from "./base-disk.ts";
 import type { Checksum } from "./checksum-list.ts";
@@ -33,6 +32,7 @@ import { buildImage, findBases } from "./dockerfile/build-image.ts";
 import { completionVersion } from "./dockerfile/completion.ts";
 import type { ImageBuilder } from "./dockerfile/image-builder.ts";
 import { download, plain } from "./download.ts";
+import { downloadProgress } from "./download-progress.ts";
 import { type Description, diskDescriptionSchema, readJson, writeJson } from "./entry-files.ts";
 import { writeDisk } from "./export/write-disk.ts";
 import { exportLayers, exportTemplate } from "./export/write-layers.ts";
@@ -76,8 +76,6 @@ const memorySchema = z.object({
   digest: digestSchema,
   origin: imageOriginSchema.optional().catch(undefined),
 });
-
-const reportEveryBytes = 16 * 1024 ** 2;
 
 /** Increase it when the same artefact would give another tree. */
 const importVersion = 2;
@@ -315,8 +313,11 @@ class LocalImageStore implements ImageStore {
     const context = await writeContext(upload, source.file, join(job.path, "context.tar"), signal);
     const bases = await findBases({ ...context, ...source }, options.findImage);
     const { file, target, args } = source;
+    const { project } = options;
     const recipe = {
       type: "dockerfile",
+      // A step may have found what only this project could reach, or what was there only then.
+      project,
       context: context.sha256,
       file,
       args,
@@ -339,6 +340,7 @@ class LocalImageStore implements ImageStore {
         bases,
         trees,
         builders,
+        scope: hash("sha256", project).slice(0, 32),
         options,
         note,
       });
@@ -474,22 +476,6 @@ function artefactRecipe({ format, checksum, below, boot }: ArtefactForm & { chec
 }
 
 const sha256Sum = (digits: string): Checksum => ({ algorithm: "sha256", digits });
-
-function downloadProgress(title: string, onProgress: (progress: Progress) => void) {
-  let total = 0;
-  let next = 0;
-  return {
-    onSize(bytes: number) {
-      total = bytes;
-    },
-    onBytes(bytes: number) {
-      if (bytes < next) return;
-      next = bytes + reportEveryBytes;
-      const step = `downloading ${title}`.slice(0, 200);
-      onProgress(total > 0 ? { step, fraction: Math.min(1, bytes / total) } : { step });
-    },
-  };
-}
 
 function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   const { promise, reject } = Promise.withResolvers<never>();

@@ -57,6 +57,8 @@ export interface VmDisk {
 export interface MakeImageOptions {
   signal: AbortSignal;
   onProgress(progress: Progress): void;
+  /** What sources of type `dockerfile` give is never shared between projects before it is an image. */
+  project: string;
   /** Reads what was sent to the API, for sources of type `upload` and `dockerfile`. */
   openUpload(upload: string): Promise<Readable>;
   /** Digest of an image that the same user may build on, by its name; undefined when there is none that is ready. */

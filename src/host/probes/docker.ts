@@ -11,7 +11,7 @@ export function dockerFindings(fingerprint: Fingerprint | undefined): Finding[] 
         title: "no Docker Engine was asked",
         level: "info",
         facts: {},
-        meaning: "Application containers (driver: docker) are not offered here; nothing else needs it.",
+        meaning: "Application containers (driver: docker) are not offered here.",
         advice: "To offer them, install one (apt-get install docker.io) and look again as root.",
       },
     ];
@@ -24,7 +24,7 @@ export function dockerFindings(fingerprint: Fingerprint | undefined): Finding[] 
         title: "the Docker Engine cannot run a container for Strata",
         level: "warning",
         facts: { reason: message },
-        meaning: "Application containers (driver: docker) are not offered here; nothing else needs it.",
+        meaning: "Application containers (driver: docker) are not offered here.",
         advice: "The reason above comes from the Engine; `docker info` and its log tell more.",
       },
     ];
@@ -37,6 +37,34 @@ export function dockerFindings(fingerprint: Fingerprint | undefined): Finding[] 
       facts,
       meaning: "Application containers (driver: docker) are offered here.",
       advice: "",
+    },
+  ];
+}
+
+/** `programs`: of those that buildah needs, which are installed. An Engine that was not asked may still be there. */
+export function builderFindings(
+  fingerprint: Fingerprint | undefined,
+  programs: Readonly<Record<"buildah" | "slirp4netns", boolean>>,
+): Finding[] {
+  const engine = fingerprint?.available === true;
+  const buildah = programs.buildah && programs.slirp4netns;
+  const missing = Object.entries(programs).flatMap(([name, there]) => (there ? [] : [name]));
+  const facts = { missing: missing.join(" ") };
+  if (engine || buildah) {
+    const by = engine ? "the Docker Engine" : "buildah";
+    const meaning = "`strata image build DIR` works here.";
+    return [
+      { area: "docker", title: `${by} builds Dockerfiles`, level: "ok", facts: {}, meaning, advice: "" },
+    ];
+  }
+  return [
+    {
+      area: "docker",
+      title: "nothing that was found can build Dockerfiles",
+      level: "info",
+      facts,
+      meaning: "`strata image build DIR` needs a Docker Engine, or buildah with slirp4netns.",
+      advice: `To build Dockerfiles without an Engine: apt-get install ${missing.join(" ")}.`,
     },
   ];
 }

@@ -5,7 +5,7 @@ import type { CgroupLayout, Cgroups } from "../cgroups.ts";
 import { parsePackages, readPackages } from "../packages.ts";
 import { hostCapacity } from "./capacity.ts";
 import { cgroupFindings, readCgroups } from "./cgroup-findings.ts";
-import { dockerFindings } from "./docker.ts";
+import { builderFindings, dockerFindings } from "./docker.ts";
 import { findingAreas } from "./finding.ts";
 import { type KernelFacts, kernelFindings, securityFindings } from "./kernel.ts";
 import { memoryFindings, parseMemory } from "./memory.ts";
@@ -271,5 +271,22 @@ it("an Engine is a warning only where it is there and does not work", () => {
     [{ level: "info", facts: {} }],
     [{ level: "warning", facts: { reason: "no space left" } }],
     [{ level: "ok", facts: { seccomp: "yes" } }],
+  ]);
+});
+
+it("Dockerfiles are built by an Engine that works, else by buildah, else what is missing is named", () => {
+  const fingerprint = { message: "", version: "", types: [], abilities: [], facts: {} };
+  const works = { ...fingerprint, available: true };
+  const broken = { ...fingerprint, available: false };
+  const both = { buildah: true, slirp4netns: true };
+  const none = { buildah: false, slirp4netns: false };
+  const found = (...args: Parameters<typeof builderFindings>) =>
+    builderFindings(...args).map(({ level, title, advice }) => [level, title, advice]);
+  expect(found(works, none)).toEqual([["ok", "the Docker Engine builds Dockerfiles", ""]]);
+  expect(found(broken, both)).toEqual([["ok", "buildah builds Dockerfiles", ""]]);
+  expect(found(undefined, { ...both, slirp4netns: false })[0]).toEqual([
+    "info",
+    "nothing that was found can build Dockerfiles",
+    "To build Dockerfiles without an Engine: apt-get install slirp4netns.",
   ]);
 });

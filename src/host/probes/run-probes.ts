@@ -10,7 +10,7 @@ import { readPackages } from "../packages.ts";
 import { cgroupFindings, readCgroups } from "./cgroup-findings.ts";
 import { connectivityFindings, readConnectivity } from "./connectivity.ts";
 import { cpuFindings, readCpu } from "./cpu.ts";
-import { dockerFindings } from "./docker.ts";
+import { builderFindings, dockerFindings } from "./docker.ts";
 import { type Finding, type FindingArea, findingAreas } from "./finding.ts";
 import { HostFiles } from "./host-files.ts";
 import { kernelFindings, readKernel, securityFindings } from "./kernel.ts";
@@ -53,7 +53,14 @@ export async function runProbes(options: ProbeOptions): Promise<Finding[]> {
       ...networkFindings(await readNetwork(files, config, signal)),
       ...(await connectivity(options, files)),
     ],
-    docker: async () => dockerFindings(await options.probeDocker?.()),
+    docker: async () => {
+      const fingerprint = await options.probeDocker?.();
+      const [buildah, slirp4netns] = await Promise.all([
+        files.has("usr/bin/buildah"),
+        files.has("usr/bin/slirp4netns"),
+      ]);
+      return [...dockerFindings(fingerprint), ...builderFindings(fingerprint, { buildah, slirp4netns })];
+    },
     packages: async () => packageFindings(await readPackageFacts(await readPackages(), signal)),
     security: async () => securityFindings(await readKernel(files)),
     time: async () => timeFindings(await readTime(files)),

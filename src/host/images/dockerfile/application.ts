@@ -5,6 +5,7 @@
  */
 import { posix } from "node:path";
 import * as z from "zod";
+import type { Json } from "../../../core/json.ts";
 import type { ImageConfig } from "../layers/image-archive.ts";
 import { readStart } from "../tree-paths.ts";
 
@@ -41,6 +42,19 @@ export function applicationOf(config: NonNullable<ImageConfig["config"]>): Image
     user: config.User ?? "",
     ports: Object.keys(config.ExposedPorts ?? {}).sort(),
     stopSignal: config.StopSignal || "SIGTERM",
+  };
+}
+
+/** The inverse: so that whoever builds on an image takes over its application, as with every other base. */
+export function configOf(application: ImageApplication): Record<string, Json> {
+  const { command, environment, workingDirectory, user, ports, stopSignal } = application;
+  return {
+    Entrypoint: command,
+    Env: environment,
+    WorkingDir: workingDirectory,
+    User: user,
+    ExposedPorts: Object.fromEntries(ports.map((port) => [port, {}])),
+    StopSignal: stopSignal,
   };
 }
 

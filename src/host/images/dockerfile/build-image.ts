@@ -23,7 +23,7 @@ import type { BuildContext } from "./build-context.ts";
 import { completionDockerfile, completionFiles } from "./completion.ts";
 import { type BuildText, basesOf, replaceBases } from "./dockerfile-text.ts";
 import { refuseForeignImages } from "./foreign-images.ts";
-import type { BuiltImage, ImageBuilder } from "./image-builder.ts";
+import type { BuildSession, BuiltImage, ImageBuilder } from "./image-builder.ts";
 import { tidyTree } from "./tidy-tree.ts";
 
 export interface BuildRequest {
@@ -35,6 +35,8 @@ export interface BuildRequest {
   bases: ReadonlyMap<string, string>;
   trees: ReadonlyMap<string, { path: string; idBase: number }>;
   builders: readonly ImageBuilder[];
+  /** Of the project: see ImageBuilder. */
+  scope: string;
   options: MakeImageOptions;
   note: NoteOrigin;
 }
@@ -64,29 +66,21 @@ export async function findBases(
 export async function buildImage(request: BuildRequest): Promise<Description> {
   const { source, options } = request;
   const { seconds } = source.limits;
-  if (seconds > maxSeconds) {
-    const message = `spec.source.limits.seconds is ${seconds}, at most ${maxSeconds}: builds wait for each other`;
-    throw new StrataError("Invalid", message);
-  }
   const timeout = AbortSignal.timeout(seconds * 1000);
   const signal = AbortSignal.any([options.signal, timeout]);
-  const builder = await chooseBuilder(request.builders, signal);
   try {
-    const built = await buildSteps(request, builder, signal);
-    const completed = await complete(request, builder, built, signal);
-    return await importBuilt(request, builder, completed);
+    const builder = await chooseBuilder(request.builders, signal);
+    await using session = await builder.open(request.scope, signal);
+    const built = await buildSteps(request, builder.name, session, signal);
+    const completed = await complete(request, session, built, signal);
+    return await importBuilt(request, session, completed);
   } catch (error) {
     options.signal.throwIfAborted();
     if (!timeout.aborted) throw error;
     const message = `the build took longer than ${seconds} s, its limit, and was ended; a build that needs more is given it with --time-limit`;
     throw new StrataError("Invalid", message, { cause: error });
-  } finally {
-    await builder.tidy(AbortSignal.timeout(tidyTimeoutMs)).catch(() => {});
   }
 }
-
-const maxSeconds = 2 * 3600;
-const tidyTimeoutMs = 60_000;
 
 async function chooseBuilder(builders: readonly ImageBuilder[], signal: AbortSignal): Promise<ImageBuilder> {
   const reasons: string[] = [];
@@ -95,13 +89,14 @@ async function chooseBuilder(builders: readonly ImageBuilder[], signal: AbortSig
     if (reason === undefined) return builder;
     reasons.push(`${builder.name}: ${reason}`);
   }
-  const message = `no program on this host can build a Dockerfile now (${reasons.join("; ") || "none is known"}); the package docker.io has one`;
+  const message = `no program on this host can build a Dockerfile now (${reasons.join("; ") || "none is known"}); start a Docker Engine (package docker.io), or install the packages buildah and slirp4netns`;
   throw new StrataError("Unavailable", message);
 }
 
 async function buildSteps(
   request: BuildRequest,
-  builder: ImageBuilder,
+  builderName: string,
+  session: BuildSession,
   signal: AbortSignal,
 ): Promise<BuiltImage> {
   const { source, build, bases, trees, options } = request;
@@ -109,12 +104,12 @@ async function buildSteps(
   for (const [name, digest] of bases) {
     const tree = trees.get(name);
     if (!tree) continue;
-    options.onProgress({ step: `handing strata/${name} to ${builder.name}` });
-    names.set(name, await builder.offer(digest, tree, signal));
+    options.onProgress({ step: `handing strata/${name} to ${builderName}` });
+    names.set(name, await session.offer(digest, tree, signal));
   }
   const named = { dockerfile: build.dockerfile, args: source.args };
   const text = replaceBases(named, (name) => names.get(name) ?? name);
-  return await builder.build({
+  return await session.build({
     ...{ ...text, context: build.path, target: source.target },
     ...{ cache: source.cache, limits: source.limits, signal },
     onLine: progressOf(options.onProgress, 0, stepsFraction),
@@ -123,7 +118,7 @@ async function buildSteps(
 
 async function complete(
   request: BuildRequest,
-  builder: ImageBuilder,
+  session: BuildSession,
   built: BuiltImage,
   signal: AbortSignal,
 ): Promise<BuiltImage> {
@@ -135,7 +130,7 @@ async function complete(
   const context = join(job.path, "completion.tar");
   await writeFile(context, Buffer.concat([...[...files].map(([name, text]) => member(name, text)), tarEnd]));
   try {
-    return await builder.build({
+    return await session.build({
       ...{ context, dockerfile, args: {}, cache: source.cache, limits: source.limits, signal },
       onLine: progressOf(options.onProgress, stepsFraction, completedFraction, "completing"),
     });
@@ -160,14 +155,14 @@ function explainIncomplete(error: StrataError): StrataError {
 
 async function importBuilt(
   request: BuildRequest,
-  builder: ImageBuilder,
+  session: BuildSession,
   completed: BuiltImage,
 ): Promise<Description> {
   const { context, job, options, note } = request;
   const { signal, onProgress } = options;
   onProgress({ step: "reading the layers", fraction: completedFraction });
   const read = Promise.withResolvers<Awaited<ReturnType<typeof readImageArchive>>>();
-  await builder.save(
+  await session.save(
     completed.id,
     async (archive) => read.resolve(await readImageArchive(archive, job.path, maxArtefactBytes, signal)),
     signal,

@@ -19,6 +19,8 @@ export interface TreeExport {
   /** Of the work; must exist. */
   directory: string;
   signal: AbortSignal;
+  /** Of the image; left out, one that starts the tree's init. */
+  config?: Json;
 }
 
 type Use = (bytes: AsyncIterable<Uint8Array>) => Promise<void>;
@@ -38,7 +40,7 @@ export async function exportLayers(request: TreeExport, use: Use): Promise<void>
     architecture: architecture.oci,
     os: "linux",
     created: "1970-01-01T00:00:00Z",
-    config: { Cmd: ["/sbin/init"], StopSignal: "SIGRTMIN+3" },
+    config: request.config ?? { Cmd: ["/sbin/init"], StopSignal: "SIGRTMIN+3" },
     rootfs: { type: "layers", diff_ids: [`sha256:${layer.sha256}`] },
   });
   const manifest = text({

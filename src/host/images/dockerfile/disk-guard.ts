@@ -1,8 +1,8 @@
 /** Ends what writes without bound before the host's disk is full, which guests and control plane would suffer from. */
 import { statfs } from "node:fs/promises";
-import type { Clock } from "../../core/clock.ts";
-import { StrataError } from "../../core/errors.ts";
-import { formatBytes } from "../../core/units.ts";
+import type { Clock } from "../../../core/clock.ts";
+import { StrataError } from "../../../core/errors.ts";
+import { formatBytes } from "../../../core/units.ts";
 
 const intervalMs = 1_000;
 const reserveBytes = 2 * 1024 ** 3;
