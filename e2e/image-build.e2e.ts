@@ -6,6 +6,7 @@
 import { readdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { DriftReport } from "../src/kinds/drift.ts";
 import { imageKind } from "../src/kinds/image.ts";
 import { type Instance, instanceKind } from "../src/kinds/instance.ts";
 import { TestEngine } from "./docker-engine.ts";
@@ -88,6 +89,18 @@ describe("the guest book", () => {
     ]);
     for (const found of await ask("/entries")) expect(JSON.stringify(JSON.parse(found))).toBe(entries);
   }, 400_000);
+
+  it("is in all three as its image, whatever a boot and the application wrote; then exactly what was edited is found", async () => {
+    const changes = async (name: string) => {
+      const { differences } = await daemon.json<DriftReport>(["instance", "drift", name]);
+      return differences.map(({ change, path, aspects }) => [change, path, ...aspects].join(" "));
+    };
+    for (const driver of drivers) expect([driver, await changes(driver)]).toEqual([driver, []]);
+    for (const driver of drivers) {
+      await daemon.ok(["exec", driver, "--", "sh", "-c", "echo edited >> /etc/issue; sync"]);
+      expect([driver, await changes(driver)]).toEqual([driver, ["changed /etc/issue content"]]);
+    }
+  }, 400_000);
 });
 
 describe("the same Dockerfile, every step anew", () => {
@@ -145,6 +158,11 @@ describe("a build that goes wrong", () => {
       /^error: the image "broken" cannot be made: the Dockerfile cannot be built: .*returned a non-zero code: 3\n/,
     );
     expect(error).toMatch(/^the reason$/m);
+    expect(error).toMatch(/^all that the build printed: strata image log broken$/m);
+    const { stdout } = await daemon.ok(["image", "log", "broken"]);
+    expect(stdout).toMatch(/^step 1\/\d+ ?: FROM debian:bookworm-slim$/im);
+    expect(stdout).toMatch(/^the reason$/m);
+    expect(stdout).toMatch(/^strata: ended: .*the Dockerfile cannot be built/m);
     expect(await leftovers()).toEqual(nothing);
     await writeFile(join(directory, "Dockerfile"), `${from}RUN exit 4\n`);
     expect((await build("broken", directory)).error).toContain("returned a non-zero code: 4");
@@ -177,7 +195,9 @@ describe("a build that goes wrong", () => {
   it("never ends", async () => {
     const directory = await context("endless", `${from}RUN echo begun; sleep infinity\n`);
     const { error } = await build("endless", directory, "--time-limit", "8");
-    expect(error).toMatch(/the build took longer than 8 s, its limit, and was ended; .*--time-limit\n$/);
+    expect(error).toMatch(
+      /the build took longer than 8 s, its limit, and was ended; .*--time-limit\nall that .*: strata image log endless\n$/,
+    );
     await until("the step is gone", async () => (await leftovers()).containers.length === 0, 20_000, 100);
     expect(await leftovers()).toEqual(nothing);
   });

@@ -2,7 +2,9 @@
  * A machine for simulated agents: images, disks and networks without a kernel. It outlives its agents, like a machine
  * outlives the processes on it, and keeps accounts of what is on it.
  */
+
 import { createHash, hash } from "node:crypto";
+import { Readable } from "node:stream";
 import type { NetworkChecks, Outcome } from "../src/agent/health/network-checks.ts";
 import type { Clock } from "../src/core/clock.ts";
 import { StrataError } from "../src/core/errors.ts";
@@ -57,6 +59,8 @@ export class FakeHost {
   readonly clock: Clock;
   readonly world: FakeWorld;
   readonly storedImages = new Map<string, StoredImage>();
+  /** By the uids of images. */
+  readonly buildLogs = new Map<string, string>();
   /** Volume uid to the digest it was made from. */
   readonly roots = new Map<string, string>();
   /** Volume uid to the times that it was made anew. */
@@ -122,6 +126,11 @@ export class FakeHost {
       this.storedImages.set(image.digest, image);
       return image;
     },
+    buildLog: async (name) => {
+      const text = this.buildLogs.get(name);
+      return text === undefined ? undefined : Readable.from([Buffer.from(text)]);
+    },
+    removeBuildLog: async (name) => void this.buildLogs.delete(name),
     containerTree: async () => ({ path: "/", idBase: 0, idCount: 65_536 }),
     vmDisk: async () => ({ path: "/", format: "qcow2", sizeMib: 1 }),
     entries: async () => fakeTree,

@@ -108,6 +108,20 @@ export function sessionPaths(): JsonObject {
         description: whole,
       },
     },
+    "/v1/projects/{project}/images/{name}/build-log": {
+      get: {
+        ...operation({
+          id: "buildLogOfImage",
+          summary: "Read what its build printed.",
+          tag: "Image",
+          parameters: parameters("project", "name"),
+          answers: { 101: null },
+        }),
+        description:
+          "A WebSocket. Binary messages: the octet 1 and a part of the text. Text messages: JSON with `type` done {sizeBytes, sha256} " +
+          "after the last data, or error {problem}.",
+      },
+    },
     "/v1/hosts/{name}/sessions": {
       get: operation({
         id: "watchSessions",

@@ -24,7 +24,7 @@ export type SessionRequest = {
   parameters: JsonObject;
 } /** For `access-log`, `instance` is the load balancer. */ & (
   | { verb: "exec" | "console" | "log" | "drift" | "access-log"; instance: SessionSubject }
-  | { verb: "export"; image: SessionSubject }
+  | { verb: "export" | "build-log"; image: SessionSubject }
   | { verb: "file"; backup: SessionSubject }
 );
 

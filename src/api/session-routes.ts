@@ -18,11 +18,11 @@ import type { NewSessionRequest, SessionHub, SessionRequest } from "./session-hu
 import { splice } from "./splice.ts";
 
 /**
- * exec, console, log and drift of instances, the access log of load balancers, export of images: WebSockets that are spliced to
+ * exec, console, log and drift of instances, the access log of load balancers, export and build log of images: WebSockets that are spliced to
  * one that the agent dials. All that can be refused is refused before the upgrade, as an ordinary answer.
  *
  * Frames: binary is one octet (0 stdin, 1 stdout, 2 stderr) and data; text is a JSON control message: `resize`
- * {columns, rows}, `stdin-end`, `exit` {status}, `error` {problem}; for exports and drift `progress` {step, fraction?} and `done`
+ * {columns, rows}, `stdin-end`, `exit` {status}, `error` {problem}; for exports, build logs and drift `progress` {step, fraction?} and `done`
  * {sizeBytes, sha256}. Nothing of them is looked at here.
  */
 
@@ -74,6 +74,18 @@ export function installSessionRoutes(app: FastifyInstance, parts: Parts): void {
         requireUpgrade(request);
         requireRoom(app);
         request.agentSocket = await openExport(parts, request);
+      },
+    },
+    (socket, request) => join(parts.clock, socket, request),
+  );
+  app.get<{ Params: { project: string; name: string } }>(
+    "/v1/projects/:project/images/:name/build-log",
+    {
+      websocket: true,
+      preHandler: async (request) => {
+        requireUpgrade(request);
+        requireRoom(app);
+        request.agentSocket = await openBuildLog(parts, request);
       },
     },
     (socket, request) => join(parts.clock, socket, request),
@@ -153,6 +165,23 @@ async function openExport(
   }
   const subject = { project, name, uid: image.metadata.uid };
   return askAgent(parts, host, { verb: "export", image: subject, parameters: { format } }, request);
+}
+
+/** What an image's build printed, from the host that makes it or has made it, also when it failed. */
+async function openBuildLog(
+  parts: Parts,
+  request: FastifyRequest<{ Params: { project: string; name: string } }>,
+): Promise<WebSocket> {
+  new Query(request.query, []);
+  const { project, name } = request.params;
+  authorize(request.principal, "read", imageKind, project);
+  const image = await parts.services.resources.require(request.principal, imageKind, { project, name });
+  const { state, host } = image.status;
+  if (host === undefined) {
+    throw new StrataError("Conflict", `image "${name}" is ${state} and no host makes it yet; it has no log`);
+  }
+  const subject = { project, name, uid: image.metadata.uid };
+  return askAgent(parts, host, { verb: "build-log", image: subject, parameters: {} }, request);
 }
 
 /** One file of a backup, from the host that restores it. */

@@ -1,3 +1,4 @@
+import { hash } from "node:crypto";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
 import { WebSocket } from "ws";
 import type { Channel, SessionRequest } from "../client/client.ts";
@@ -146,6 +147,26 @@ test("an image's content comes from the host that has it", async () => {
   await expect(client.exportImage(ref, "zip" as "tar", agent.signal)).rejects.toMatchObject({
     fields: [{ path: "?format" }],
   });
+});
+
+test("what an image's build printed comes from the host that makes it, whole or not at all", async () => {
+  const ref = { project: "default", name: "debian" };
+  const image = await client.require(imageKind, ref);
+  await client.patchStatus(imageKind, ref, image.metadata.uid, { host: "one", state: "failed" });
+  const text = Buffer.from("step 1\nthe reason\n");
+  const sums = [hash("sha256", text), "0".repeat(64)];
+  const requests: SessionRequest[] = [];
+  void runAgent((request, channel) => {
+    requests.push(request);
+    void channel.send(1, text).then(() => {
+      channel.sendControl({ type: "done", sizeBytes: text.length, sha256: sums.shift() ?? "" });
+      channel.close();
+    });
+  });
+  expect(await client.buildLog(ref)).toBe(text.toString());
+  const subject = { ...ref, uid: image.metadata.uid };
+  expect(requests).toEqual([{ id: expect.any(String), verb: "build-log", image: subject, parameters: {} }]);
+  await expect(client.buildLog(ref)).rejects.toMatchObject({ code: "Unavailable" });
 });
 
 test("large data arrives whole, and a reader that stops stops the sender", async () => {

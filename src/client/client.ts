@@ -86,8 +86,15 @@ export type InstanceSession = {
   parameters: JsonObject;
 };
 
-/** The content of an image. */
-export type ImageSession = { id: string; verb: "export"; image: SessionSubject; parameters: JsonObject };
+/** The content of an image, or what its build printed. */
+export type ImageSession = {
+  [Verb in "export" | "build-log"]: {
+    id: string;
+    verb: Verb;
+    image: SessionSubject;
+    parameters: JsonObject;
+  };
+}["export" | "build-log"];
 
 /** One file of a backup. */
 export type BackupSession = { id: string; verb: "file"; backup: SessionSubject; parameters: JsonObject };
@@ -219,6 +226,11 @@ export interface Client {
    * all was sent, `done` {sizeBytes, sha256}; whatever ends without `done` is incomplete.
    */
   exportImage(image: Ref, format: ExportFormat, signal: AbortSignal): Promise<Channel>;
+  /**
+   * What the build of an image printed, also of one that failed or is under way; of very long ones the last lines.
+   * @throws NotFound when none is kept; Conflict while no host makes the image.
+   */
+  buildLog(image: Ref, options?: { signal?: AbortSignal }): Promise<string>;
   /** For agents: requests for streams to instances of this host, until aborted. */
   sessionRequests(host: string, signal: AbortSignal): AsyncIterable<SessionRequest>;
   /** For agents: the other end of a session. */

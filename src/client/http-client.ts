@@ -14,7 +14,7 @@ import { backupRepositoryKind } from "../kinds/backup-repository.ts";
 import { certificateKind } from "../kinds/certificate.ts";
 import { driftReportSchema } from "../kinds/drift.ts";
 import { groupKind } from "../kinds/group.ts";
-import type { ExportFormat } from "../kinds/image.ts";
+import { type ExportFormat, imageKind } from "../kinds/image.ts";
 import { instanceKind } from "../kinds/instance.ts";
 import type { Ref } from "../kinds/keys.ts";
 import type { Kind, Resource } from "../kinds/kind.ts";
@@ -331,6 +331,11 @@ class HttpClientImpl implements HttpClient {
     const project = encodeURIComponent(image.project ?? "");
     const name = encodeURIComponent(image.name);
     return this.#dial(`/v1/projects/${project}/images/${name}/export?format=${format}`, signal);
+  }
+
+  async buildLog(image: Ref, { signal = new AbortController().signal }: { signal?: AbortSignal } = {}) {
+    const channel = await this.#dial(`${pathOf(imageKind, image)}/build-log`, signal);
+    return (await receiveAll(channel, signal)).toString("utf8");
   }
 
   async *sessionRequests(host: string, signal: AbortSignal): AsyncGenerator<SessionRequest> {

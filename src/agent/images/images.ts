@@ -66,7 +66,8 @@ class ImageReconciler implements Reconciler<ImageWorld, ImageAction, ImageStatus
         return this.#make(action.image, signal);
       case "finalize": {
         const { metadata } = action.image;
-        const { client } = this.#context;
+        const { client, images } = this.#context;
+        await images.removeBuildLog(metadata.uid);
         await client.removeFinalizer(imageKind, metadata as Ref, metadata.uid, "agent", { signal });
         this.#finalized.add(metadata.uid);
       }
@@ -93,12 +94,13 @@ class ImageReconciler implements Reconciler<ImageWorld, ImageAction, ImageStatus
     if (image.metadata.deletedAt !== undefined) return;
     const error = toStrataError(failure.error, `make image "${image.metadata.name}"`);
     const again = isRetryable(error.code);
+    const hint = await this.#logHint(image);
     const seconds = Math.max(1, Math.round(failure.retryAfterMs / 1000));
     const { progress, ...kept } = image.status;
     const status: ImageStatus = {
       ...kept,
       state: again ? "building" : "failed",
-      message: `${error.message.slice(0, 1900)}${again ? `; trying again in ${seconds} s` : ""}`,
+      message: `${error.message.slice(0, 1800)}${hint}${again ? `; trying again in ${seconds} s` : ""}`,
       observedGeneration: image.metadata.generation,
       conditions: madeCondition(image, "false", this.#context.clock.now(), error.message.slice(0, 1000)),
     };
@@ -107,6 +109,13 @@ class ImageReconciler implements Reconciler<ImageWorld, ImageAction, ImageStatus
     if (told && !again) {
       events.record(image, { severity: "warning", reason: "Failed", message: error.message.slice(0, 1000) });
     }
+  }
+
+  /** Where the rest is, when a build has printed more than its message can hold. */
+  async #logHint({ metadata, spec }: Image): Promise<string> {
+    if (spec.source.type !== "dockerfile") return "";
+    const log = await this.#context.images.buildLog(metadata.uid);
+    return log ? `\nall that the build printed: strata image log ${metadata.name}` : "";
   }
 
   /** Deletion ends a build under way. */
@@ -147,6 +156,7 @@ class ImageReconciler implements Reconciler<ImageWorld, ImageAction, ImageStatus
     const options = {
       signal,
       project,
+      logName: image.metadata.uid,
       onProgress: (progress: Progress) => reports.add(progress),
       findImage: async (name: string) => {
         const found = views.images.get(resourceKey(imageKind, { project, name }));

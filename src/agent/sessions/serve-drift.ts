@@ -51,12 +51,13 @@ async function examine(
     );
   }
   const original = await context.images.entries(imageDigest);
+  const { dataPaths } = (await context.images.get(imageDigest)) ?? {};
   const at = toTimestamp(context.clock.now());
   const root = await rootOf(context, driver, instance, imageDigest, signal);
   const volumes = driver.volumes?.takes === "mount" ? recordedVolumes(context, instance) : [];
   const mounts = volumes.map(mountPathOf);
   const { listings, reading } = await drift.read(handle, { root, original }, signal);
-  return { imageDigest, at, reading, ...firstOf(compareRoots(original, listings, mounts)) };
+  return { imageDigest, at, reading, ...firstOf(compareRoots(original, listings, mounts, dataPaths)) };
 }
 
 export function firstOf(differences: readonly Difference[]): Pick<DriftReport, "differences" | "more"> {

@@ -23,6 +23,10 @@ class Sessions {
     return this.#ask((id) => ({ id, verb: "export", image, parameters: { format } }));
   }
 
+  askForLog(image: { project: string; name: string; uid: string }): TestChannel {
+    return this.#ask((id) => ({ id, verb: "build-log", image, parameters: {} }));
+  }
+
   #ask(request: (id: string) => SessionRequest): TestChannel {
     const id = `s${this.channels.size}`;
     const channel = new TestChannel();
@@ -189,6 +193,19 @@ test("an image's content comes with its size and checksum", async () => {
   expect(channel.output).toBe(`qcow2 of ${image.status.digest}`);
   const sizeBytes = channel.output.length;
   expect(channel.controls).toEqual([{ type: "done", sizeBytes, sha256: hash("sha256", channel.output) }]);
+});
+
+test("what an image's build printed comes whole; of an image without a log, an error", async () => {
+  const image = await bench.client.require(imageKind, { project: "default", name: "debian" });
+  const subject = { project: "default", name: "debian", uid: image.metadata.uid };
+  const none = sessions.askForLog(subject);
+  await until("the session is over", () => none.closed);
+  expect(none.controls).toMatchObject([{ type: "error", problem: { code: "NotFound" } }]);
+  bench.host.buildLogs.set(image.metadata.uid, "step 1\n");
+  const channel = sessions.askForLog(subject);
+  await until("the session is over", () => channel.closed);
+  expect(channel.output).toBe("step 1\n");
+  expect(channel.controls).toMatchObject([{ type: "done", sizeBytes: 7 }]);
 });
 
 test("an image that is another one, or a format that is none, is refused through the channel", async () => {

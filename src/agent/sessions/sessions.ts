@@ -3,7 +3,7 @@
  * its own; whatever goes wrong is told through it, and ends with it. Guests are untouched by sessions that break.
  *
  * On the channel: data as in Channel (0 stdin, 1 stdout, 2 stderr); control messages `resize` {columns, rows} and
- * `stdin-end` come in, `exit` {status} and `error` {problem} go out; exports and drift: see send-whole.
+ * `stdin-end` come in, `exit` {status} and `error` {problem} go out; exports, build logs and drift: see send-whole.
  */
 import type { Channel, InstanceSession, SessionRequest } from "../../client/client.ts";
 import { describeError, StrataError, toStrataError } from "../../core/errors.ts";
@@ -15,6 +15,7 @@ import type { AgentContext } from "../agent-context.ts";
 import { readAccessLog } from "./access-log.ts";
 import { consoleParameters, execParameters, logParameters, readParameters } from "./parameters.ts";
 import { serveBackupFile } from "./serve-backup-file.ts";
+import { serveBuildLog } from "./serve-build-log.ts";
 import { serveDrift } from "./serve-drift.ts";
 import { serveExport } from "./serve-export.ts";
 import { Inbox, pump, type SessionEnds, stderrChannel, stdoutChannel } from "./splice.ts";
@@ -58,6 +59,8 @@ async function serve(context: AgentContext, request: SessionRequest, full: boole
     if (full)
       throw new StrataError("Unavailable", `host ${context.hostName} has ${maxSessions} sessions open`);
     if (request.verb === "export") await serveExport(context, request, { channel, inbox }, ended.signal);
+    else if (request.verb === "build-log")
+      await serveBuildLog(context, request, { channel, inbox }, ended.signal);
     else if (request.verb === "file") {
       await serveBackupFile(context, request, { channel, inbox }, ended.signal);
     } else await instanceVerbs[request.verb](context, request, { channel, inbox }, ended.signal);
@@ -75,7 +78,7 @@ async function serve(context: AgentContext, request: SessionRequest, full: boole
 }
 
 function subjectOf(request: SessionRequest): string {
-  if (request.verb === "export") return `image "${request.image.name}"`;
+  if (request.verb === "export" || request.verb === "build-log") return `image "${request.image.name}"`;
   if (request.verb === "file") return `backup "${request.backup.name}"`;
   return `instance "${request.instance.name}"`;
 }

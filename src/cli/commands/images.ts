@@ -15,6 +15,7 @@ import { buildImageCommand } from "./build-image.ts";
 import { exportImageCommand, imageSbomCommand } from "./export-image.ts";
 import { imageGcCommands } from "./image-gc.ts";
 import { imageHistoryCommand } from "./image-history.ts";
+import { imageLogCommand } from "./image-log.ts";
 import { deleteResources, listOptions, listResources, showResource } from "./listings.ts";
 import { makeImage } from "./make-image.ts";
 
@@ -98,6 +99,7 @@ export const imageCommands: readonly CommandSpec[] = [
     ],
     run: importImage,
   },
+  imageLogCommand,
   exportImageCommand,
   imageSbomCommand,
   {

@@ -313,7 +313,7 @@ function timeOf({ tag, created }: { tag: string; created: number }): number {
 
 /** So that whoever builds on an image takes over its application, as with every other base. */
 export function instructionsOf(application: ImageApplication): string[] {
-  const { command, environment, workingDirectory, user, ports, stopSignal } = application;
+  const { command, environment, workingDirectory, user, ports, stopSignal, volumes } = application;
   return [
     `ENTRYPOINT ${JSON.stringify(command)}`,
     ...environment.map((variable) => {
@@ -323,6 +323,7 @@ export function instructionsOf(application: ImageApplication): string[] {
     `WORKDIR ${workingDirectory}`,
     ...(user ? [`USER ${user}`] : []),
     ...ports.map((port) => `EXPOSE ${port}`),
+    ...(volumes ? [`VOLUME ${JSON.stringify(volumes)}`] : []),
     `STOPSIGNAL ${stopSignal}`,
   ];
 }

@@ -127,6 +127,24 @@ test("directories for volumes are the host's doing, what is beside them is not",
   ]);
 });
 
+test("what is below a directory of the application's data is its own, the directory itself is not", () => {
+  const listings = [
+    {
+      path: "srv",
+      names: ["www", "wwwx"],
+      entries: [directory("srv/wwwx"), { ...directory("srv/www"), mode: 0o700 }],
+    },
+    { path: "srv/www", names: ["new"], entries: [file("srv/www/new")] },
+  ];
+  const found = compareRoots(tree, listings, [], ["/srv/www"]);
+  expect(found.map(({ path, usual }) => [path, usual])).toEqual([
+    ["/srv/www", undefined],
+    ["/srv/www/index.html", "data of the application"],
+    ["/srv/www/new", "data of the application"],
+    ["/srv/wwwx", undefined],
+  ]);
+});
+
 test("a content is needed only where the size does not tell", () => {
   expect(needsContent(file("a"), 3)).toBe(true);
   expect(needsContent(file("a"), 4)).toBe(false);

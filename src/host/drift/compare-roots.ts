@@ -1,24 +1,27 @@
 /** From an image's manifest and what was read of a root to what differs between the two. Pure. */
 import type { Difference, RootEntry, RootListing } from "../../kinds/drift.ts";
-import { usualChange, whatHostMounts } from "./usual-changes.ts";
+import { applicationData, usualChange, whatHostMounts } from "./usual-changes.ts";
 
 type Aspect = Difference["aspects"][number];
 
 /**
  * What nobody listed is as it was: a reader lists each directory in which anything may differ. `mounts`: where the host
- * mounts volumes in the guest, for which it makes directories. Sorted by path.
+ * mounts volumes in the guest, for which it makes directories. `data`: directories whose content is the application's own.
+ * Sorted by path.
  */
 export function compareRoots(
   original: ReadonlyMap<string, RootEntry>,
   listings: Iterable<RootListing>,
   mounts: readonly string[] = [],
+  data: readonly string[] = [],
 ): Difference[] {
   const below = childrenOf(original);
   const found: Difference[] = [];
   const tell = ({ path, type }: RootEntry, change: Difference["change"], aspects: Aspect[] = []) => {
     const leads = mounts.some((mount) => mount === `/${path}` || mount.startsWith(`/${path}/`));
     const forMount = change === "added" && type === "directory" && leads;
-    const usual = forMount ? whatHostMounts : usualChange(path, change);
+    const ofData = data.some((directory) => `/${path}`.startsWith(`${directory}/`));
+    const usual = forMount ? whatHostMounts : ofData ? applicationData : usualChange(path, change);
     const difference = { path: `/${path}`, change, type, aspects };
     found.push(usual === undefined ? difference : { ...difference, usual });
   };

@@ -14,6 +14,7 @@ interface Rule {
   paths: readonly string[];
 }
 
+export const applicationData = "data of the application";
 export const whatHostMounts = "what the host mounts";
 
 const rules: readonly Rule[] = [

@@ -22,6 +22,7 @@ import {
 } from "../../kinds/image.ts";
 import { spool } from "./artefact.ts";
 import { makeBaseDisk, rootUuid } from "./base-disk.ts";
+import { BuildLogs } from "./build-log.ts";
 import type { Checksum } from "./checksum-list.ts";
 import { idCount } from "./contained-process.ts";
 import { buildDebianTree, builtFraction } from "./debian-build.ts";
@@ -97,6 +98,7 @@ class LocalImageStore implements ImageStore {
   readonly #clock: Clock;
   readonly #builders: readonly ImageBuilder[];
   readonly #directory: (name: "tmp" | "locks" | "sources") => string;
+  readonly #logs: BuildLogs;
   /** What this process has verified, or is verifying: `tree DIGEST`, `disk DIGEST`. */
   readonly #verified = new Map<string, Promise<void>>();
 
@@ -106,6 +108,7 @@ class LocalImageStore implements ImageStore {
     this.#clock = options.clock ?? systemClock;
     this.#builders = options.builders ?? [];
     this.#imageDir = imageDir;
+    this.#logs = new BuildLogs(join(imageDir, "build-logs"));
     this.#idBase = idBase;
     this.#context = {
       ...{ imageDir, idBase },
@@ -180,6 +183,14 @@ class LocalImageStore implements ImageStore {
       options.signal.throwIfAborted();
       throw explainNoSpace(error, "make an image", this.#imageDir);
     }
+  }
+
+  buildLog(logName: string) {
+    return this.#logs.read(logName);
+  }
+
+  removeBuildLog(logName: string) {
+    return this.#logs.remove(logName);
   }
 
   async containerTree(digest: string, signal: AbortSignal) {
@@ -340,6 +351,7 @@ class LocalImageStore implements ImageStore {
         bases,
         trees,
         builders,
+        logs: this.#logs,
         scope: hash("sha256", project).slice(0, 32),
         options,
         note,

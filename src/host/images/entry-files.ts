@@ -30,6 +30,7 @@ export const descriptionSchema = z.object({
   types: z.array(z.enum(["vm", "container"])),
   limitation: z.string(),
   remark: z.string().default(""),
+  dataPaths: z.array(z.string()).default([]),
   /** Hashes of vmlinuz and initrd. */
   boot: z.object({ kernel: sha256, initrd: sha256.optional() }).optional(),
   /** Where VMs start the imported disk as it is. */

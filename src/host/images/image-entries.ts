@@ -38,9 +38,9 @@ export async function listEntries(imageDir: string): Promise<Description[]> {
 }
 
 export function toStoredImage(description: Description): StoredImage {
-  const { digest, sizeBytes, os, types, limitation, remark, firmware, boot } = description;
+  const { digest, sizeBytes, os, types, limitation, remark, dataPaths, firmware, boot } = description;
   const how = firmware ? "firmware" : boot && "direct";
-  return { digest, sizeBytes, os, types, limitation, remark, ...(how && { boot: how }) };
+  return { digest, sizeBytes, os, types, limitation, remark, dataPaths, ...(how && { boot: how }) };
 }
 
 export interface AddRequest {
@@ -75,6 +75,7 @@ export async function addEntry(request: AddRequest): Promise<Description> {
     types: disk ? ["vm", ...(tree ? ["container" as const] : [])] : (tree?.inspection.types ?? []),
     limitation,
     remark: tree?.inspection.remark ?? "",
+    dataPaths: [...(tree?.inspection.dataPaths ?? [])],
     ...(boot && { boot: await copyBootFiles(boot, draft, signal) }),
     ...(disk && { firmware: disk.firmware }),
     ...(disk && manifest && { treeDigest: manifest.digest }),

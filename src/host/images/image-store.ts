@@ -9,6 +9,7 @@
  *   VM disks, made on first need, or kept from the import when VMs start the disk as it came), verified.json (what was
  *   found right since the host started);
  * - `sources/`: which source gave which digest, so that the same source again is immediate;
+ * - `build-logs/`: what builds of Dockerfiles printed; `buildah/`: stores of that builder, which are a cache;
  * - `locks/`, and `tmp/` for what is being made.
  *
  * An entry appears by one rename, when all of it is on disk, so an interrupted build leaves nothing but a directory in
@@ -38,6 +39,8 @@ export interface StoredImage {
   origin?: ImageOrigin;
   /** What else people should know, such as what Strata added to it; "" when nothing. */
   remark: string;
+  /** Directories with the data of its application; left out: none. */
+  dataPaths?: readonly string[];
 }
 
 export interface VmDisk {
@@ -59,6 +62,8 @@ export interface MakeImageOptions {
   onProgress(progress: Progress): void;
   /** What sources of type `dockerfile` give is never shared between projects before it is an image. */
   project: string;
+  /** Where `buildLog` finds what a build prints: an image's uid. Left out: it is not kept. */
+  logName?: string;
   /** Reads what was sent to the API, for sources of type `upload` and `dockerfile`. */
   openUpload(upload: string): Promise<Readable>;
   /** Digest of an image that the same user may build on, by its name; undefined when there is none that is ready. */
@@ -78,6 +83,10 @@ export interface ImageStore {
    * @throws Invalid for a hostile, truncated or unfit archive or a wrong checksum; Unavailable without space or network.
    */
   make(source: ImageSource, options: MakeImageOptions): Promise<StoredImage>;
+  /** What the build that was made by that name printed, or undefined. Bounded: of very long ones, the last lines. */
+  buildLog(logName: string): Promise<AsyncIterable<Uint8Array> | undefined>;
+  /** Absent is success. */
+  removeBuildLog(logName: string): Promise<void>;
   /**
    * The shared, read-only lower layer for containers. Verified against the manifest before its first use by this
    * process. @throws Unsupported when the image cannot start as a container.

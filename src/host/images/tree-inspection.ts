@@ -1,7 +1,7 @@
 /** What a root tree can do: which types of guest can start from it, with which kernel, and what it calls itself. */
 
 import { StrataError } from "../../core/errors.ts";
-import { addedPath, readApplication } from "./dockerfile/application.ts";
+import { addedPath, type ImageApplication, readApplication } from "./dockerfile/application.ts";
 import { findFile, namesIn, readStart } from "./tree-paths.ts";
 
 export interface TreeInspection {
@@ -10,6 +10,8 @@ export interface TreeInspection {
   limitation: string;
   /** What was added to the tree for it to start everywhere, and what its application is; "" when nothing. */
   remark: string;
+  /** Directories with the data of its application, as the Dockerfile's VOLUME says: not what the image brought. */
+  dataPaths: readonly string[];
   /** Host paths of the newest kernel in the tree that has its modules, and of its initrd. */
   boot?: { kernel: string; initrd?: string };
 }
@@ -33,20 +35,22 @@ export async function inspectTree(root: string): Promise<TreeInspection> {
     );
   }
   const boot = await findKernel(root);
-  const remark = await describeBuild(root);
-  if (boot) return { os, types: ["vm", "container"], limitation: "", remark, boot };
+  const application = await readApplication(root);
+  const remark = await describeBuild(root, application);
+  const dataPaths = application?.volumes ?? [];
+  if (boot) return { os, types: ["vm", "container"], limitation: "", remark, dataPaths, boot };
   return {
     os,
     remark,
+    dataPaths,
     types: ["container"],
     limitation:
       "the tree has no kernel in /boot (with its modules in /lib/modules), so it cannot start as a VM",
   };
 }
 
-async function describeBuild(root: string): Promise<string> {
+async function describeBuild(root: string, application: ImageApplication | undefined): Promise<string> {
   const added = (await readStart(root, addedPath, maxAddedBytes))?.trim().split("\n").join(", ");
-  const application = await readApplication(root);
   const ports = application?.ports.join(", ");
   const parts = [
     ...(application ? [`runs ${shown(application.command)}${ports ? `, exposes ${ports}` : ""}`] : []),

@@ -165,6 +165,7 @@ describe("inspectTree", () => {
     write("etc/os-release", "NAME=x\nPRETTY_NAME='Tiny 1'\n");
     expect(await inspectTree(root)).toEqual({
       os: "Tiny 1",
+      dataPaths: [],
       types: ["container"],
       limitation: expect.stringContaining("no kernel"),
       remark: "",

@@ -20,6 +20,8 @@ export const applicationSchema = z.object({
   /** `8080/tcp` */
   ports: z.array(z.string()),
   stopSignal: z.string(),
+  /** Directories with the application's own data, which is no part of the image. */
+  volumes: z.array(z.string()).optional(),
 });
 export type ImageApplication = z.infer<typeof applicationSchema>;
 
@@ -35,6 +37,10 @@ const defaultSearchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sb
 export function applicationOf(config: NonNullable<ImageConfig["config"]>): ImageApplication | undefined {
   const command = [...(config.Entrypoint ?? []), ...(config.Cmd ?? [])];
   if (command.length === 0) return undefined;
+  const volumes = Object.keys(config.Volumes ?? {})
+    .map((path) => posix.resolve("/", path))
+    .filter((path) => path !== "/")
+    .sort();
   return {
     command,
     environment: config.Env ?? [],
@@ -42,12 +48,13 @@ export function applicationOf(config: NonNullable<ImageConfig["config"]>): Image
     user: config.User ?? "",
     ports: Object.keys(config.ExposedPorts ?? {}).sort(),
     stopSignal: config.StopSignal || "SIGTERM",
+    ...(volumes.length > 0 && { volumes }),
   };
 }
 
 /** The inverse: so that whoever builds on an image takes over its application, as with every other base. */
 export function configOf(application: ImageApplication): Record<string, Json> {
-  const { command, environment, workingDirectory, user, ports, stopSignal } = application;
+  const { command, environment, workingDirectory, user, ports, stopSignal, volumes } = application;
   return {
     Entrypoint: command,
     Env: environment,
@@ -55,6 +62,7 @@ export function configOf(application: ImageApplication): Record<string, Json> {
     User: user,
     ExposedPorts: Object.fromEntries(ports.map((port) => [port, {}])),
     StopSignal: stopSignal,
+    ...(volumes && { Volumes: Object.fromEntries(volumes.map((path) => [path, {}])) }),
   };
 }
 

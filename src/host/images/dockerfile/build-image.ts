@@ -5,11 +5,12 @@
  */
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { hasCode, StrataError } from "../../../core/errors.ts";
+import { describeError, hasCode, StrataError } from "../../../core/errors.ts";
 import { plainFileHeader, tarEnd, tarPadding } from "../../../core/tar-writer.ts";
 import type { ImageSource } from "../../../kinds/image.ts";
 import type { Progress } from "../../../kinds/kind.ts";
 import { maxArtefactBytes } from "../artefact.ts";
+import type { BuildLogs } from "../build-log.ts";
 import { aptProxies, debianMirrors } from "../debian-build.ts";
 import type { Description } from "../entry-files.ts";
 import type { MakeImageOptions } from "../image-store.ts";
@@ -37,9 +38,17 @@ export interface BuildRequest {
   builders: readonly ImageBuilder[];
   /** Of the project: see ImageBuilder. */
   scope: string;
+  logs: BuildLogs;
   options: MakeImageOptions;
   note: NoteOrigin;
 }
+
+type Tell = (line: string) => void;
+
+const both = (first: Tell, second: Tell) => (line: string) => {
+  first(line);
+  second(line);
+};
 
 /** Share of the time when the Dockerfile's own steps are done, and when all are. */
 const stepsFraction = 0.5;
@@ -68,13 +77,19 @@ export async function buildImage(request: BuildRequest): Promise<Description> {
   const { seconds } = source.limits;
   const timeout = AbortSignal.timeout(seconds * 1000);
   const signal = AbortSignal.any([options.signal, timeout]);
+  await using log = options.logName === undefined ? undefined : await request.logs.open(options.logName);
+  const tell = (line: string) => log?.add(line);
   try {
     const builder = await chooseBuilder(request.builders, signal);
     await using session = await builder.open(request.scope, signal);
-    const built = await buildSteps(request, builder.name, session, signal);
-    const completed = await complete(request, session, built, signal);
+    tell(`strata: building with ${builder.name}`);
+    const built = await buildSteps(request, builder.name, session, tell, signal);
+    tell("strata: completing the image");
+    const completed = await complete(request, session, built, tell, signal);
+    tell("strata: reading the layers");
     return await importBuilt(request, session, completed);
   } catch (error) {
+    tell(`strata: ended: ${timeout.aborted ? "the time is over" : describeError(error)}`);
     options.signal.throwIfAborted();
     if (!timeout.aborted) throw error;
     const message = `the build took longer than ${seconds} s, its limit, and was ended; a build that needs more is given it with --time-limit`;
@@ -97,6 +112,7 @@ async function buildSteps(
   request: BuildRequest,
   builderName: string,
   session: BuildSession,
+  tell: Tell,
   signal: AbortSignal,
 ): Promise<BuiltImage> {
   const { source, build, bases, trees, options } = request;
@@ -112,7 +128,7 @@ async function buildSteps(
   return await session.build({
     ...{ ...text, context: build.path, target: source.target },
     ...{ cache: source.cache, limits: source.limits, signal },
-    onLine: progressOf(options.onProgress, 0, stepsFraction),
+    onLine: both(tell, progressOf(options.onProgress, 0, stepsFraction)),
   });
 }
 
@@ -120,6 +136,7 @@ async function complete(
   request: BuildRequest,
   session: BuildSession,
   built: BuiltImage,
+  tell: Tell,
   signal: AbortSignal,
 ): Promise<BuiltImage> {
   const { job, source, options } = request;
@@ -132,7 +149,7 @@ async function complete(
   try {
     return await session.build({
       ...{ context, dockerfile, args: {}, cache: source.cache, limits: source.limits, signal },
-      onLine: progressOf(options.onProgress, stepsFraction, completedFraction, "completing"),
+      onLine: both(tell, progressOf(options.onProgress, stepsFraction, completedFraction, "completing")),
     });
   } catch (error) {
     if (!hasCode(error, "Invalid")) throw error;

@@ -3,7 +3,7 @@ import { StrataError } from "../../../core/errors.ts";
 import type { BuildLimits, BuildOrder } from "./image-builder.ts";
 
 /** Of all processes and threads of a build together. */
-export const maxBuildProcesses = 4096;
+export const maxBuildProcesses = 2048;
 /** Of 100 that everything else has by default: guests come first. */
 export const buildCpuWeight = 12;
 

@@ -60,7 +60,11 @@ class Bench {
     await using session = await this.open(scope);
     const order = await this.order(lines, options);
     const printed: string[] = [];
-    const built = await session.build({ ...order, onLine: (line) => printed.push(line) });
+    const onLine = (line: string) => {
+      printed.push(line);
+      order.onLine(line);
+    };
+    const built = await session.build({ ...order, onLine });
     return { built, printed, files: await this.filesOf(session, built) };
   }
 
@@ -141,7 +145,7 @@ function describeResults(get: () => Bench): void {
       ]);
       expect(files.has("srv/gone")).toBe(false);
       expect(printed).toContain("said given");
-      expect(printed.join("\n")).toMatch(/^step 1\/14 ?: FROM scratch$/im);
+      expect(printed.join("\n")).toMatch(/^step 1\/\d+ ?: FROM scratch$/im);
       expect(await get().harness.leaks()).toEqual([]);
     });
 
@@ -222,10 +226,7 @@ function describeFailures(get: () => Bench): void {
     it("is ended, and nothing of it goes on", async () => {
       const stop = new AbortController();
       const reason = new Error("enough");
-      await using session = await get().open("failures");
-      const order = await get().order([...base, "RUN echo begun; while :; do sleep 1; done"]);
-      const building = session.build({
-        ...order,
+      const building = get().build("failures", [...base, "RUN echo begun; while :; do sleep 1; done"], {
         signal: stop.signal,
         onLine: (line) => line === "begun" && stop.abort(reason),
       });
@@ -234,7 +235,7 @@ function describeFailures(get: () => Bench): void {
     });
 
     it("takes more memory than its steps may have", async () => {
-      const hungry = [...base, "RUN head -c 300000000 /dev/zero | tail -n 1 | wc -c"];
+      const hungry = [...base, "RUN all=$(head -c 300000000 /dev/zero | tr '\\0' a); echo $all | wc -c"];
       const building = get().build("failures", hungry, { limits: { memoryMib: 64, cpus: 1 } });
       await expect(building).rejects.toMatchObject({ code: "Invalid" });
       expect(await get().harness.leaks()).toEqual([]);
@@ -243,9 +244,8 @@ function describeFailures(get: () => Bench): void {
     it("starts more processes than it may", async () => {
       const many = `i=0; while [ $i -lt ${maxBuildProcesses + 100} ]; do sleep 300 & i=$((i+1)); done; echo all`;
       const printed: string[] = [];
-      await using session = await get().open("failures");
-      const order = await get().order([...base, `RUN ${many}`]);
-      const building = session.build({ ...order, onLine: (line) => printed.push(line) });
+      const onLine = (line: string) => printed.push(line);
+      const building = get().build("failures", [...base, `RUN ${many}`], { onLine });
       await expect(building).rejects.toMatchObject({ code: "Invalid" });
       expect(printed).not.toContain("all");
       expect(await get().harness.leaks()).toEqual([]);

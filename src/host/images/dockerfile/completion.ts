@@ -22,7 +22,7 @@ import {
 export const workDirectory = ".strata-build";
 
 /** Increase it when the same Dockerfile would give another tree. */
-export const completionVersion = 1;
+export const completionVersion = 2;
 
 export interface Completion {
   application: ImageApplication | undefined;

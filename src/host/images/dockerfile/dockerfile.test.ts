@@ -50,6 +50,11 @@ describe("an application", () => {
     });
   });
 
+  it("keeps its data where VOLUME says, and never all of the root", () => {
+    const Volumes = { "/srv/data/": {}, "/": {}, "var/lib/x": {} };
+    expect(applicationOf({ Cmd: ["/x"], Volumes })?.volumes).toEqual(["/srv/data", "/var/lib/x"]);
+  });
+
   it("becomes a unit in which systemd expands nothing", () => {
     const unit = serviceUnit({
       command: ["python3", "-c", 'print("$HOME %h \\ 1")\n'],

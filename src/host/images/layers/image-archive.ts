@@ -41,6 +41,8 @@ export const imageConfigSchema = z.object({
       StopSignal: z.string().nullish(),
       /** `8080/tcp` */
       ExposedPorts: z.record(z.string().max(64), z.unknown()).nullish(),
+      /** Paths of directories. */
+      Volumes: z.record(z.string().max(4096), z.unknown()).nullish(),
     })
     .nullish(),
   history: z

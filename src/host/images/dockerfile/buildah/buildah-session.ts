@@ -40,6 +40,7 @@ const buildRepo = "localhost/strata-build";
 const baseRepo = "localhost/strata-base";
 /** What buildah itself may take besides its steps. */
 const ownMemoryMib = 128;
+const ownProcesses = 256;
 const toolTimeoutMs = 10 * 60_000;
 const maxBuildMs = 24 * 3600_000;
 /** Arguments of a program are limited by the kernel. */
@@ -243,6 +244,8 @@ export class BuildahSession implements BuildSession {
 type BuildahRun = Omit<JailRun, "timeoutMs"> & { timeoutMs?: number; network?: BuildNetwork };
 
 const toolMemoryMib = 1024;
+/** Of each user id in a step. All together may have as many as the group, where buildah must not be the one that fails. */
+const stepProcesses = maxBuildProcesses - ownProcesses;
 
 function buildArguments({ args, target, cache }: BuildOrder, name: string): string[] {
   const given = Object.entries(args).map(([key, value]) => `--build-arg=${key}=${value}`);
@@ -254,6 +257,7 @@ function buildArguments({ args, target, cache }: BuildOrder, name: string): stri
   }
   return [
     ...["build", "--isolation=chroot", "--network=host", "--format=docker", "--pull=false", "--layers"],
+    `--ulimit=nproc=${stepProcesses}:${stepProcesses}`,
     ...(cache && !hasProxy(args) ? [] : ["--no-cache"]),
     ...(target === undefined ? [] : [`--target=${target}`]),
     ...given,
@@ -273,6 +277,12 @@ function failureOf(
       "buildah was killed, most likely because the build took all of its memory",
       printed,
     );
+  }
+  if (
+    /failed to create new OS thread|pthread_create failed|fork\/exec .*temporarily unavailable/.test(stderr)
+  ) {
+    const message = `the build took all of the ${maxBuildProcesses} processes that it may have`;
+    return explainFailure(message, printed);
   }
   const message = `buildah ended with status ${status}: ${lastLine(stderr).slice(0, 300)}`;
   return new StrataError("Unavailable", message, { detail: stderr.slice(-4000) });
