@@ -70,6 +70,11 @@ export const imageSourceSchema = z.discriminatedUnion("type", [
     type: z.literal("dockerfile"),
     /** The build's context, a tar that was sent to the API beforehand (POST /v1/uploads). */
     upload: z.string().max(100),
+    /** Of the context, for whoever sent it: tells whether the same one was sent before. Not looked at by the host. */
+    sha256: z
+      .string()
+      .regex(/^[0-9a-f]{64}$/)
+      .optional(),
     /** The Dockerfile's path in the context. */
     file: z.string().min(1).max(1000).default("Dockerfile"),
     /** The stage that becomes the image; left out, the last one. */

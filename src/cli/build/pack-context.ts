@@ -3,7 +3,7 @@
  * so that equal directories are equal bytes. What .dockerignore names is neither read nor sent; links are sent as links.
  */
 import { constants } from "node:fs";
-import { lstat, open, readdir, readFile, readlink } from "node:fs/promises";
+import { lstat, open, readdir, readFile, readlink, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { StrataError } from "../../core/errors.ts";
 import { type TarHeader, tarEnd, tarPadding, writeTarHeader } from "../../core/tar-writer.ts";
@@ -20,6 +20,20 @@ const maxEntries = 100_000;
 const maxBytes = 4 * 1024 ** 3;
 const maxIgnoreBytes = 1024 ** 2;
 const ignoreFile = ".dockerignore";
+
+/** @throws Invalid when there is no such directory, or no such file in it. */
+export async function expectDockerfile(directory: string, file: string): Promise<void> {
+  const found = await stat(directory).catch(() => undefined);
+  if (!found?.isDirectory()) {
+    throw new StrataError("Invalid", `${directory} is no directory; a build needs one with a Dockerfile`);
+  }
+  if (file.startsWith("/") || file === ".." || file.startsWith("../")) {
+    throw new StrataError("Invalid", `--file must be a path in ${directory}, not "${file}"`);
+  }
+  const dockerfile = await stat(join(directory, file)).catch(() => undefined);
+  if (dockerfile?.isFile()) return;
+  throw new StrataError("Invalid", `${directory} has no file "${file}"; name the Dockerfile with --file`);
+}
 
 /** @throws Invalid for what cannot be read or sent, and for too much of it. */
 export async function* packContext({ directory, file }: PackOptions): AsyncGenerator<Buffer, void, void> {

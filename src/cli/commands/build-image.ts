@@ -1,10 +1,9 @@
 /** `image build`: from a Dockerfile of this machine, or from a Debian suite. */
-import { stat } from "node:fs/promises";
-import { basename, join, posix, resolve as resolvePath } from "node:path";
+import { basename, posix, resolve as resolvePath } from "node:path";
 import { StrataError } from "../../core/errors.ts";
 import { formatBytes } from "../../core/units.ts";
 import { imageKind } from "../../kinds/image.ts";
-import { packContext } from "../build/pack-context.ts";
+import { expectDockerfile, packContext } from "../build/pack-context.ts";
 import type { Call, CommandSpec, OptionSpec } from "../command.ts";
 import type { Output } from "../output.ts";
 import { follow, patience } from "../watching.ts";
@@ -104,19 +103,6 @@ async function makeRoom(call: Call, name: string): Promise<void> {
     (seen) => !seen.has(`${session.project}/${name}`),
     () => `the image "${name}" that failed goes away`,
   );
-}
-
-async function expectDockerfile(directory: string, file: string): Promise<void> {
-  const found = await stat(directory).catch(() => undefined);
-  if (!found?.isDirectory()) {
-    throw new StrataError("Invalid", `${directory} is no directory; a build needs one with a Dockerfile`);
-  }
-  if (file.startsWith("/") || file === ".." || file.startsWith("../")) {
-    throw new StrataError("Invalid", `--file must be a path in ${directory}, not "${file}"`);
-  }
-  const dockerfile = await stat(join(directory, file)).catch(() => undefined);
-  if (dockerfile?.isFile()) return;
-  throw new StrataError("Invalid", `${directory} has no file "${file}"; name the Dockerfile with --file`);
 }
 
 function parseArgument(text: string): [string, string] {

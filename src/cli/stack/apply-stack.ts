@@ -16,9 +16,10 @@ import { peeringKind } from "../../kinds/peering.ts";
 import { publishedPortKind } from "../../kinds/published-port.ts";
 import { type Route, routeTableKind } from "../../kinds/route-table.ts";
 import { type SecurityRule, securityGroupKind } from "../../kinds/security-group.ts";
+import { packContext } from "../build/pack-context.ts";
 import { kindTitle } from "../resolve.ts";
 import { follow, type Patience, retrying } from "../watching.ts";
-import type { Desired } from "./expand-stack.ts";
+import type { Desired, Upload } from "./expand-stack.ts";
 import { type Change, type Existing, keyOf, type Plan } from "./plan-stack.ts";
 import { goesLast, stackKinds } from "./stack-kinds.ts";
 
@@ -148,18 +149,21 @@ async function ensure(client: Client, desired: Desired, limits: Patience): Promi
   });
 }
 
-/** Sends the file that the spec needs. */
+/** Sends what the spec needs. */
 async function completed(client: Client, desired: Desired, limits: Patience): Promise<JsonObject> {
   const { upload } = desired;
   if (!upload) return desired.spec;
-  const sent = await retrying(
-    () => client.upload(createReadStream(upload.path), { signal: limits.signal }),
-    limits,
-  );
+  const sent = await retrying(() => client.upload(contentOf(upload), { signal: limits.signal }), limits);
   if (sent.sha256 !== upload.sha256) {
     throw new StrataError("Conflict", `${upload.path} changed while it was read; try again`);
   }
   return { ...desired.spec, source: { ...(desired.spec.source as JsonObject), upload: sent.upload } };
+}
+
+function contentOf({ path, dockerfile }: Upload): AsyncIterable<Uint8Array> {
+  return dockerfile === undefined
+    ? createReadStream(path)
+    : packContext({ directory: path, file: dockerfile });
 }
 
 /** What the server says about a spec, with the place in the stack file. */

@@ -28,14 +28,31 @@ export interface Desired {
   spec: JsonObject;
   /** Where the file says so, for messages. */
   where: string;
-  /** A file of this machine that has to be sent before the spec is complete (images). */
-  upload?: { path: string; sha256: string };
+  /** What has to be sent before the spec is complete (images). */
+  upload?: Upload;
 }
+
+/** A file of this machine, or with `dockerfile`, a path in it, a directory as a build's context. */
+export interface Upload {
+  path: string;
+  /** Of what is sent. */
+  sha256: string;
+  dockerfile?: string;
+}
+
+/** Where StackFiles has the context of an image that is built. */
+export function contextKey({ build = "", dockerfile = defaultDockerfile }: ImageEntry): string {
+  return `${build} ${dockerfile}`;
+}
+
+export const defaultDockerfile = "Dockerfile";
 
 /** What the files named in the stack hold, by the path as written. Images: only their checksum. */
 export interface StackFiles {
   contents: ReadonlyMap<string, Uint8Array>;
-  images: ReadonlyMap<string, { path: string; sha256: string }>;
+  images: ReadonlyMap<string, Upload>;
+  /** By `contextKey`. */
+  contexts: ReadonlyMap<string, Upload>;
 }
 
 /** Keys of a spec that have another name in the file. */
@@ -58,8 +75,8 @@ export function expandStack(stack: Stack, files: StackFiles, locate: Locate): De
     const at = ["images", name];
     expansion.attempt(at, () => {
       const spec = withoutUndefined({ description: entry.description, source: imageSource(entry, files) });
-      const file = entry.file === undefined ? undefined : files.images.get(entry.file);
-      expansion.add(imageKind, name, spec, at, { ...(file ? { upload: file } : {}) });
+      const upload = entry.file === undefined ? contextOf(entry, files) : files.images.get(entry.file);
+      expansion.add(imageKind, name, spec, at, { ...(upload ? { upload } : {}) });
     });
   }
   for (const [name, entry] of Object.entries(stack.instances)) {
@@ -108,7 +125,7 @@ class Expansion {
     name: string,
     spec: JsonObject,
     at: FieldPath,
-    more: { labels?: Record<string, string>; upload?: { path: string; sha256: string } } = {},
+    more: { labels?: Record<string, string>; upload?: Upload } = {},
   ): boolean {
     const before = this.#fields.length;
     const here = this.#locate(at, "key");
@@ -185,21 +202,26 @@ function publicKeyOf(entry: Stack["keyPairs"][string], files: StackFiles): strin
 }
 
 function imageSource(entry: ImageEntry, files: StackFiles): JsonObject {
-  const sources = (["debian", "catalogue", "url", "file", "simplestreams"] as const).filter(
+  const sources = (["debian", "catalogue", "url", "file", "build", "simplestreams"] as const).filter(
     (key) => entry[key] !== undefined,
   );
   const [source] = sources;
   if (sources.length !== 1 || source === undefined) {
-    throw new StrataError("Invalid", "needs exactly one of debian, catalogue, url, file and simplestreams");
+    throw new StrataError(
+      "Invalid",
+      "needs exactly one of debian, catalogue, url, file, build and simplestreams",
+    );
   }
   const fitting: Record<typeof source, readonly (keyof ImageEntry)[]> = {
     debian: ["packages"],
     catalogue: [],
     url: ["sha256", "format", "boot"],
     file: ["sha256", "format", "boot"],
+    build: ["dockerfile", "args", "target"],
     simplestreams: ["alias"],
   };
-  for (const key of ["packages", "sha256", "format", "boot", "alias"] as const) {
+  const details = ["packages", "sha256", "format", "boot", "alias", "dockerfile", "args", "target"] as const;
+  for (const key of details) {
     if (entry[key] !== undefined && !fitting[source].includes(key)) {
       throw new StrataError("Invalid", `${key} has no meaning for an image from ${source}`);
     }
@@ -211,6 +233,7 @@ function imageSource(entry: ImageEntry, files: StackFiles): JsonObject {
   if (source === "simplestreams") {
     return withoutUndefined({ type: "simplestreams", server: entry.simplestreams, alias: entry.alias });
   }
+  if (source === "build") return dockerfileSource(entry, files);
   const format = entry.format ?? formatOf(entry.url ?? entry.file ?? "");
   if (source === "url")
     return withoutUndefined({ type: "url", url: entry.url, sha256: entry.sha256, format, boot: entry.boot });
@@ -220,6 +243,17 @@ function imageSource(entry: ImageEntry, files: StackFiles): JsonObject {
   }
   // The name of the upload is known only once it was sent.
   return withoutUndefined({ type: "upload", upload: "", format, sha256, boot: entry.boot });
+}
+
+/** The name of the upload is known only once it was sent. */
+function dockerfileSource(entry: ImageEntry, files: StackFiles): JsonObject {
+  const { dockerfile: file = defaultDockerfile, args, target } = entry;
+  const sha256 = contextOf(entry, files)?.sha256;
+  return withoutUndefined({ type: "dockerfile", upload: "", file, args, target, sha256 });
+}
+
+function contextOf(entry: ImageEntry, files: StackFiles): Upload | undefined {
+  return entry.build === undefined ? undefined : files.contexts.get(contextKey(entry));
 }
 
 /** What an archive is, by its name. */

@@ -4,9 +4,10 @@ import { createReadStream } from "node:fs";
 import { open, readFile, realpath } from "node:fs/promises";
 import { basename, dirname, isAbsolute, relative, resolve } from "node:path";
 import { type FieldError, StrataError } from "../../core/errors.ts";
-import { type Desired, expandStack } from "./expand-stack.ts";
+import { expectDockerfile, packContext } from "../build/pack-context.ts";
+import { contextKey, type Desired, defaultDockerfile, expandStack, type Upload } from "./expand-stack.ts";
 import { type FieldPath, type Locate, type ParsedStack, parseStack } from "./parse-stack.ts";
-import { type Stack, stackLimits } from "./stack-schema.ts";
+import { type ImageEntry, type Stack, stackLimits } from "./stack-schema.ts";
 
 export interface LoadedStack {
   name: string;
@@ -30,6 +31,9 @@ export async function loadStack(path: string, options: LoadOptions): Promise<Loa
   const stack = name === undefined ? read.stack : { ...read.stack, stack: name, project: name };
   const reader = new FileReader(dirname(file), options, locate);
   for (const { at, path: source, place } of namedFiles(stack)) await reader.read(at, source, place);
+  for (const [image, entry] of Object.entries(stack.images)) {
+    if (entry.build) await reader.readContext(["images", image, "build"], entry.build, entry);
+  }
   reader.finish();
   const project = stack.project ?? stack.stack;
   return { name: stack.stack, project, desired: expandStack(stack, reader, locate), locate };
@@ -80,7 +84,8 @@ function* namedFiles(stack: Stack): Generator<{ at: FieldPath; path: string; pla
 
 class FileReader {
   readonly contents = new Map<string, Uint8Array>();
-  readonly images = new Map<string, { path: string; sha256: string }>();
+  readonly images = new Map<string, Upload>();
+  readonly contexts = new Map<string, Upload>();
   readonly #fields: FieldError[] = [];
   readonly #directory: string;
   readonly #options: LoadOptions;
@@ -93,10 +98,28 @@ class FileReader {
   }
 
   async read(at: FieldPath, path: string, place: Place): Promise<void> {
-    try {
+    await this.#attempt(at, async () => {
       const file = await this.#find(path, place);
       if (place === "image") this.images.set(path, { path: file, sha256: await sha256Of(file) });
       else this.contents.set(path, await readBounded(file, path, stackLimits.fileSourceBytes));
+    });
+  }
+
+  /** What would be sent is read to its end, for its checksum: it tells whether the image has to be built again. */
+  async readContext(at: FieldPath, path: string, entry: ImageEntry): Promise<void> {
+    await this.#attempt(at, async () => {
+      const directory = await this.#find(path, "inside", "directory");
+      const { dockerfile = defaultDockerfile } = entry;
+      await expectDockerfile(directory, dockerfile);
+      const hash = createHash("sha256");
+      for await (const chunk of packContext({ directory, file: dockerfile })) hash.update(chunk);
+      this.contexts.set(contextKey(entry), { path: directory, sha256: hash.digest("hex"), dockerfile });
+    });
+  }
+
+  async #attempt(at: FieldPath, action: () => Promise<void>): Promise<void> {
+    try {
+      await action();
     } catch (error) {
       if (!(error instanceof StrataError)) throw error;
       this.#fields.push({ path: this.#locate(at), message: error.message });
@@ -110,7 +133,7 @@ class FileReader {
     });
   }
 
-  async #find(path: string, place: Place): Promise<string> {
+  async #find(path: string, place: Place, what = "file"): Promise<string> {
     const home = this.#options.home;
     if (place !== "inside") {
       const expanded = home && path.startsWith("~/") ? resolve(home, path.slice(2)) : path;
@@ -120,7 +143,7 @@ class FileReader {
     if (isAbsolute(path)) throw outside;
     const directory = await realpath(this.#directory);
     const file = await realpath(resolve(directory, path)).catch(() => {
-      throw new StrataError("NotFound", `there is no file "${path}" beside the stack file`);
+      throw new StrataError("NotFound", `there is no ${what} "${path}" beside the stack file`);
     });
     const below = relative(directory, file);
     if (below === "" || below.startsWith("..") || isAbsolute(below)) throw outside;

@@ -54,6 +54,14 @@ const imageEntry = z.strictObject({
   boot: z.string().optional(),
   /** A root tarball, disk image or appliance on this machine. */
   file: path.optional(),
+  /** A directory with a Dockerfile: relative to the stack file, inside its directory. */
+  build: path.optional(),
+  /** The Dockerfile's path in that directory. */
+  dockerfile: path.optional(),
+  /** Values of its ARGs. */
+  args: z.record(z.string(), z.string()).optional(),
+  /** The stage that becomes the image. */
+  target: z.string().optional(),
   /** A simplestreams server. */
   simplestreams: z.string().optional(),
   alias: z.string().optional(),
