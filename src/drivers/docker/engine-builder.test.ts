@@ -110,7 +110,7 @@ test("a build has its limits and its network, tells what it prints, and gives th
     cgroupparent: "/n.builds",
     buildargs: '{"A":"1"}',
   });
-  expect(groups).toEqual([["n.builds", { processes: 4096, cpuWeight: 12 }]]);
+  expect(groups).toEqual([["n.builds", { processes: 2048, cpuWeight: 12 }]]);
 });
 
 test("cached layers come from the scope's own results, and without one from nowhere", async () => {
