@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { stripVTControlCharacters } from "node:util";
-import { z } from "zod";
+import * as z from "zod";
 import type { Clock } from "../../../../core/clock.ts";
 import { StrataError } from "../../../../core/errors.ts";
 import { exportLayers } from "../../export/write-layers.ts";
