@@ -34,9 +34,11 @@ export class TestDaemon {
   readonly settings: Settings;
   readonly client: Client;
   readonly #directory: string;
+  readonly #env: Readonly<Record<string, string>>;
 
   private constructor(directory: string, env: Record<string, string>) {
     this.#directory = directory;
+    this.#env = env;
     this.settings = readSettings({ STRATA_DIR: directory, STRATA_IMAGE_DIR: testImageDir, ...env });
     this.client = createHttpClient({ socketPath: this.settings.socketPath });
   }
@@ -103,6 +105,7 @@ export class TestDaemon {
           STRATA_DIR: this.#directory,
           STRATA_IMAGE_DIR: testImageDir,
           NO_COLOR: "1",
+          ...this.#env,
           ...options.env,
         },
         stdio: ["pipe", "pipe", "pipe"],

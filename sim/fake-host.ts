@@ -204,7 +204,9 @@ export class FakeHost {
     },
     room: async (uid) => {
       if (this.silentData.has(uid)) return new Promise(() => {});
-      if (!this.data.has(uid)) throw new StrataError("NotFound", `the simulated volume ${uid} is not here`);
+      if (!this.data.has(uid) && !this.roots.has(uid)) {
+        throw new StrataError("NotFound", `the simulated volume ${uid} is not here`);
+      }
       return {
         place: 1,
         capacityBytes: this.space.capacityBytes,

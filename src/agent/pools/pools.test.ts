@@ -43,6 +43,10 @@ const events = async () =>
     .map(({ spec }) => spec.reason)
     .filter((reason) => /StoragePool|Writers/.test(reason));
 
+/** Of volumes; roots of containers are held as well, where the daemon's own directory is full. */
+const held = async () => (await bench.host.disks.held()).filter((uid) => bench.host.data.has(uid));
+const heldRoots = async () => (await bench.host.disks.held()).filter((uid) => bench.host.roots.has(uid));
+
 async function attached(): Promise<void> {
   await bench.createInstance("web");
   await bench.until("web", ({ status }) => status.state === "running");
@@ -146,15 +150,15 @@ test("one that fills warns, lets writers wait, and lets them go on", async () =>
   expect(condition(await get(), "NearlyFull")).toBe("false");
   bench.host.space.freeBytes = 20 * GiB;
   await until("it warns", async () => condition(await get(), "NearlyFull") === "true");
-  expect(await bench.host.disks.held()).toEqual([]);
+  expect(await held()).toEqual([]);
 
   bench.host.space.freeBytes = 0.5 * GiB;
-  await until("writers wait", async () => (await bench.host.disks.held()).length === 1);
+  await until("writers wait", async () => (await held()).length === 1);
   await until("it is full", async () => condition(await get(), "Full") === "true");
   expect((await volume()).status.message).toBe('writers wait: storage pool "fast" has no space left');
 
   bench.host.space.freeBytes = 90 * GiB;
-  await until("writers go on", async () => (await bench.host.disks.held()).length === 0);
+  await until("writers go on", async () => (await held()).length === 0);
   await until("it has space", async () => condition(await get(), "NearlyFull") === "false");
   await until("it is not full", async () => condition(await get(), "Full") === "false");
   expect((await volume()).status.message).toBe("");
@@ -175,11 +179,61 @@ test("nothing of a container that is to stop waits for space", async () => {
   await until("it is ready", isReady);
   await attached();
   bench.host.space.freeBytes = 0.1 * GiB;
-  await until("writers wait", async () => (await bench.host.disks.held()).length === 1);
+  await until("writers wait", async () => (await held()).length === 1);
   await bench.patch("web", { power: "stopped" });
-  await until("nothing waits", async () => (await bench.host.disks.held()).length === 0);
+  await until("nothing waits", async () => (await held()).length === 0);
   await bench.clock.advance(10_000);
-  expect(await bench.host.disks.held()).toEqual([]);
+  expect(await held()).toEqual([]);
+});
+
+test("writers to a container's root wait as well, are told of, and go on; those of one that is to stop do not", async () => {
+  await bench.createInstance("web");
+  await bench.until("web", ({ status }) => status.state === "running");
+  bench.host.space.freeBytes = 0.1 * GiB;
+  await until("its root is held", async () => (await heldRoots()).length === 1);
+  const root = async () =>
+    (await bench.client.list(volumeKind, {})).items.find(({ spec }) => spec.role === "root");
+  await until(
+    "its root says so",
+    async () => (await root())?.status.message.startsWith("writers wait") === true,
+  );
+  bench.host.space.freeBytes = 90 * GiB;
+  await until("it goes on", async () => (await heldRoots()).length === 0);
+  await until("its root says nothing", async () => (await root())?.status.message === "");
+  await until("all is told", async () => (await events()).includes("WritersGoOn"));
+  const told = (await bench.client.list(eventKind, { project: "default" })).items
+    .filter(({ spec }) => /Writers/.test(spec.reason))
+    .map(({ spec }) => `${spec.subject.kind} ${spec.subject.name}: ${spec.message}`);
+  expect(told.sort()).toEqual([
+    "Instance web: writers go on: its host has space again",
+    "Instance web: writers wait: its host has no space left",
+  ]);
+
+  bench.host.space.freeBytes = 0.1 * GiB;
+  await until("its root is held again", async () => (await heldRoots()).length === 1);
+  await bench.patch("web", { power: "stopped" });
+  await until("it has stopped", async () => (await heldRoots()).length === 0);
+  await bench.clock.advance(10_000);
+  expect(await heldRoots()).toEqual([]);
+});
+
+test("a host with much space is asked once, however many containers it has", async () => {
+  for (const name of ["web", "lms", "wiki"]) await bench.createInstance(name);
+  for (const name of ["web", "lms", "wiki"]) {
+    await bench.until(name, ({ status }) => status.state === "running");
+  }
+  await bench.clock.advance(5_000);
+  const asked: string[] = [];
+  const { disks } = bench.host;
+  const room = disks.room;
+  disks.room = (uid) => {
+    asked.push(uid);
+    return room(uid);
+  };
+  await bench.clock.advance(10_000);
+  await settle();
+  expect(asked.length).toBeGreaterThan(2);
+  expect(new Set(asked).size).toBe(1);
 });
 
 /** Writers that wait are let go by nobody but a daemon that sees space. */
@@ -190,11 +244,11 @@ test("whoever was told that writers wait is told when they go on, also by the ne
   bench.host.space.freeBytes = 0.1 * GiB;
   await until("it is told", async () => (await events()).includes("WritersWait"));
   await bench.stopAgent();
-  expect((await bench.host.disks.held()).length).toBe(1);
+  expect((await held()).length).toBe(1);
   expect(await events()).not.toContain("WritersGoOn");
   bench.host.space.freeBytes = 90 * GiB;
   bench.startAgent();
-  await until("writers go on", async () => (await bench.host.disks.held()).length === 0);
+  await until("writers go on", async () => (await held()).length === 0);
   await until("that is told", async () => (await events()).includes("WritersGoOn"));
   await until("the volume says so", async () => (await volume()).status.message === "");
 });
@@ -221,11 +275,11 @@ test("a place that does not answer keeps nobody from the others, and its writers
   const [silent, loud] = [(await volume()).metadata.uid, (await other()).metadata.uid];
   bench.host.silentData.add(silent);
   bench.host.space.freeBytes = 0.1 * GiB;
-  await until("the other waits", async () => (await bench.host.disks.held()).includes(loud));
-  expect(await bench.host.disks.held()).toEqual([loud]);
+  await until("the other waits", async () => (await held()).includes(loud));
+  expect(await held()).toEqual([loud]);
 
   await bench.host.disks.hold(silent, new AbortController().signal);
   bench.host.space.freeBytes = 90 * GiB;
-  await until("the other goes on", async () => !(await bench.host.disks.held()).includes(loud));
-  expect(await bench.host.disks.held()).toEqual([silent]);
+  await until("the other goes on", async () => !(await held()).includes(loud));
+  expect(await held()).toEqual([silent]);
 });

@@ -60,7 +60,9 @@ class AttachmentReconciler implements Reconciler<AttachmentWorld, AttachmentActi
       const volume = views.volumes.byUid(uid);
       if (!volume) return;
       this.#related.hint(views.volumes.keyOf(volume));
-      context.events.record(volume, writersEvent(volume, context.waiting.has(uid)));
+      // A root is its instance's, for whoever reads of it.
+      const instance = views.instances.byUid(volume.metadata.owner?.uid ?? "");
+      context.events.record(instance ?? volume, writersEvent(volume, context.waiting.has(uid)));
     });
     views.volumes.onChange((_key, next, previous) => {
       if (previous && next?.metadata.uid !== previous.metadata.uid)

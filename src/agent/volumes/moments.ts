@@ -6,6 +6,7 @@ import type { GuestDriver } from "../../drivers/driver.ts";
 import type { CopyRequest } from "../../host/disks/planned-copies.ts";
 import type { Instance } from "../../kinds/instance.ts";
 import type { Snapshot } from "../../kinds/snapshot.ts";
+import type { Volume } from "../../kinds/volume.ts";
 import type { AgentContext } from "../agent-context.ts";
 import { copiersOf } from "./copiers.ts";
 import { removeDisk } from "./remove-disk.ts";
@@ -77,10 +78,17 @@ export async function completeCopies(
   throw new StrataError("Unavailable", "its disks were not copied to the end: nobody copies them any more");
 }
 
-/** Uid of its root volume. @throws Unavailable before that is known. */
-export function rootOf({ views }: AgentContext, { metadata }: Instance): string {
+export function rootVolumeOf(
+  { views }: Pick<AgentContext, "views">,
+  { metadata }: Instance,
+): Volume | undefined {
   const [key] = views.volumesByOwner.keysOf(metadata.uid);
-  const root = key === undefined ? undefined : views.volumes.get(key);
+  return key === undefined ? undefined : views.volumes.get(key);
+}
+
+/** Uid of its root volume. @throws Unavailable before that is known. */
+export function rootOf(context: AgentContext, instance: Instance): string {
+  const root = rootVolumeOf(context, instance);
   if (root) return root.metadata.uid;
   throw new StrataError("Unavailable", "the instance's root volume is not known yet");
 }

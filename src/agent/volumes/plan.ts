@@ -7,6 +7,8 @@ export interface VolumeWorld {
   owner: "absent" | "known" | "made";
   /** A guest of its instance is on this host. */
   guest: boolean;
+  /** Its writers wait because there is no space on this host. */
+  waiting: boolean;
 }
 
 export type VolumeAction = { type: "remove-disk"; volume: Volume } | { type: "finalize"; volume: Volume };
@@ -19,12 +21,13 @@ const lookAgainMs = 5_000;
  * to remove it when its instance has gone without it.
  */
 export function planVolume(world: VolumeWorld): Plan<VolumeAction, Volume["status"]> {
-  const { volume, owner, guest } = world;
+  const { volume, owner, guest, waiting } = world;
   if (!volume) return { status: undefined, actions: [] };
   const { status, metadata } = volume;
   if (metadata.deletedAt === undefined) {
     if (owner !== "made") return { status, actions: [] };
-    return { status: { ...status, state: "ready", message: "" }, actions: [] };
+    const message = waiting ? "writers wait: its host has no space left" : "";
+    return { status: { ...status, state: "ready", message }, actions: [] };
   }
   if (owner !== "absent" || !metadata.finalizers.includes("agent")) return { status: undefined, actions: [] };
   if (guest) return { status: undefined, actions: [], recheckAfterMs: lookAgainMs };

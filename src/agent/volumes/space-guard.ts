@@ -1,20 +1,29 @@
 /**
- * Watches the space that volumes of running containers are in, and lets their writers wait while there is too little of
+ * Watches the space that roots and volumes of running containers are in, and lets their writers wait while there is too little of
  * it (space-rule.ts says when). Virtual machines need nobody's watch: QEMU stops them at the write that finds no space.
  */
 import { BoundedCalls } from "../../core/bounded-calls.ts";
 import { describeError } from "../../core/errors.ts";
 import { judgeSpace, looksMs, type Space } from "../../host/disks/space-rule.ts";
 import type { VolumeRoom } from "../../host/disks/write-holds.ts";
-import { instanceKind } from "../../kinds/instance.ts";
-import type { Volume } from "../../kinds/volume.ts";
+import { type Instance, instanceKind } from "../../kinds/instance.ts";
 import type { AgentContext } from "../agent-context.ts";
 import { siblingKey } from "../views.ts";
+import { rootVolumeOf } from "./moments.ts";
 
+/** What becomes of many instances and volumes at once is looked at once. */
+const changesMs = 50;
 /** For a place to say how full it is. */
 const answerMs = 2_000;
 
-/** Volumes whose writers wait, by uid, for whoever reports on them. */
+/** A disk that is mounted and may be written to. */
+interface Written {
+  uid: string;
+  /** Name of the storage pool; empty: the daemon's own directory. Disks with the same one share their space. */
+  pool: string;
+}
+
+/** Volumes and roots whose writers wait, by uid, for whoever reports on them. */
 export class WaitingWriters {
   readonly #uids = new Set<string>();
   readonly #listeners: ((uid: string) => void)[] = [];
@@ -65,7 +74,9 @@ class SpaceGuard {
   readonly #pending = new Set<string>();
   readonly #calls: BoundedCalls;
   #changed = false;
-  #wake = () => {};
+  #wake: () => void = () => {};
+  #soon: () => void = () => {};
+  #stop: () => void = () => {};
 
   constructor(context: AgentContext) {
     this.#context = context;
@@ -74,19 +85,24 @@ class SpaceGuard {
     const changed = () => this.#change();
     views.volumes.onChange(changed);
     views.instances.onChange(changed);
-    signal.addEventListener("abort", changed, { once: true });
+    signal.addEventListener("abort", () => this.#wake(), { once: true });
   }
 
   /** For so long, or for ever; no longer than until something becomes of a volume or of an instance. */
   async rest(ms: number | undefined): Promise<void> {
+    const { clock, signal } = this.#context;
     await new Promise<void>((resolve) => {
-      const cancel = ms === undefined ? () => {} : this.#context.clock.after(ms, resolve);
-      this.#wake = () => {
-        cancel();
-        resolve();
+      const timers = ms === undefined ? [] : [clock.after(ms, resolve)];
+      this.#soon = () => timers.push(clock.after(changesMs, resolve));
+      this.#wake = resolve;
+      if (this.#changed) this.#soon();
+      if (signal.aborted) resolve();
+      this.#stop = () => {
+        for (const cancel of timers) cancel();
       };
-      if (this.#changed) this.#wake();
     });
+    this.#stop();
+    this.#soon = () => {};
     this.#changed = false;
   }
 
@@ -97,9 +113,9 @@ class SpaceGuard {
     for (const uid of held) waiting.set(uid, true);
     // Whoever was let go by what unmounts it is told so here.
     for (const uid of waiting.list()) if (!held.has(uid) && !this.#pending.has(uid)) waiting.set(uid, false);
-    const written = writtenVolumes(this.#context);
+    const written = writtenDisks(this.#context);
     if (written.length === 0 && held.size === 0) return undefined;
-    const { places, silent } = await this.#lookAt(written);
+    const { places, silent } = await this.#lookAt(written, held);
     const hold = new Set<string>();
     let againMs: number = looksMs.most;
     for (const { space, uids } of places.values()) {
@@ -115,15 +131,16 @@ class SpaceGuard {
     return againMs;
   }
 
-  /** A place that does not answer keeps nobody from the others; nothing becomes of its volumes this time. */
-  async #lookAt(volumes: readonly Volume[]) {
+  /** A place that does not answer keeps nobody from the others; nothing becomes of its disks this time. */
+  async #lookAt(disks: readonly Written[], held: ReadonlySet<string>) {
     const places = new Map<number, { space: Space; uids: string[] }>();
     const silent = new Set<string>();
-    const byPool = Map.groupBy(volumes, ({ status }) => status.pool ?? "");
+    const byPool = Map.groupBy(disks, ({ pool }) => pool);
     await Promise.all(
       [...byPool].map(async ([pool, inside]) => {
-        const uids = inside.map(({ metadata }) => metadata.uid);
-        const found = await this.#calls.ask(pool, () => this.#roomsOf(uids));
+        const uids = inside.map(({ uid }) => uid);
+        const anyHeld = uids.some((uid) => held.has(uid));
+        const found = await this.#calls.ask(pool, () => this.#roomsOf(uids, anyHeld));
         if (!found) for (const uid of uids) silent.add(uid);
         for (const { uid, room } of found?.answer ?? []) if (room) addTo(places, uid, room);
       }),
@@ -131,11 +148,19 @@ class SpaceGuard {
     return { places, silent };
   }
 
-  /** One first: calls that are never answered take threads from all others, and one shows as much as many. */
-  async #roomsOf([first, ...others]: readonly string[]) {
+  /**
+   * One first: calls that are never answered take threads from all others, and one shows as much as many. Where it shows that
+   * nothing can lack space before the next look, whatever all of them write, the others are not asked.
+   */
+  async #roomsOf([first, ...others]: readonly string[], anyHeld: boolean) {
     if (first === undefined) return [];
     const roomOf = async (uid: string) => ({ uid, room: await this.#context.disks.room(uid).catch(absent) });
-    return [await roomOf(first), ...(await Promise.all(others.map(roomOf)))];
+    const shown = await roomOf(first);
+    if (shown.room && !anyHeld) {
+      const worst = { ...shown.room, volumes: others.length + 1, mayTakeBytes: Number.POSITIVE_INFINITY };
+      if (judgeSpace(worst, false).lookAgainMs === looksMs.most) return [shown];
+    }
+    return [shown, ...(await Promise.all(others.map(roomOf)))];
   }
 
   #begin(uid: string, wait: boolean): void {
@@ -157,8 +182,9 @@ class SpaceGuard {
   }
 
   #change(): void {
+    if (this.#changed) return;
     this.#changed = true;
-    this.#wake();
+    this.#soon();
   }
 }
 
@@ -177,22 +203,35 @@ function addTo(places: Map<number, { space: Space; uids: string[] }>, uid: strin
 
 /**
  * What containers that run, and are to go on running, have mounted: a writer that waits cannot be ended, so nothing of a
- * container that is on its way out is held. What takes all of its space at once never lacks any.
+ * container that is on its way out is held. What takes all of its space at once never lacks any. Roots that an engine keeps
+ * are its own.
  */
-function writtenVolumes({ views, hostName }: Pick<AgentContext, "views" | "hostName">): Volume[] {
-  return [...views.volumes.values()].filter((volume) => {
-    const { spec, status } = volume;
-    if (spec.role !== "data" || spec.allocation === "full" || status.host !== hostName) return false;
-    if (status.instance === undefined) return false;
+function writtenDisks(context: Pick<AgentContext, "views" | "hostName" | "drivers">): Written[] {
+  const { views, hostName, drivers } = context;
+  const volumes = [...views.volumes.values()].flatMap((volume) => {
+    const { spec, status, metadata } = volume;
+    if (spec.role !== "data" || spec.allocation === "full" || status.host !== hostName) return [];
+    if (status.instance === undefined) return [];
     const holder = views.instances.get(siblingKey(instanceKind, volume, status.instance));
-    return (
-      holder?.spec.type === "container" &&
-      holder.spec.power === "running" &&
-      holder.metadata.deletedAt === undefined &&
-      holder.status.state === "running" &&
-      holder.spec.restarts <= holder.status.observedRestarts
-    );
+    return holder && goesOn(holder) ? [{ uid: metadata.uid, pool: status.pool ?? "" }] : [];
   });
+  const roots = [...views.instances.values()].flatMap((instance) => {
+    if (!goesOn(instance) || drivers.find(instance.status.driver ?? "")?.volumes?.takes !== "mount")
+      return [];
+    const root = rootVolumeOf(context, instance);
+    return root ? [{ uid: root.metadata.uid, pool: "" }] : [];
+  });
+  return [...volumes, ...roots];
+}
+
+function goesOn({ spec, status, metadata }: Instance): boolean {
+  return (
+    spec.type === "container" &&
+    spec.power === "running" &&
+    metadata.deletedAt === undefined &&
+    status.state === "running" &&
+    spec.restarts <= status.observedRestarts
+  );
 }
 
 /** It may have gone meanwhile, and what is not there is not written to. */

@@ -31,6 +31,10 @@ export function createVolumeReconciler(
     if (uid === undefined || (next && isMade(next) === (previous !== undefined && isMade(previous)))) return;
     for (const key of views.volumesByOwner.keysOf(uid)) later(key);
   });
+  context.waiting.onChange((waiter) => {
+    const volume = views.volumes.byUid(waiter);
+    if (volume?.spec.role === "root") related.hint(views.volumes.keyOf(volume));
+  });
   views.volumes.onChange((_key, next, previous) => {
     if (previous && next?.metadata.uid !== previous.metadata.uid) finalized.delete(previous.metadata.uid);
   });
@@ -54,7 +58,8 @@ export function createVolumeReconciler(
       const instance = uid === undefined ? undefined : views.instances.byUid(uid);
       const owner = instance ? (isMade(instance) ? "made" : "known") : "absent";
       const leaving = volume?.metadata.deletedAt !== undefined && owner === "absent";
-      return { volume, owner, guest: leaving && uid !== undefined && (await hasGuest(uid as Uid)) };
+      const waiting = volume !== undefined && context.waiting.has(volume.metadata.uid);
+      return { volume, owner, waiting, guest: leaving && uid !== undefined && (await hasGuest(uid as Uid)) };
     },
     plan: planVolume,
     async execute({ type, volume }, signal) {

@@ -40,6 +40,7 @@ import { recoverWriters } from "./recover-writers.ts";
 import { makeFileSystem, makeOverlay } from "./root-files.ts";
 import { absentAs, emptyMachineId, ensureLayer } from "./root-layer.ts";
 import { readContainerRoot, readMachineRoot, requireOverlay } from "./root-part.ts";
+import { boundUnwritten } from "./unwritten.ts";
 import { roomOf, type VolumeRoom, WriteHolds } from "./write-holds.ts";
 
 export interface DisksOptions {
@@ -418,6 +419,7 @@ class LocalDisks implements Disks {
       if (!mounted.has(volume)) {
         const image = await this.#ensureFileSystem(request, signal);
         await mountFile(image, volume, signal);
+        await boundUnwritten(volume, image);
       }
       const upper = await ensureLayer(join(volume, "upper"), lower, idBase);
       const work = await ensureLayer(join(volume, "work"), lower, idBase);

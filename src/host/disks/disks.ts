@@ -93,13 +93,13 @@ export interface Disks {
    * @throws Conflict while something does, NotFound, Unavailable without space; with nothing changed.
    */
   restoreTogether(from: string, disks: readonly string[], signal: AbortSignal): Promise<void>;
-  /** The space that a volume's file is in. @throws NotFound without one; Unavailable while its pool is not there. */
+  /** The space that the file of a volume, or of a container's root, is in. @throws NotFound without one; Unavailable while its pool is not there. */
   room(uid: string): Promise<VolumeRoom>;
-  /** Whoever writes to the mounted volume waits, with all on disk that was written before. Idempotent. */
+  /** Whoever writes to it where it is mounted waits, with all on disk that was written before. Idempotent. */
   hold(uid: string, signal: AbortSignal): Promise<void>;
   /** They go on; not held is success. */
   letGo(uid: string): Promise<void>;
-  /** Uids of volumes that are held; also by a predecessor. */
+  /** Uids of volumes and roots that are held; also by a predecessor. */
   held(): Promise<readonly string[]>;
   /** The file of a volume, or of a copy of one. @throws NotFound; Unavailable while its pool is not there. */
   dataFile(uid: string | DiskPart): Promise<string>;

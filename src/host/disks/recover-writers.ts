@@ -6,7 +6,7 @@ import type { Disks } from "./disks.ts";
 import { type Freezer, untilNobodyFreezes } from "./freezing.ts";
 import { mountPoints } from "./mounts.ts";
 import { judgeSpace } from "./space-rule.ts";
-import type { WriteHolds } from "./write-holds.ts";
+import { heldMounts, type WriteHolds } from "./write-holds.ts";
 
 /** For a volume's place to say how full it is. */
 const answerMs = 2_000;
@@ -39,12 +39,12 @@ export async function recoverWriters({ directory, clock, ...parts }: StoppedWrit
   await untilNobodyFreezes(directory, clock);
   const mounted = await mounts();
   for (const uid of await disks.list()) {
-    if (!mounted.has(join(directory, uid, "tree"))) await holds.forget(uid);
+    if (!heldMounts.some((name) => mounted.has(join(directory, uid, name)))) await holds.forget(uid);
   }
   for (const point of mounted) {
     const [name, uid] = [basename(point), basename(dirname(point))];
-    if (dirname(dirname(point)) !== directory || !["tree", "volume"].includes(name)) continue;
-    if (name === "tree" && ((await holds.wasHeld(uid)) || (await isFull(uid)))) {
+    if (dirname(dirname(point)) !== directory || !heldMounts.some((one) => one === name)) continue;
+    if ((await holds.wasHeld(uid)) || (await isFull(uid))) {
       holds.adopt(uid);
       // Whoever wants this one waits for its lock; nobody else waits for it.
       void locked(uid, () => holds.holdAgain(uid));

@@ -102,3 +102,21 @@ it("thaws what was frozen for something that failed or was aborted meanwhile", a
   await expect(fails()).rejects.toThrow("in vain");
   expect(frozen.size).toBe(0);
 });
+
+it("holds the writable layer of a container's root as a volume's file system", async () => {
+  mkdirSync(join(top, "root"));
+  const layer = join(top, "root", "volume");
+  const points: string[] = [];
+  const record: Freezer = {
+    freeze: async (tree) => void points.push(`freeze ${tree}`),
+    thaw: async (tree) => void points.push(`thaw ${tree}`),
+  };
+  const roots = new WriteHolds(
+    (uid) => join(top, uid),
+    record,
+    async () => new Set([layer]),
+  );
+  await roots.hold("root", signal);
+  await roots.thaw("root");
+  expect(points).toEqual([`freeze ${layer}`, `thaw ${layer}`]);
+});

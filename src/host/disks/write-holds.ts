@@ -1,5 +1,5 @@
 /**
- * Keeps writers from mounted volumes while there is no space, and lets them go on: by freezing the file system, which
+ * Keeps writers from mounted volumes, and from the roots of containers, while there is no space, and lets them go on: by freezing the file system, which
  * writes out first what it has taken on. Reading goes on. Held with the volume's lock, as everything that mounts,
  * unmounts, grows or copies it, each of which thaws it before.
  */
@@ -20,11 +20,20 @@ export interface VolumeRoom {
   mayTakeBytes: number;
 }
 
+/** Where a volume's file system is mounted, and a container's writable layer. */
+export const heldMounts = ["tree", "volume"] as const;
+
+/** @throws NotFound without one; Unavailable while its pool is not there. */
+async function findMountedFile(directory: string): Promise<string> {
+  const layer = join(directory, "volume.img");
+  return (await exists(layer)) ? layer : findDataFile(directory);
+}
+
 /** Numbers of file systems (linux/magic.h) on which a block that is written may be another file's as well: xfs, btrfs. */
 const sharing = new Set([0x58465342, 0x9123683e]);
 
 export async function roomOf(directory: string): Promise<VolumeRoom> {
-  const path = await findDataFile(directory);
+  const path = await findMountedFile(directory);
   const [{ size, blocks, dev }, space] = await Promise.all([stat(path), statfs(dirname(path))]);
   const sharesBlocks = sharing.has(space.type >>> 0);
   return {
@@ -110,8 +119,8 @@ export class WriteHolds {
 
   /** False for what is not mounted. */
   async #freeze(uid: string): Promise<boolean> {
-    const tree = this.#treeOf(uid);
-    if (!(await this.#mounted()).has(tree)) return false;
+    const tree = await this.#treeOf(uid);
+    if (tree === undefined) return false;
     // Where even a mark finds no space, to hold is what matters.
     await writeFile(this.#markOf(uid), "").catch(() => {});
     await this.#freezer.freeze(tree);
@@ -119,12 +128,14 @@ export class WriteHolds {
   }
 
   async #letWrite(uid: string): Promise<void> {
-    const tree = this.#treeOf(uid);
-    if ((await this.#mounted()).has(tree)) await this.#freezer.thaw(tree);
+    const tree = await this.#treeOf(uid);
+    if (tree !== undefined) await this.#freezer.thaw(tree);
   }
 
-  #treeOf(uid: string): string {
-    return join(this.#directoryOf(uid), "tree");
+  /** Undefined while it is not mounted. */
+  async #treeOf(uid: string): Promise<string | undefined> {
+    const mounted = await this.#mounted();
+    return heldMounts.map((name) => join(this.#directoryOf(uid), name)).find((point) => mounted.has(point));
   }
 
   #markOf(uid: string): string {
