@@ -34,11 +34,6 @@ echo written > /run/www/written
 
 const directory = await mkdtemp("/var/tmp/strata-bench-clones-");
 await chmod(directory, 0o711); // containers' users pass through it
-try {
-  for (const fileSystem of values.on.split(",")) await measureOn(fileSystem);
-} finally {
-  await rm(directory, { recursive: true });
-}
 
 async function measureOn(fileSystem: string): Promise<void> {
   const mount = join(directory, fileSystem);
@@ -149,4 +144,10 @@ class Scene {
       await until(`${instance.metadata.name} answers`, answers, 420_000, 50);
     }
   }
+}
+
+try {
+  for (const fileSystem of values.on.split(",")) await measureOn(fileSystem);
+} finally {
+  await rm(directory, { recursive: true });
 }

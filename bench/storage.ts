@@ -131,8 +131,9 @@ function importWay(mount: string, format: "tar" | "qcow2", file: string): Way {
   const imageDir = (round: number) => join(mount, `images-${format}${round}`);
   return {
     name: `Strata import of a ${format}`,
-    run(round) {
+    async run(round) {
       const store = createImageStore({ imageDir: imageDir(round), idBase: ids.idBase });
+      await store.recover();
       const openUpload = async () => createReadStream(file);
       const options = { signal, project: "bench", onProgress() {}, openUpload };
       return store.make({ type: "upload", upload: "tiny", format }, options);
