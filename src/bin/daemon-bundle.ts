@@ -27,8 +27,8 @@ const preamble = `import { createRequire } from "node:module";const require = cr
  * @returns undefined where it cannot be made; why is told on standard error.
  */
 export function bundledDaemon(): string | undefined {
-  const directory = join(parent, prefix + stampOfSources());
   try {
+    const directory = join(parent, prefix + stampOfSources());
     if (!existsSync(directory)) {
       makeBundle(directory);
       removeOldBundles();
