@@ -51,7 +51,7 @@ try {
     await run("setpriv", [...guest, "touch", `${tree}/stop`]);
     const [rows, longestMs] = (await said).trim().split(" ");
     console.log(
-      `${mib} MiB: taken in ${tookMs} ms, ${rows} rows written meanwhile, the longest took ${longestMs} ms`,
+      `${mib} MiB: taken in ${tookMs} ms, ${rows} rows written in all, the longest took ${longestMs} ms`,
     );
     await run("setpriv", [...guest, "rm", `${tree}/stop`]);
     await disks.remove("snapshot", signal);
