@@ -57,7 +57,10 @@ export async function beginCopies(
   try {
     const { planned, others } = await planCopies(guest, record, id, disks, signal);
     for (const copy of planned) await openTarget(guest, record, copy, signal);
-    const begun = parts.clock.monotonicMs();
+    let begun = parts.clock.monotonicMs();
+    const onStill = () => {
+      begun = parts.clock.monotonicMs();
+    };
     const still = await whileStill(
       guest,
       parts,
@@ -66,6 +69,7 @@ export async function beginCopies(
         await guest.withMonitor((monitor) => startJobs(monitor, planned), { signal: inTime });
       },
       signal,
+      onStill,
     );
     if (still.guest === "idle") throw cutOff("it has just ended");
     return { guest: still.guest, stillMs: Math.round(parts.clock.monotonicMs() - begun) };

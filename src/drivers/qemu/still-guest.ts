@@ -38,18 +38,21 @@ export interface StillParts extends Omit<GuestAgentOptions, "timeoutMs"> {
 /** Marks of guests that are being thawed in the background. */
 const thawing = new Set<string>();
 
+/** `onStill`: called when its writers begin to wait; again, when freezing failed and they wait only from then on. */
 export async function whileStill<Result>(
   guest: GuestLifecycle,
   parts: StillParts,
   use: (signal: AbortSignal) => Promise<Result>,
   signal: AbortSignal,
+  onStill = () => {},
 ): Promise<{ result: Result; guest: "frozen" | "paused" | "idle" }> {
   const inTime = () => withinHold(parts.clock, signal, use);
   if ((await guest.look()).state !== "running") return { result: await use(signal), guest: "idle" };
   // One that is there already is of a freeze that is not undone yet.
   if (!(await exists(markOf(guest)))) await writeFile(markOf(guest), notAsked);
   try {
-    const frozen = await freeze(guest, parts, signal);
+    const frozen = await freeze(guest, parts, signal, onStill);
+    if (!frozen) onStill();
     await guest.withMonitor((monitor) => monitor.execute("stop"), { signal });
     return { result: await inTime(), guest: frozen ? "frozen" : "paused" };
   } finally {
@@ -75,10 +78,16 @@ async function goOn(guest: GuestLifecycle, parts: StillParts): Promise<void> {
 }
 
 /** False where the agent does not answer or does not do it. */
-async function freeze(guest: GuestLifecycle, parts: StillParts, signal: AbortSignal): Promise<boolean> {
+async function freeze(
+  guest: GuestLifecycle,
+  parts: StillParts,
+  signal: AbortSignal,
+  onStill: () => void,
+): Promise<boolean> {
   return askAgent(guest, parts, signal, async (agent) => {
     // It is there: from now on it may freeze.
     await writeFile(markOf(guest), "");
+    onStill();
     await agent.execute("guest-fsfreeze-freeze", {}, freezeMs);
     return true;
   });
