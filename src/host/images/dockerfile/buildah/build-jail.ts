@@ -56,6 +56,9 @@ const enterGroups = 'while [ "$1" != -- ]; do echo 0 > "$1" || exit 1; shift; do
 
 const enterJail = `set -eu
 jail=$1 holder=$2 store=$3 work=$4 input=$5 network=$6 owner=$7; shift 7
+# Of this namespace's processes: by the host's, unshare would keep whichever process has the same number there
+exec 4< "/proc/$holder/ns/user"
+mount -t proc proc /proc
 mount -t tmpfs -o size=64m,mode=755,nosuid,nodev jail "$jail"
 for directory in usr bin sbin lib lib32 lib64 libx32; do
   if [ -L "/$directory" ]; then cp -P "/$directory" "$jail/$directory"
@@ -99,7 +102,7 @@ case $network in
     if [ "$(head -c 1 ready)" != 1 ]; then echo "slirp4netns: $(tail -n 3 slirp.log)" >&2; exit 125; fi
     enter="nsenter --net=net" ;;
 esac
-$enter nsenter --user="/proc/$holder/ns/user" --setuid 0 --setgid 0 -- \\
+$enter nsenter --user=/proc/self/fd/4 --setuid 0 --setgid 0 -- \\
   unshare --mount --pid --fork --kill-child=KILL sh -c '
     set -e
     mount -t proc proc proc
@@ -109,7 +112,7 @@ $enter nsenter --user="/proc/$holder/ns/user" --setuid 0 --setgid 0 -- \\
     mkdir dev/pts dev/mqueue
     mkdir -m 1777 dev/shm
     mount -t tmpfs -o mode=1777,size=64m shm dev/shm
-    exec chroot . "$@"' sh "$@"
+    exec chroot . "$@" 4<&-' sh "$@"
 exit $?`; // no exec: the first process of the namespace ends last, and with it whatever was left
 
 /**

@@ -164,6 +164,8 @@ export class BuildahSession implements BuildSession {
 
   /** The newest results stay, with all that is as new; so does what they were made from. */
   async #tidy(signal: AbortSignal): Promise<void> {
+    // A step that was ended leaves its container.
+    await this.#buildah(["rm", "--all"], { signal });
     const { stdout } = await this.#expect(["images", "--json"], signal);
     const images = imagesSchema.parse(JSON.parse(stdout)) ?? [];
     const named = (repo: string) =>
