@@ -1,8 +1,12 @@
 import { defineConfig } from "vitest/config";
 
+const endToEnd = { testTimeout: 300_000, hookTimeout: 600_000, globalSetup: ["e2e/global-setup.ts"] };
+const sideBySide = "e2e/qemu-conformance-*.e2e.ts";
+
 /**
- * Two projects: `unit` needs no root and no packages (unit, conformance on fakes, short simulation);
- * `e2e` needs root and real engines and runs one file at a time, because guests share two cores.
+ * `unit` needs no root and no packages (unit, conformance on fakes, short simulation). The others need root and real engines:
+ * `e2e` runs one file at a time, because guests share two cores and leaks are looked for on the whole host; `e2e-pairs`, after
+ * it, two at a time: each looks only after its own, and mostly waits for one emulated processor.
  */
 export default defineConfig({
   test: {
@@ -16,12 +20,21 @@ export default defineConfig({
       },
       {
         test: {
+          ...endToEnd,
           name: "e2e",
           include: ["e2e/**/*.e2e.ts"],
-          testTimeout: 300_000,
-          hookTimeout: 600_000,
+          exclude: [sideBySide],
           fileParallelism: false,
-          globalSetup: ["e2e/global-setup.ts"],
+          sequence: { groupOrder: 0 },
+        },
+      },
+      {
+        test: {
+          ...endToEnd,
+          name: "e2e-pairs",
+          include: [sideBySide],
+          maxWorkers: 2,
+          sequence: { groupOrder: 1 },
         },
       },
     ],

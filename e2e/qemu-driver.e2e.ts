@@ -1,4 +1,4 @@
-/** The QEMU driver with real virtual machines: the conformance suite, then what only this driver promises. */
+/** The QEMU driver with real virtual machines: what only this driver promises (the rest: qemu-conformance-*.e2e.ts). */
 import { once } from "node:events";
 import { access, chmod, mkdtemp, readdir, readFile, readlink, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -8,49 +8,16 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { systemClock } from "../src/core/clock.ts";
 import { isJsonObject, type JsonObject } from "../src/core/json.ts";
 import { systemRandom } from "../src/core/random.ts";
-import { driverConformance } from "../src/drivers/conformance.ts";
-import { type DriverHarness, until } from "../src/drivers/conformance-bench.ts";
+import { until } from "../src/drivers/conformance-bench.ts";
 import type { ExecSession, GuestDriver, GuestSpec } from "../src/drivers/driver.ts";
 import { QmpClient } from "../src/drivers/qemu/qmp-client.ts";
 import { openCgroups } from "../src/host/kernel-cgroups.ts";
 import { probeKvm } from "../src/host/probes/kvm.ts";
 import { run } from "../src/host/run.ts";
 import { imageDir, QemuBench } from "./qemu-bench.ts";
-import { bootMarker, makeQemuGuest, stubbornWord } from "./qemu-guest.ts";
+import { bootMarker, makeQemuGuest } from "./qemu-guest.ts";
+import { readyMs } from "./qemu-harness.ts";
 import { openTestDriver } from "./qemu-test-driver.ts";
-
-const readyMs = 60_000;
-
-async function makeHarness(): Promise<DriverHarness> {
-  const bench = await QemuBench.create();
-  return {
-    makeGuest: (overrides) => bench.makeGuest(overrides),
-    makeStubbornGuest: () => bench.makeGuest({}, stubbornWord),
-    untilReady: (uid) => bench.untilReady(uid, readyMs),
-    killGuest: async (uid) => {
-      process.kill(await bench.pidOf(uid), "SIGKILL");
-    },
-    powerOffGuest: (uid) => bench.type(uid, "poweroff -f"),
-    observeSpec: (uid) => bench.observeSpec(uid),
-    crashWhileStarting: (spec, step) => bench.crashWhileStarting(spec, step),
-    makeCard: async (network) => bench.card(network),
-    observeCards: (uid) => bench.observeCards(uid),
-    reachesCard: (uid, nic) => bench.reachesCard(uid, nic),
-    crashWhileAttaching: (handle, nic, step) => bench.crashWhileAttaching(handle, nic, step),
-    makeVolume: () => bench.volumes.disk(),
-    dropVolume: (volume) => bench.volumes.drop(volume),
-    writeVolume: (uid, volume, text) => bench.writeVolume(uid, volume, text),
-    readVolume: (uid, volume) => bench.readVolume(uid, volume),
-    observeSize: (uid) => bench.observeSize(uid),
-    reopen: () => openTestDriver(bench.host),
-    leaks: () => bench.leaks(),
-    dispose: () => bench.dispose(),
-    consoleText: bootMarker,
-    timeouts: { readyMs, graceMs: 30_000 },
-  };
-}
-
-driverConformance("qemu", makeHarness);
 
 describe("a virtual machine", () => {
   let bench: QemuBench;

@@ -20,8 +20,18 @@ import type { GuestDriver } from "./driver.ts";
 /** From a guest's death to the hint, by contract. */
 const hintWithinMs = 1_000;
 
-/** Runs the suite against a driver. `makeDriver` is called once; the harness is disposed of at the end. */
-export function driverConformance(name: string, makeDriver: () => Promise<DriverHarness>): void {
+/** One driver from beginning to end; a new one before each call; callers that are killed. */
+type Part = "same" | "anew" | "killed";
+
+/**
+ * Runs the suite against a driver. `makeDriver` is called once; the harness is disposed of at the end. A driver whose guests take
+ * long to start has its `parts` in several files, which run side by side.
+ */
+export function driverConformance(
+  name: string,
+  makeDriver: () => Promise<DriverHarness>,
+  parts: readonly Part[] = ["same", "anew", "killed"],
+): void {
   describe(`driver ${name}`, () => {
     let harness: DriverHarness;
     beforeAll(async () => {
@@ -30,13 +40,12 @@ export function driverConformance(name: string, makeDriver: () => Promise<Driver
     });
     afterAll(() => harness?.dispose());
 
-    describe.each([
-      ["one driver all along", false],
-      ["a new driver before each call", true],
-    ])("%s", (_title, reopenAlways) => {
+    const titles = { same: "one driver all along", anew: "a new driver before each call" };
+    const whole = (["same", "anew"] as const).filter((part) => parts.includes(part));
+    describe.each(whole.map((part) => [titles[part], part]))("%s", (_title, part) => {
       let bench: Bench;
       beforeAll(async () => {
-        bench = await makeBench(harness, reopenAlways);
+        bench = await makeBench(harness, part === "anew");
       });
       afterEach(() => cleanUp(bench));
       const get = () => bench;
@@ -56,6 +65,7 @@ export function driverConformance(name: string, makeDriver: () => Promise<Driver
       describeSnapshots(get);
     });
 
+    if (!parts.includes("killed")) return;
     describe("the caller is killed", () => {
       let bench: Bench;
       beforeAll(async () => {
