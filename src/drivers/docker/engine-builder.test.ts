@@ -12,11 +12,13 @@ let directory: string;
 let server: Server | undefined;
 const asked: string[] = [];
 const groups: [string, object][] = [];
+const ended: string[] = [];
 beforeEach(() => {
   directory = mkdtempSync(join(tmpdir(), "strata-builder-"));
   writeFileSync(join(directory, "context.tar"), Buffer.alloc(1024));
   asked.length = 0;
   groups.length = 0;
+  ended.length = 0;
 });
 afterEach(() => {
   server?.closeAllConnections();
@@ -51,7 +53,12 @@ async function sessionOf(
     async ensure(group: string, limits: object) {
       groups.push([group, limits]);
     },
-    async remove() {},
+    async kill(group: string) {
+      ended.push(`kill ${group}`);
+    },
+    async remove(group: string) {
+      ended.push(`remove ${group}`);
+    },
   };
   const builder = createEngineBuilder({
     ...{
@@ -107,10 +114,15 @@ test("a build has its limits and its network, tells what it prints, and gives th
       cpuperiod: "100000",
     },
     ...{ cpushares: "128", networkmode: "none", nocache: "true", target: "last", forcerm: "true" },
-    cgroupparent: "/n.builds",
+    cgroupparent: "/n.builds/engine",
     buildargs: '{"A":"1"}',
   });
-  expect(groups).toEqual([["n.builds", { processes: 2048, cpuWeight: 12 }]]);
+  expect(groups).toEqual([
+    ["n.builds", { processes: 2048, cpuWeight: 12 }],
+    ["n.builds/engine", { processes: 2048 }],
+  ]);
+  await session[Symbol.asyncDispose]();
+  expect(ended).toEqual(["kill n.builds/engine", "remove n.builds/engine", "remove n.builds"]);
 });
 
 test("cached layers come from the scope's own results, and without one from nowhere", async () => {

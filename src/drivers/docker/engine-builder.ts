@@ -40,8 +40,8 @@ export interface EngineBuilderOptions {
   socketPath?: string;
   /** The Engine's network that the steps of a build have; left out, the Engine's default. */
   network?: string | undefined;
-  cgroups: Pick<Cgroups, "ensure" | "remove">;
-  /** Control group that the steps of builds are in. */
+  cgroups: Pick<Cgroups, "ensure" | "kill" | "remove">;
+  /** Control group of all builds; the steps of this builder's are in a group below it. */
   group: string;
   clock: Clock;
 }
@@ -68,6 +68,7 @@ class EngineBuilder implements ImageBuilder {
   readonly name = "the Docker Engine";
   readonly #options: EngineBuilderOptions;
   readonly #engine: Engine;
+  #sessions = 0;
 
   constructor(options: EngineBuilderOptions) {
     this.#options = options;
@@ -85,7 +86,17 @@ class EngineBuilder implements ImageBuilder {
   }
 
   open(scope: string): Promise<BuildSession> {
-    return Promise.resolve(new EngineSession(this.#options, this.#engine, scope));
+    this.#sessions++;
+    return Promise.resolve(new EngineSession(this.#options, this.#engine, scope, () => this.#end()));
+  }
+
+  /** The Engine lets a step that was ended go on for a while: with the last session, what is left of the steps ends, and their group goes. */
+  async #end(): Promise<void> {
+    if (--this.#sessions > 0) return;
+    const { cgroups, group } = this.#options;
+    await cgroups.kill(stepsOf(group));
+    await cgroups.remove(stepsOf(group));
+    await cgroups.remove(group).catch(() => {}); // another builder is at work in it
   }
 }
 
@@ -94,10 +105,12 @@ class EngineSession implements BuildSession {
   readonly #engine: Engine;
   readonly #repo: string;
   readonly #scope: string;
+  readonly #end: () => Promise<void>;
   #count = 0;
 
-  constructor(options: EngineBuilderOptions, engine: Engine, scope: string) {
+  constructor(options: EngineBuilderOptions, engine: Engine, scope: string, end: () => Promise<void>) {
     this.#options = options;
+    this.#end = end;
     this.#engine = engine;
     this.#scope = scope;
     this.#repo = `strata.local/${options.namespace}`;
@@ -200,8 +213,7 @@ class EngineSession implements BuildSession {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    const { cgroups, group } = this.#options;
-    await cgroups.remove(group).catch(() => {}); // a step of an Engine that hangs may still be in it
+    await this.#end().catch(() => {}); // a step that cannot be killed may still be in it
     await this.#tidy(AbortSignal.timeout(tidyTimeoutMs)).catch(() => {}); // the next session tries again
   }
 
@@ -248,7 +260,8 @@ class EngineSession implements BuildSession {
     const { cgroups, group } = this.#options;
     if (driver !== "systemd") {
       await cgroups.ensure(group, { processes: maxBuildProcesses, cpuWeight: buildCpuWeight });
-      return `/${group}`;
+      await cgroups.ensure(stepsOf(group), { processes: maxBuildProcesses });
+      return `/${stepsOf(group)}`;
     }
     const slice = sliceOf(group);
     const properties = [`TasksMax=${maxBuildProcesses}`, `CPUWeight=${buildCpuWeight}`];
@@ -326,4 +339,8 @@ export function instructionsOf(application: ImageApplication): string[] {
     ...(volumes ? [`VOLUME ${JSON.stringify(volumes)}`] : []),
     `STOPSIGNAL ${stopSignal}`,
   ];
+}
+
+function stepsOf(group: string): string {
+  return `${group}/engine`;
 }

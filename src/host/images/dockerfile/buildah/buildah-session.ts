@@ -48,6 +48,12 @@ const maxArgumentBytes = 1024 ** 2;
 /** What buildah prints about itself, between the steps and what these say. */
 const bookkeeping = /^(--> |COMMIT |Successfully tagged |\[[0-9/]+\] COMMIT |[0-9a-f]{64}$|time=")/;
 const killed = 137;
+const maxTries = 3;
+/**
+ * buildah runs itself, for each step as well, from a copy in memory that the kernel is to keep from being written to. The kernel refuses
+ * that now and then on a busy host, while pages of the copy are still on their way; the step has not begun then.
+ */
+const notBegun = /sealing memfd copy: Device or resource busy/;
 
 const imagesSchema = z
   .array(z.object({ id: z.string(), names: z.array(z.string()).nullish(), created: z.number().nullish() }))
@@ -232,8 +238,12 @@ export class BuildahSession implements BuildSession {
     throw new StrataError("Unavailable", `buildah ${args[0]} failed: ${said}`, { detail: end.stderr });
   }
 
-  #buildah(args: readonly string[], run: Omit<BuildahRun, "args">): Promise<JailEnd> {
-    return this.#run({ ...run, args: ["buildah", ...args] });
+  /** A buildah that did not even begin begins anew. */
+  async #buildah(args: readonly string[], run: Omit<BuildahRun, "args">): Promise<JailEnd> {
+    for (let tries = 1; ; tries++) {
+      const end = await this.#run({ ...run, args: ["buildah", ...args] });
+      if (end.status === 0 || tries === maxTries || !notBegun.test(end.stderr)) return end;
+    }
   }
 
   #run({ timeoutMs = toolTimeoutMs, network = "none", ...run }: BuildahRun): Promise<JailEnd> {
