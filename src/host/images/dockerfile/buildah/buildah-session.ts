@@ -259,7 +259,17 @@ const toolMemoryMib = 1024;
 /** Of each user id in a step. All together may have as many as the group, where buildah must not be the one that fails. */
 const stepProcesses = maxBuildProcesses - ownProcesses;
 
-function buildArguments({ args, target, cache }: BuildOrder, name: string): string[] {
+/**
+ * A step that may chroot walks out of its root, and of the jail's, which is a chroot as well: into the host's tree with the ids
+ * that containers' files have.
+ */
+const noWayUp = "--cap-drop=CAP_SYS_CHROOT";
+
+/** Pure. @throws Invalid for more than a command line can hold. */
+export function buildArguments(
+  { args, target, cache }: Pick<BuildOrder, "args" | "target" | "cache">,
+  name: string,
+): string[] {
   const given = Object.entries(args).map(([key, value]) => `--build-arg=${key}=${value}`);
   if (Buffer.byteLength(given.join(" ")) > maxArgumentBytes) {
     throw new StrataError(
@@ -269,6 +279,7 @@ function buildArguments({ args, target, cache }: BuildOrder, name: string): stri
   }
   return [
     ...["build", "--isolation=chroot", "--network=host", "--format=docker", "--pull=false", "--layers"],
+    noWayUp,
     `--ulimit=nproc=${stepProcesses}:${stepProcesses}`,
     ...(cache && !hasProxy(args) ? [] : ["--no-cache"]),
     ...(target === undefined ? [] : [`--target=${target}`]),
