@@ -31,7 +31,12 @@ export async function parseChanges(lines: AsyncIterator<string>): Promise<Change
     if (value === "done") return found;
     const [, device = "", first, count] = /^(\d+:\d+) (\d+) (\d+)$/.exec(value) ?? [];
     if (first === undefined) return undefined;
-    found.set(device, [...(found.get(device) ?? []), { first: Number(first), count: Number(count) }]);
+    let runs = found.get(device);
+    if (!runs) {
+      runs = [];
+      found.set(device, runs);
+    }
+    runs.push({ first: Number(first), count: Number(count) });
   }
 }
 
