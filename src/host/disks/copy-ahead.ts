@@ -10,7 +10,7 @@ import { copyFile as cloneFile, type FileHandle, open, rm, stat } from "node:fs/
 import { run } from "../run.ts";
 import { type BlockRun, blockBytes, type WatchedBlocks, watchBlocks } from "./changed-blocks.ts";
 import { copyFile } from "./copy-file.ts";
-import { deviceNumber, loopOf } from "./loop-devices.ts";
+import { attachmentOf, deviceNumber, loopOf } from "./loop-devices.ts";
 
 /** Less is copied in the time that watching would take. */
 const leastBytes = 64 * 1024 ** 2;
@@ -28,6 +28,8 @@ export interface FileCopy {
 
 interface Ahead extends FileCopy {
   device: string;
+  /** Of the file to the device: writers may have had the file in another way meanwhile, which nobody watched. */
+  attachment: string | undefined;
   inode: number;
   sizeBytes: number;
 }
@@ -76,7 +78,9 @@ export async function copyAhead(
     const { ino: inode, size: sizeBytes, blocks } = await stat(copy.from);
     if (blocks * 512 < leastBytes || (await sharesBlocks(copy))) continue;
     const loop = await loopOf(copy.from, signal);
-    if (loop !== undefined) ahead.push({ ...copy, device: await deviceNumber(loop), inode, sizeBytes });
+    if (loop === undefined) continue;
+    const [device, attachment] = await Promise.all([deviceNumber(loop), attachmentOf(loop)]);
+    ahead.push({ ...copy, device, attachment, inode, sizeBytes });
   }
   const watched = ahead.length > 0 ? await watchBlocks(ahead.map(({ device }) => device)) : undefined;
   if (!watched) return new CopiedAhead();
@@ -109,10 +113,13 @@ export async function sharesBlocks({ from, to }: FileCopy): Promise<boolean> {
   }
 }
 
-async function isAsBefore({ from, device, inode, sizeBytes }: Ahead, signal: AbortSignal): Promise<boolean> {
-  const { ino, size } = await stat(from);
-  const loop = await loopOf(from, signal);
-  return ino === inode && size === sizeBytes && loop !== undefined && (await deviceNumber(loop)) === device;
+/** Written to by nothing but the device that was watched. */
+async function isAsBefore(before: Ahead, signal: AbortSignal): Promise<boolean> {
+  const { ino, size } = await stat(before.from);
+  if (ino !== before.inode || size !== before.sizeBytes) return false;
+  const loop = await loopOf(before.from, signal);
+  if (loop === undefined || (await deviceNumber(loop)) !== before.device) return false;
+  return (await attachmentOf(loop)) === before.attachment;
 }
 
 async function copyRuns(
