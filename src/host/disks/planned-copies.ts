@@ -49,7 +49,6 @@ export async function finishCopies(top: string, request: CopyRequest, to: string
   if (request.volume === undefined) return finishParts(join(top, to));
   const path = await placeDataFile(join(top, to), request.pool);
   if (await exists(path)) return;
-  if (await exists(join(top, request.volume, lentMark))) await writeFile(join(top, to, lentMark), "");
   await complete(`${path}.new`, path);
 }
 
@@ -61,6 +60,8 @@ async function planVolume(
 ): Promise<{ from: string; to: string }> {
   const from = await findDataFile(join(top, volume));
   await mkdir(join(top, to), { recursive: true, mode: 0o700 });
+  // Now: by the time that all is copied, the volume itself may have been checked, which says nothing about the copy.
+  if (await exists(join(top, volume, lentMark))) await writeFile(join(top, to, lentMark), "");
   const next = `${await placeDataFile(join(top, to), pool)}.new`;
   await rm(next, { force: true });
   return { from, to: next };
