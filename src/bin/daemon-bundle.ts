@@ -5,7 +5,19 @@
  */
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
+import {
+  chmodSync,
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { ownFile } from "../core/own-files.ts";
@@ -41,10 +53,15 @@ export function bundledDaemon(): string | undefined {
   }
 }
 
-/** It appears as a whole or not at all: daemons may start side by side. @throws when it cannot be made. */
+/**
+ * It appears as a whole or not at all, also after a loss of power: daemons may start side by side. Nobody else may write to it,
+ * whatever the umask. @throws when it cannot be made.
+ */
 export function makeBundle(directory: string): void {
   const part = `${directory}.${process.pid}`;
-  mkdirSync(dirname(directory), { recursive: true });
+  mkdirSync(dirname(directory), { recursive: true, mode: 0o755 });
+  rmSync(part, { recursive: true, force: true });
+  mkdirSync(part, { mode: 0o700 });
   const options = [
     "--bundle",
     "--splitting",
@@ -64,16 +81,45 @@ export function makeBundle(directory: string): void {
   ];
   const entry = fileURLToPath(ownFile("src/bin/daemon-main.ts"));
   try {
-    const { status, stderr, error } = spawnSync(process.execPath, [bundler, entry, ...options], {
+    const [command, ...first] = commandOf(bundler);
+    const { status, stderr, error } = spawnSync(command, [...first, entry, ...options], {
       cwd: fileURLToPath(ownFile("")),
       encoding: "utf8",
       timeout: buildTimeoutMs,
     });
     if (status !== 0) throw new Error(`its modules could not be joined: ${stderr?.trim() || error?.message}`);
+    settle(part);
     renameSync(part, directory);
   } catch (error) {
     rmSync(part, { recursive: true, force: true });
     if (!existsSync(directory)) throw error; // else another daemon was faster
+  }
+}
+
+/** esbuild is a script for Node.js until its own installation, where that may run, puts a binary in the script's place. */
+export function commandOf(path: string): [command: string, ...args: string[]] {
+  const begin = Buffer.alloc(2);
+  const descriptor = openSync(path, "r");
+  try {
+    readSync(descriptor, begin);
+  } finally {
+    closeSync(descriptor);
+  }
+  return begin.toString("latin1") === "#!" ? [process.execPath, path] : [path];
+}
+
+/** A name may be on disk long before what is in the files: they are written out first. */
+function settle(directory: string): void {
+  chmodSync(directory, 0o755);
+  const files = readdirSync(directory).map((name) => join(directory, name));
+  for (const file of files) chmodSync(file, 0o644);
+  for (const path of [...files, directory]) {
+    const descriptor = openSync(path, "r");
+    try {
+      fsyncSync(descriptor);
+    } finally {
+      closeSync(descriptor);
+    }
   }
 }
 
