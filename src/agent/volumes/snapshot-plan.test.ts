@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { toTimestamp } from "../../core/clock.ts";
 import { type Snapshot, snapshotKind } from "../../kinds/snapshot.ts";
 import { rootVolume } from "../instances/testing.ts";
 import { deletedAt } from "../networks/testing-resources.ts";
@@ -14,8 +15,10 @@ function snapshotOf(status: Partial<Snapshot["status"]>, deleted = false, rollba
   };
 }
 
+const now = Date.UTC(2026, 10, 29, 12);
+
 const plan = (snapshot: Snapshot | undefined, source: boolean, rollback?: SnapshotWorld["rollback"]) =>
-  planSnapshot({ hostName: "alpha", snapshot, source, rollback });
+  planSnapshot({ hostName: "alpha", snapshot, source, rollback }, now);
 
 test.each<[string, Snapshot | undefined, boolean, string[], string | undefined]>([
   ["gone", undefined, true, [], undefined],
@@ -64,4 +67,28 @@ test("what is gone is not put back, and nobody waits for it", () => {
     rollbacks: 2,
     message: expect.stringContaining("gone"),
   });
+});
+
+test.each([
+  [1, 0, undefined],
+  [2, 0, 1_000],
+  [2, 400, 600],
+  [2, 1_000, undefined],
+  [5, 0, 8_000],
+  [50, 0, 300_000],
+  [50, 3_600_000, undefined],
+])(
+  "cut off %i times, the last time %i ms after it was taken, it rests for %s ms",
+  (cutOff, ageMs, restMs) => {
+    const takenAt = toTimestamp(now - ageMs);
+    const planned = plan(snapshotOf({ state: "pending", cutOff, takenAt }), true);
+    expect(planned.recheckAfterMs).toBe(restMs);
+    expect(planned.actions).toHaveLength(restMs === undefined ? 1 : 0);
+  },
+);
+
+test("a clock that was set back makes nobody wait longer", () => {
+  const takenAt = toTimestamp(now + 3_600_000);
+  const planned = plan(snapshotOf({ state: "pending", cutOff: 2, takenAt }), true);
+  expect(planned.recheckAfterMs).toBe(1_000);
 });

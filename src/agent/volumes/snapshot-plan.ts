@@ -1,3 +1,4 @@
+import { fromTimestamp, type Instant } from "../../core/clock.ts";
 import type { Snapshot } from "../../kinds/snapshot.ts";
 import { isRollingBack } from "../../kinds/snapshot.ts";
 import type { Plan } from "../../reconcile/reconciler.ts";
@@ -26,9 +27,11 @@ type SnapshotPlan = Plan<SnapshotAction, Snapshot["status"]>;
 const nothing: SnapshotPlan = { status: undefined, actions: [] };
 /** Until instances have stopped, which their own reconciler sees to. */
 const lookAgainMs = 250;
+/** From one taking to the next, when copying was cut off twice or more: each keeps writers still. It doubles. */
+const restMs = { first: 1_000, most: 5 * 60_000 } as const;
 
 /** One that was interrupted is taken anew: nobody was told of it yet. */
-export function planSnapshot(world: SnapshotWorld): SnapshotPlan {
+export function planSnapshot(world: SnapshotWorld, now: Instant): SnapshotPlan {
   const { hostName, snapshot, source } = world;
   if (!snapshot || snapshot.status.host !== hostName) return nothing;
   const { metadata, status } = snapshot;
@@ -49,6 +52,8 @@ export function planSnapshot(world: SnapshotWorld): SnapshotPlan {
   if (status.state === "pending") {
     const doing = status.cutOff === undefined ? "is being copied" : status.message;
     const taking = { ...status, message: doing, observedGeneration };
+    const rest = source ? restOf(status, now) : 0;
+    if (rest > 0) return { status: taking, actions: [], recheckAfterMs: rest };
     if (source) return { status: taking, actions: [{ type: "take", snapshot }] };
     const what = snapshot.spec.instance === undefined ? "volume" : "instance";
     const message = `its ${what} was deleted before it was taken`;
@@ -56,6 +61,14 @@ export function planSnapshot(world: SnapshotWorld): SnapshotPlan {
   }
   if (isRollingBack(snapshot) && status.state !== "failed") return planRollback(world, snapshot);
   return nothing;
+}
+
+/** In milliseconds. What went well for long is taken anew at once: only what is cut off again and again waits. */
+function restOf({ takenAt, cutOff = 0 }: Snapshot["status"], now: Instant): number {
+  if (cutOff < 2) return 0;
+  const full = Math.min(restMs.most, restMs.first * 2 ** Math.min(cutOff - 2, 20));
+  const since = fromTimestamp(takenAt ?? "") ?? Number.NEGATIVE_INFINITY;
+  return Math.min(full, Math.max(0, since + full - now));
 }
 
 function planRollback({ rollback }: SnapshotWorld, snapshot: Snapshot): SnapshotPlan {
