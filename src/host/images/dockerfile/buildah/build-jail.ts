@@ -12,6 +12,7 @@ import type { Readable } from "node:stream";
 import { StrataError } from "../../../../core/errors.ts";
 import type { Cgroups } from "../../../cgroups.ts";
 import { dyingWithUs, holdUserNamespace, ownNamespaces } from "../../contained-process.ts";
+import { LastText } from "./last-text.ts";
 
 export type BuildNetwork = "own" | "host" | "none";
 
@@ -137,7 +138,7 @@ export async function runInJail(options: JailOptions, run: JailRun): Promise<Jai
   const kill = () => child.kill("SIGKILL");
   stop.addEventListener("abort", kill, { once: true });
   try {
-    const text = { stdout: "", stderr: "" };
+    const said = { stdout: new LastText(maxTextChars), stderr: new LastText(maxTextChars) };
     const ended = new Promise<number>((resolve, reject) => {
       child.once("error", (cause) => reject(new StrataError("Unavailable", "cannot run buildah", { cause })));
       child.once("close", (code) => resolve(code ?? 128));
@@ -145,7 +146,7 @@ export async function runInJail(options: JailOptions, run: JailRun): Promise<Jai
     for (const name of ["stdout", "stderr"] as const) {
       followLines(child[name] as Readable, (line) => {
         run.onLine?.(line);
-        text[name] = `${text[name]}${line}\n`.slice(-maxTextChars);
+        said[name].add(`${line}\n`);
       });
     }
     const status = await ended;
@@ -153,7 +154,7 @@ export async function runInJail(options: JailOptions, run: JailRun): Promise<Jai
     if (timeout.aborted) {
       throw new StrataError("Timeout", `${args.slice(0, 2).join(" ")} did not finish within ${timeoutMs} ms`);
     }
-    return { status, ...text };
+    return { status, stdout: said.stdout.text, stderr: said.stderr.text };
   } finally {
     stop.removeEventListener("abort", kill);
     kill();
