@@ -240,6 +240,22 @@ test("what was being copied when its guest ended is taken anew, and says so", as
   expect(bench.host.parts.has(taken.metadata.uid)).toBe(true);
 });
 
+test("a guest that ends as soon as all is copied changes nothing of what the snapshot says", async () => {
+  const { web, taken } = await copyingSnapshot();
+  bench.host.world.script({ verb: "forget", uid: web.metadata.uid as Uid, effect: { type: "fail" } });
+  await snapshotUntil("before", ({ status }) => status.state === "ready");
+  await bench.clock.advance(5_000);
+  await settle();
+  const { status } = await bench.client.require(snapshotKind, ref("before"));
+  expect(status).toMatchObject({ state: "ready", message: "", takenAt: taken.status.takenAt });
+  // What is left to forget goes with the snapshot.
+  expect(bench.host.world.copies.size).toBe(1);
+  await bench.services.resources.delete(bench.me, snapshotKind, ref("before"));
+  await bench.clock.advance(1_000);
+  await settle();
+  expect(bench.host.world.copies.size).toBe(0);
+});
+
 test("one that is being copied is deleted at once, and nothing of it goes on", async () => {
   const { taken } = await copyingSnapshot();
   await bench.services.resources.delete(bench.me, snapshotKind, ref("before"));

@@ -1,4 +1,5 @@
 /** Drivers that copy disks of their guests in the background. */
+import { describeError } from "../../core/errors.ts";
 import type { Uid } from "../../core/ids.ts";
 import type { JsonObject } from "../../core/json.ts";
 import type { DiskCopies } from "../../drivers/driver.ts";
@@ -13,4 +14,14 @@ export function copiersOf({ drivers }: AgentContext): DiskCopies<JsonObject>[] {
 /** Nothing is copied under this uid any more; what was copied stays. Absent is success. */
 export async function forgetCopies(context: AgentContext, uid: string): Promise<void> {
   for (const copies of copiersOf(context)) await copies.forget(uid as Uid);
+}
+
+/**
+ * As `forgetCopies`, once it is recorded how they ended. That is not changed by a failure, as of a guest that ends at this
+ * moment, which is therefore only logged: what is left to forget goes with what was copied.
+ */
+export async function forgetEndedCopies(context: AgentContext, uid: string): Promise<void> {
+  await forgetCopies(context, uid).catch((error) => {
+    context.logger.info({ uid, error: describeError(error) }, "copies of disks that have ended stay listed");
+  });
 }

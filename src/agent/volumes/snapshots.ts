@@ -10,7 +10,7 @@ import type { Reconciler } from "../../reconcile/reconciler.ts";
 import type { AgentContext } from "../agent-context.ts";
 import { reportStatus } from "../report.ts";
 import { siblingKey } from "../views.ts";
-import { forgetCopies } from "./copiers.ts";
+import { forgetEndedCopies } from "./copiers.ts";
 import { poolFor, recordedVolumes } from "./guest-volumes.ts";
 import { completeCopies, copyAtOneMoment, guestOf, type Moment, rootOf } from "./moments.ts";
 import { lostHelp, removeDisk } from "./remove-disk.ts";
@@ -60,7 +60,7 @@ export function createSnapshotReconciler(
           const completed = await complete(context, snapshot, signal);
           const current = now(snapshot);
           await report(current, { ...current.status, ...completed }, signal);
-          return forgetCopies(context, metadata.uid);
+          return forgetEndedCopies(context, metadata.uid);
         }
         case "remove-disk":
           return removeDisk(context, { uid: metadata.uid, of: snapshot }, signal);
@@ -166,7 +166,7 @@ export async function copyInstance(
   if (!moment.copying) return moment;
   const disks = [moment.rootUid, ...moment.volumes.map(({ uid }) => uid)];
   await completeCopies(context, { disks }, to as Uid, signal);
-  await forgetCopies(context, to);
+  await forgetEndedCopies(context, to);
   return { ...moment, copying: false };
 }
 
@@ -179,7 +179,7 @@ export async function copyVolume(
   const moment = await beginVolume(context, { volumeUid, to: to as Uid, pool }, signal);
   if (!moment.copying) return moment;
   await completeCopies(context, { volume: volumeUid, pool: poolFor(context, pool) }, to as Uid, signal);
-  await forgetCopies(context, to);
+  await forgetEndedCopies(context, to);
   return { ...moment, copying: false };
 }
 

@@ -29,7 +29,11 @@ export function fakeCopies(world: FakeWorld, uidOf: (handle: JsonObject) => Uid)
       throw new StrataError("Unavailable", "the disks were not copied to the end: the fake guest has ended");
     },
     forget: async (id) => {
-      world.copies.delete(id);
+      const copy = world.copies.get(id);
+      if (!copy) return;
+      await world.call("forget", copy.guest, undefined, () => {
+        world.copies.delete(id);
+      });
     },
   };
 }

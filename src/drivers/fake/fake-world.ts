@@ -25,6 +25,7 @@ export type FakeVerb =
   | "detach-volume"
   | "still"
   | "copy"
+  | "forget"
   | "resize"
   | "drift";
 
