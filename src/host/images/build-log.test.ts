@@ -47,6 +47,21 @@ test("of a long one, the last lines stay, and no more than twice the limit", asy
   expect(await text(logs, "a")).toBe("anew\n");
 });
 
+test("lines are in order however many come at once, also while the log gives way to a new one", async () => {
+  const logs = new BuildLogs(directory, 3000);
+  const lines = Array.from({ length: 600 }, (_, index) => `line ${index}`);
+  {
+    await using log = await logs.open("a");
+    for (const [index, line] of lines.entries()) {
+      log.add(line);
+      if (index % 7 === 0) await Promise.resolve();
+    }
+  }
+  const kept = (await text(logs, "a")) ?? "";
+  expect(kept.length).toBeGreaterThan(3000);
+  expect(`${lines.join("\n")}\n`.endsWith(kept)).toBe(true);
+});
+
 test("the newest 200 stay", async () => {
   const logs = new BuildLogs(directory);
   for (let index = 0; index < 203; index++) await write(logs, `log-${index}`, ["x"]);

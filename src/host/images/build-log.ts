@@ -67,6 +67,8 @@ export class BuildLog implements AsyncDisposable {
   #stream: WriteStream;
   #written = 0;
   #turn: Promise<void> = Promise.resolve();
+  /** What is not handed to the stream yet. */
+  #lines: string[] = [];
 
   constructor(path: string, limit: number) {
     this.#path = path;
@@ -74,19 +76,32 @@ export class BuildLog implements AsyncDisposable {
     this.#stream = openLog(path);
   }
 
-  /** In order; never fails: a build does not end because its log cannot be kept. */
+  /** In order; never fails: a build does not end because its log cannot be kept. What comes at once is written at once. */
   add(line: string): void {
-    const bytes = Buffer.from(`${line.replace(/[^\P{Cc}\t]/gu, " ")}\n`);
-    this.#turn = this.#turn.then(async () => {
-      if (this.#written > 0 && this.#written + bytes.length > this.#halfBytes) await this.#turnOver();
-      this.#written += bytes.length;
-      this.#stream.write(bytes);
-    });
+    this.#lines.push(`${line.replace(/[^\P{Cc}\t]/gu, " ")}\n`);
+    if (this.#lines.length === 1) this.#turn = this.#turn.then(() => this.#write());
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#turn;
     await ended(this.#stream);
+  }
+
+  async #write(): Promise<void> {
+    const lines = this.#lines;
+    this.#lines = [];
+    let text = "";
+    for (const line of lines) {
+      const bytes = Buffer.byteLength(line);
+      if (this.#written > 0 && this.#written + bytes > this.#halfBytes) {
+        this.#stream.write(text);
+        text = "";
+        await this.#turnOver();
+      }
+      this.#written += bytes;
+      text += line;
+    }
+    this.#stream.write(text);
   }
 
   async #turnOver(): Promise<void> {
