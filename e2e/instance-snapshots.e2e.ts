@@ -3,6 +3,7 @@
  * row that was acknowledged before, of both disks from one moment; the source goes on; going back goes back. The daemon and
  * QEMU are killed (SIGKILL) at seeded moments of each operation: STRATA_SEED repeats a failure, STRATA_ROUNDS says how many times.
  */
+import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { systemClock } from "../src/core/clock.ts";
 import { randomInt, seededRandom } from "../src/core/random.ts";
@@ -14,6 +15,7 @@ import { findLeaks, type Snapshot, takeSnapshot } from "./leaks.ts";
 import {
   acknowledged,
   bootId,
+  expectFilled,
   expectWhole,
   foundAtStart,
   hostNameInside,
@@ -31,6 +33,8 @@ const rounds = Number(process.env.STRATA_ROUNDS ?? 3);
 const copyRounds = Number(process.env.STRATA_COPY_ROUNDS ?? 2);
 const qemuRounds = Number(process.env.STRATA_QEMU_ROUNDS ?? 1);
 const seed = Number(process.env.STRATA_SEED ?? 20261128);
+/** Copying takes so long that much happens meanwhile. */
+const vmFillMib = 400;
 let before: Snapshot;
 let daemon: TestDaemon;
 
@@ -43,8 +47,7 @@ beforeAll(async () => {
     ["vm", "vm"],
     ["box", "container"],
   ] as const) {
-    // Copying takes so long that much happens meanwhile.
-    const fillMib = type === "vm" ? 400 : 100;
+    const fillMib = type === "vm" ? vmFillMib : 100;
     const volume = { sizeMib: 600, fileSystem: "ext4", instance: name, path: "/mnt/data" } as const;
     const userData = rowsWriterBeside(fillMib);
     const spec = { type, image: "tiny", diskMib: 128, memoryMib: 128, userData };
@@ -170,15 +173,22 @@ it(`through ${qemuRounds} kills of QEMU during a snapshot, the machine and what 
     const sure = await untilAcknowledged(source, 1);
     const boot = await bootId(source);
     await daemon.client.create(snapshotKind, { project, name, spec: { instance: "vm" } });
-    if (round % 2 === 0) await untilCopying(name);
-    await systemClock.sleep(randomInt(random, 250));
+    const copying = round % 2 === 0;
     const pid = await qemuPid(source);
+    if (copying) await untilCopying(name);
+    await systemClock.sleep(randomInt(random, 250));
+    if (copying) expect((await snapshot(name)).status.state, "it is killed while it copies").toBe("copying");
     process.kill(pid, "SIGKILL");
     await until("it has started anew", async () => !["", boot].includes(await bootId(source)), 120_000, 50);
     const restarted = await foundAtStart(source);
     expect(restarted.data).toBeGreaterThanOrEqual(sure);
     await expectWhole(source);
     await until("it is taken", async () => (await snapshot(name)).status.state === "ready", 60_000, 50);
+    if (copying) {
+      const { cutOff, message } = (await snapshot(name)).status;
+      expect({ cutOff, message }).toEqual({ cutOff: 1, message: expect.stringContaining("later moment") });
+    }
+    await expectFilled(await volumeFile(name), vmFillMib);
     if (round === qemuRounds - 1) {
       await strata("snapshot", "restore", name, "vm-late");
       const twin = await instance("vm-late");
@@ -210,6 +220,7 @@ it(`through ${copyRounds} kills of the daemon, QEMU copies to the end, and the n
     await until("it is taken", async () => (await snapshot(name)).status.state === "ready", 60_000, 50);
     const { status } = await snapshot(name);
     expect({ takenAt: status.takenAt, cutOff: status.cutOff }).toEqual({ takenAt, cutOff: undefined });
+    await expectFilled(await volumeFile(name), vmFillMib);
     await untilAcknowledged(source, sure + 1);
     expect(await bootId(source)).toBe(boot);
     if (round === copyRounds - 1) {
@@ -285,6 +296,14 @@ it(`through ${2 * rounds} kills of the daemon, a snapshot, a twin or a rollback 
     await strata("snapshot", "delete", name, "--yes");
   }
 });
+
+/** Of a snapshot: the copy of its volume. */
+async function volumeFile(name: string): Promise<string> {
+  const { metadata, status } = await snapshot(name);
+  const [volume] = status.volumes ?? [];
+  const part = `${metadata.uid}-${volume?.uid}`;
+  return join(daemon.settings.stateDir, "volumes", metadata.uid, "parts", part, "data.raw");
+}
 
 async function untilCopying(name: string): Promise<void> {
   await until(

@@ -4,14 +4,19 @@
  *
  * A row is its number in 15 digits; what a power cut left of an incomplete one is dropped at the next start.
  */
+import { createReadStream } from "node:fs";
 import { expect } from "vitest";
 import { systemClock } from "../src/core/clock.ts";
 import type { Instance } from "../src/kinds/instance.ts";
 import { addressOf, httpGet, until } from "./test-daemon.ts";
 
 const rowBytes = 16;
+const pieceMib = 4;
 
-/** User data: runs at each start. `fillMib`: so much lies on the volume beside the rows, from the first start on. */
+/**
+ * User data: runs at each start. `fillMib`, a multiple of 4: so much lies on the volume beside the rows, from the first start
+ * on; where that cannot be, there are no rows either.
+ */
 export const rowsWriterBeside = (fillMib: number) => `#!/bin/busybox sh
 export PATH=/bin:/sbin
 mkdir -p /mnt/data /run/www
@@ -21,8 +26,12 @@ if [ -b /dev/vda ]; then
   mount -t ext4 /dev/sda /mnt/data || exit
 fi
 if [ ${fillMib} -gt 0 ] && [ ! -e /mnt/data/filled ]; then
-  # No zeros: copies leave holes where they are.
-  tr '\\0' x < /dev/zero | head -c ${fillMib}M > /mnt/data/fill && sync /mnt/data/fill && touch /mnt/data/filled
+  # No zeros: copies leave holes where they are. Emulated, making them takes longer than writing them.
+  tr '\\0' x < /dev/zero | head -c ${pieceMib * 1024 ** 2} > /run/piece || exit
+  n=0
+  while [ $n -lt ${fillMib} ]; do cat /run/piece || exit; n=$((n + ${pieceMib})); done > /mnt/data/fill
+  rm /run/piece
+  { sync /mnt/data/fill && touch /mnt/data/filled && sync /mnt/data/filled; } || exit
 fi
 recover() {
   touch $1
@@ -123,6 +132,18 @@ export async function expectWhole(instance: Instance): Promise<void> {
     expect(whole.length, `${instance.metadata.name} ${path}`).toBeGreaterThanOrEqual(acked);
     expect(whole.findIndex((row, index) => Number(row) !== index + 1)).toBe(-1);
   }
+}
+
+/** The file of a volume that was filled to that size, or of a copy of it, has all that it was filled with. */
+export async function expectFilled(path: string, fillMib: number): Promise<void> {
+  const filled = Buffer.alloc(4096, "x");
+  let found = 0;
+  for await (const chunk of createReadStream(path, { highWaterMark: 1024 ** 2 })) {
+    for (let at = 0; at < chunk.length; at += filled.length) {
+      if (filled.equals(chunk.subarray(at, at + filled.length))) found++;
+    }
+  }
+  expect((found * filled.length) / 1024 ** 2, `MiB in ${path}`).toBeGreaterThanOrEqual(fillMib);
 }
 
 /** Identifies one start of the guest. */
