@@ -13,6 +13,7 @@ test.each([
   "home/me/.bash_history",
   "var/lib/systemd/timers/stamp-apt-daily.timer",
   "lost+found",
+  "etc/shadow-",
 ])("%s is written by every guest", (path) => {
   expect(usualChange(path, "added")).toBeTypeOf("string");
   expect(usualChange(path, "changed")).toBeTypeOf("string");
@@ -22,6 +23,8 @@ test.each([
   "etc/ssh/sshd_config",
   "etc/ssh",
   "etc/passwd",
+  "etc/passwd-/x",
+  "etc/shells-",
   "etc/machine-id.bak",
   "etc/motd",
   "var/lib/clouds",

@@ -57,6 +57,10 @@ const rules: readonly Rule[] = [
       "etc/sudoers.d/90-cloud-init-users",
     ],
   },
+  {
+    name: "copies that tools for accounts make",
+    paths: ["passwd", "group", "shadow", "gshadow", "subuid", "subgid"].map((name) => `etc/${name}-`),
+  },
   { name: "logs", paths: ["var/log/"] },
   { name: "temporary files", paths: ["tmp/", "var/tmp/", "run/", "var/run/", "var/lock/", "lost+found/"] },
   {

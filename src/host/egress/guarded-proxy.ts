@@ -80,7 +80,8 @@ export class GuardedProxy {
     const password = Buffer.from((options.random ?? systemRandom).bytes(24)).toString("base64url");
     const wanted = `Basic ${Buffer.from(`strata:${password}`).toString("base64")}`;
     const sockets = new Set<Duplex>();
-    const server = createServer();
+    // No limit on how long a request may take to come: what is uploaded may be large, and the way slow.
+    const server = createServer({ requestTimeout: 0 });
     const addressOf = async (host: string, asked: IncomingMessage) => {
       if (asked.headers["proxy-authorization"] !== wanted) throw new StrataError("Forbidden", "no password");
       return allowedAddress(host, options).catch((error) => {

@@ -7,7 +7,7 @@
 import { StrataError } from "../../core/errors.ts";
 
 /** Part of what a build is remembered by. Increase it with every change to this file. */
-export const recipeVersion = 4;
+export const recipeVersion = 5;
 
 /** What every guest needs: init, network, names, its seed, a way in. */
 export const basePackages: readonly string[] = [
@@ -201,6 +201,26 @@ const writeFiles = files
   })
   .join("");
 
+/**
+ * The account that cloud-init makes at a guest's first start, made with the image by cloud-init's own code: the first start
+ * finds it, so a guest's root is as its image afterwards. It has neither a password nor keys, and no rule of sudo yet.
+ */
+const makeAccount = `chroot "$1" python3 - <<'END'
+from cloudinit import ssh_util, stages
+from cloudinit.distros import ug_util
+
+init = stages.Init()
+init.read_cfg()
+accounts, _ = ug_util.normalize_users_groups(init.cfg, init.distro)
+for name, settings in accounts.items():
+    settings.pop("default", None)
+    init.distro.create_user(name, **settings)
+    ssh_util.setup_user_keys(set(), name)
+ssh_util.setup_user_keys(set(), "root")
+END
+rm -f "$1/etc/sudoers.d/90-cloud-init-users"
+`;
+
 /** After all packages: what makes the tree a guest's. */
 export const configureHook = `set -eu
 chroot "$1" dpkg-divert --quiet --local --rename --add /usr/bin/cloud-init
@@ -211,7 +231,7 @@ mkdir -p "$1/var/lib/cloud/seed/nocloud"
 chroot "$1" python3 -m compileall -q -f --invalidation-mode unchecked-hash /usr/lib/python3 /usr/lib/python3.* || true
 chroot "$1" systemctl enable systemd-networkd.service strata-grow-root.service
 chroot "$1" systemctl mask ${maskedUnits.join(" ")}
-`;
+${makeAccount}`;
 
 /** The same, and nothing left that must be a guest's own. */
 export const customizeHook = `${configureHook}rm -f "$1"/etc/ssh/ssh_host_* "$1/etc/hostname" "$1/var/lib/dbus/machine-id" "$1/var/lib/systemd/random-seed"

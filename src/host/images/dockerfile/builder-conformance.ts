@@ -273,6 +273,15 @@ function describeWalls(get: () => Bench): void {
       expect(printed.join("\n")).not.toContain(text);
     });
 
+    it("may change their root, and find nothing of the host when they walk out of it", async () => {
+      const directory = get().harness.directory;
+      const inside = `[ -x bin/busybox ] && echo "changed root"; cd ../../../../../..; [ -e .${directory} ] && echo "out in $(pwd)"`;
+      const walk = "nsenter --root=/jail --wd=/ /bin/busybox sh -c";
+      const steps = ["mkdir -p /jail/bin", "cp /bin/busybox /jail/bin/", `${walk} '${inside}; true'`];
+      const { printed } = await get().build("walls", [...base, `RUN ${steps.join(" && ")}`]);
+      expect(printed.filter((line) => /^changed root|^out in/.test(line))).toEqual(["changed root"]);
+    });
+
     it("can neither mount nor make or open devices of the host", async () => {
       const tries = [
         "mount -t tmpfs none /srv",

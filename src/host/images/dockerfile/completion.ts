@@ -22,7 +22,7 @@ import {
 export const workDirectory = ".strata-build";
 
 /** Increase it when the same Dockerfile would give another tree. */
-export const completionVersion = 2;
+export const completionVersion = 3;
 
 export interface Completion {
   application: ImageApplication | undefined;

@@ -1,8 +1,8 @@
 /**
  * Runs buildah where nothing of the host can be reached, so that neither a step that breaks out of buildah's own walls nor a
- * bug in buildah gains anything: namespaces of its own for users, mounts, processes, IPC and names; a root directory with
- * the host's programs, read-only, and of everything else only the store of one scope and a directory for its work; ids
- * 0–65535 shifted by `idBase`. Its network is none, the host's, or one of its own: slirp4netns carries the connections it
+ * bug in buildah gains anything: namespaces of its own for users, mounts, processes, IPC and names; a root with the host's
+ * programs, read-only, and of everything else only the store of one scope and a directory for its work; ids 0–65535 shifted
+ * by `idBase`. No other root is mounted in there (pivot_root), so a step that walks out of its chroot is in this one. Its network is none, the host's, or one of its own: slirp4netns carries the connections it
  * makes, and nothing reaches it from outside, nor it the host's loopback.
  *
  * Everything is in one control group, and dies with the caller (see contained-process.ts).
@@ -113,7 +113,15 @@ $enter nsenter --user=/proc/self/fd/4 --setuid 0 --setgid 0 -- \\
     mkdir dev/pts dev/mqueue
     mkdir -m 1777 dev/shm
     mount -t tmpfs -o mode=1777,size=64m shm dev/shm
-    exec chroot . "$@" 4<&-' sh "$@"
+    # A mount of our own: the one from outside cannot become the root
+    mount --rbind . .
+    cd "$1"; shift
+    mkdir outside
+    pivot_root . outside
+    cd /
+    umount -l outside
+    rmdir outside
+    exec "$@" 4<&-' sh "$jail" "$@"
 exit $?`; // no exec: the first process of the namespace ends last, and with it whatever was left
 
 /**

@@ -1,7 +1,7 @@
 /**
  * Builds Dockerfiles with buildah, on hosts where no Docker Engine runs: no daemon, and each scope has a store of its own, so
  * what one project built cannot be found by another. Each run of buildah is in a jail (build-jail.ts); its steps run in there by
- * chroot, with a part of Docker's capabilities and system calls. Other than with Docker, a step cannot change its root.
+ * chroot, with a part of Docker's capabilities and system calls.
  *
  * `DIRECTORY/SCOPE/store/` is the store; the other directories beside it are there while a session is. A store is a cache and
  * nothing else: one that cannot be opened is made anew, and those of the scopes that built last stay.

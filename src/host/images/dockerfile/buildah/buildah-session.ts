@@ -259,12 +259,6 @@ const toolMemoryMib = 1024;
 /** Of each user id in a step. All together may have as many as the group, where buildah must not be the one that fails. */
 const stepProcesses = maxBuildProcesses - ownProcesses;
 
-/**
- * A step that may chroot walks out of its root, and of the jail's, which is a chroot as well: into the host's tree with the ids
- * that containers' files have.
- */
-const noWayUp = "--cap-drop=CAP_SYS_CHROOT";
-
 /** Pure. @throws Invalid for more than a command line can hold. */
 export function buildArguments(
   { args, target, cache }: Pick<BuildOrder, "args" | "target" | "cache">,
@@ -279,7 +273,6 @@ export function buildArguments(
   }
   return [
     ...["build", "--isolation=chroot", "--network=host", "--format=docker", "--pull=false", "--layers"],
-    noWayUp,
     `--ulimit=nproc=${stepProcesses}:${stepProcesses}`,
     ...(cache && !hasProxy(args) ? [] : ["--no-cache"]),
     ...(target === undefined ? [] : [`--target=${target}`]),
