@@ -5,7 +5,7 @@ const sideBySide = "e2e/qemu-conformance-*.e2e.ts";
 
 /**
  * `unit` needs no root and no packages (unit, conformance on fakes, short simulation). The others need root and real engines:
- * `e2e` runs one file at a time, because guests share two cores and leaks are looked for on the whole host; `e2e-pairs`, after
+ * `e2e` runs one file at a time, because guests share two cores and leaks are looked for on the whole host; `e2e-pairs`, before
  * it, two at a time: each looks only after its own, and mostly waits for one emulated processor.
  */
 export default defineConfig({
@@ -25,7 +25,6 @@ export default defineConfig({
           include: ["e2e/**/*.e2e.ts"],
           exclude: [sideBySide],
           fileParallelism: false,
-          sequence: { groupOrder: 0 },
         },
       },
       {
