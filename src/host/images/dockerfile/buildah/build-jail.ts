@@ -72,6 +72,11 @@ done
 cd "$jail"
 mkdir -m 1777 tmp
 mkdir -p proc sys dev etc/containers etc/ssl run root store work input var
+mount -t tmpfs -o mode=755,size=1m,nosuid,noexec dev dev
+for name in null zero full random urandom tty; do : > dev/$name; mount --bind /dev/$name dev/$name; done
+ln -s /proc/self/fd dev/fd
+mkdir dev/pts dev/mqueue dev/shm
+mount -t tmpfs -o mode=1777,size=64m,nosuid,nodev shm dev/shm
 ln -s ../work var/tmp
 echo root:x:0:0:root:/root:/bin/sh > etc/passwd
 echo root:x:0: > etc/group
@@ -103,25 +108,14 @@ case $network in
     if [ "$(head -c 1 ready)" != 1 ]; then echo "slirp4netns: $(tail -n 3 slirp.log)" >&2; exit 125; fi
     enter="nsenter --net=net" ;;
 esac
+mount -t proc proc proc
+mkdir outside
+pivot_root . outside
+cd /
+umount -l outside
+rmdir outside
 $enter nsenter --user=/proc/self/fd/4 --setuid 0 --setgid 0 -- \\
-  unshare --mount --pid --fork --kill-child=KILL sh -c '
-    set -e
-    mount -t proc proc proc
-    mount -t tmpfs -o mode=755,size=1m dev dev
-    for name in null zero full random urandom tty; do : > dev/$name; mount --bind /dev/$name dev/$name; done
-    ln -s /proc/self/fd dev/fd
-    mkdir dev/pts dev/mqueue
-    mkdir -m 1777 dev/shm
-    mount -t tmpfs -o mode=1777,size=64m shm dev/shm
-    # A mount of our own: the one from outside cannot become the root
-    mount --rbind . .
-    cd "$1"; shift
-    mkdir outside
-    pivot_root . outside
-    cd /
-    umount -l outside
-    rmdir outside
-    exec "$@" 4<&-' sh "$jail" "$@"
+  unshare --mount --pid --fork --kill-child=KILL sh -c 'mount -t proc proc proc; exec "$@" 4<&-' sh "$@"
 exit $?`; // no exec: the first process of the namespace ends last, and with it whatever was left
 
 /**
