@@ -43,8 +43,9 @@ const ownMemoryMib = 128;
 const ownProcesses = 256;
 const toolTimeoutMs = 10 * 60_000;
 const maxBuildMs = 24 * 3600_000;
-/** Arguments of a program are limited by the kernel. */
-const maxArgumentBytes = 1024 ** 2;
+/** Arguments of a program are limited by the kernel: all of them together, and each (MAX_ARG_STRLEN, its end included). */
+const maxArgumentsBytes = 1024 ** 2;
+const maxArgumentBytes = 128 * 1024 - 1;
 /** What buildah prints about itself, between the steps and what these say. */
 const bookkeeping = /^(--> |COMMIT |Successfully tagged |\[[0-9/]+\] COMMIT |[0-9a-f]{64}$|time=")/;
 const killed = 137;
@@ -265,7 +266,15 @@ export function buildArguments(
   name: string,
 ): string[] {
   const given = Object.entries(args).map(([key, value]) => `--build-arg=${key}=${value}`);
-  if (Buffer.byteLength(given.join(" ")) > maxArgumentBytes) {
+  const long = given.findIndex((argument) => Buffer.byteLength(argument) > maxArgumentBytes);
+  if (long !== -1) {
+    const name = Object.keys(args)[long];
+    throw new StrataError(
+      "Invalid",
+      `spec.source.args: ${name} has more than 128 KiB, which is all that buildah can take`,
+    );
+  }
+  if (Buffer.byteLength(given.join(" ")) > maxArgumentsBytes) {
     throw new StrataError(
       "Invalid",
       "spec.source.args has more than 1 MiB, which is all that buildah can take",
