@@ -131,6 +131,7 @@ function thawLater(guest: GuestLifecycle, parts: StillParts): void {
 /** Until it is thawed or has ended. @throws what the last attempt met. */
 async function keepThawing(guest: GuestLifecycle, parts: StillParts): Promise<void> {
   const { clock, locked } = parts;
+  const mark = markOf(guest);
   const end = clock.monotonicMs() + giveUpMs;
   for (let waitMs: number = pauseMs.first; ; waitMs = Math.min(waitMs * 2, pauseMs.most)) {
     const { promise, resolve } = Promise.withResolvers<void>();
@@ -138,9 +139,9 @@ async function keepThawing(guest: GuestLifecycle, parts: StillParts): Promise<vo
     await promise;
     let done = false;
     await locked(guest, async () => {
-      const running = (await exists(markOf(guest))) && (await guest.look()).state === "running";
+      const running = (await exists(mark)) && (await guest.look()).state === "running";
       done = !running || (await thaw(guest, parts));
-      if (done) await rm(markOf(guest), { force: true });
+      if (done) await rm(mark, { force: true });
     });
     if (done) return;
     if (clock.monotonicMs() >= end) throw new Error("its agent does not answer any more");

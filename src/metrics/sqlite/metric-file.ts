@@ -5,19 +5,29 @@ import type { Logger } from "../../core/logger.ts";
 
 /**
  * - series: names of series as integers. `newest`: time of the newest sample in the chunks, not of those in the journal.
+ *   `moved`: the row of the journal up to which its samples are in the chunks.
  * - chunks: steps of a series (chunk.ts).
  * - journal: what has come lately, as it came, a row each second: it is what a crash would lose otherwise.
  */
-const schemaVersion = 1;
+const schemaVersion = 2;
 /** "StMt" */
 const applicationId = 0x53744d74;
 const schema = `
   CREATE TABLE series (id INTEGER PRIMARY KEY, subject TEXT NOT NULL, uid TEXT NOT NULL, metric TEXT NOT NULL,
-    newest INTEGER NOT NULL, UNIQUE (subject, uid, metric)) STRICT;
+    newest INTEGER NOT NULL, moved INTEGER NOT NULL DEFAULT 0, UNIQUE (subject, uid, metric)) STRICT;
   CREATE TABLE chunks (level INTEGER NOT NULL, series INTEGER NOT NULL, start INTEGER NOT NULL, data BLOB NOT NULL,
     PRIMARY KEY (level, series, start)) STRICT, WITHOUT ROWID;
   CREATE TABLE journal (id INTEGER PRIMARY KEY AUTOINCREMENT, data BLOB NOT NULL) STRICT;
   PRAGMA application_id = ${applicationId};
+  PRAGMA user_version = ${schemaVersion};
+`;
+
+/**
+ * From version 1. What of the journal is in the chunks is not known then: it takes the place of what they have from its first
+ * sample on.
+ */
+const upgrade = `
+  ALTER TABLE series ADD COLUMN moved INTEGER NOT NULL DEFAULT 0;
   PRAGMA user_version = ${schemaVersion};
 `;
 
@@ -27,15 +37,16 @@ const texts = {
   rollback: "ROLLBACK",
   lastSeries: "SELECT coalesce(max(id), 0) AS id, count(*) AS count FROM series",
   findSeries: "SELECT id, newest FROM series WHERE subject = ? AND uid = ? AND metric = ?",
-  seriesById: "SELECT subject, uid, metric, newest FROM series WHERE id = ?",
+  seriesById: "SELECT subject, uid, metric, newest, moved FROM series WHERE id = ?",
   addSeries: "INSERT OR REPLACE INTO series (id, subject, uid, metric, newest) VALUES (?, ?, ?, ?, ?)",
-  setNewest: "UPDATE series SET newest = ? WHERE id = ?",
+  /** newest, id; what is in the journal now is in the chunks */
+  setMoved: "UPDATE series SET newest = ?, moved = (SELECT coalesce(max(id), 0) FROM journal) WHERE id = ?",
   removeSeries: "DELETE FROM series WHERE id = ?",
   /** id (exclusive), count */
   someSeries: "SELECT id, newest FROM series WHERE id > ? ORDER BY id LIMIT ?",
   oldestSeries: "SELECT id FROM series ORDER BY newest LIMIT ?",
   addJournal: "INSERT INTO journal (data) VALUES (?)",
-  journal: "SELECT data FROM journal ORDER BY id",
+  journal: "SELECT id, data FROM journal ORDER BY id",
   lastJournal: "SELECT coalesce(max(id), 0) AS id FROM journal",
   cutJournal: "DELETE FROM journal WHERE id <= ?",
   chunk: "SELECT data FROM chunks WHERE level = ? AND series = ? AND start = ?",
@@ -164,8 +175,9 @@ function prepareSchema(database: DatabaseSync): void {
     database.exec(`BEGIN; ${schema} COMMIT`);
     return;
   }
-  if (first("PRAGMA application_id") === applicationId && first("PRAGMA user_version") === schemaVersion)
-    return;
+  const version = first("PRAGMA application_id") === applicationId && first("PRAGMA user_version");
+  if (version === 1) database.exec(`BEGIN; ${upgrade} COMMIT`);
+  if (version === 1 || version === schemaVersion) return;
   throw new StrataError("Unsupported", "the file is no metrics file of this version of Strata");
 }
 

@@ -64,10 +64,15 @@ export class Series {
     this.cutAfter = Math.min(this.cutAfter ?? at, at);
   }
 
-  /** A sample of the journal. Those up to the newest are in the chunks already; only the newest value is not known. */
-  restore(at: Instant, value: number): void {
-    if (at > this.newestAt || this.#tail.length > 0) this.add(at, value);
-    else if (at === this.newestAt) this.newestValue = value;
+  /** A sample of the journal, in their order. Of those that are in the chunks already, only the newest value is not known. */
+  restore(at: Instant, value: number, inChunks: boolean): void {
+    if (inChunks) {
+      if (at === this.newestAt) this.newestValue = value;
+      return;
+    }
+    // It was taken only because the clock had gone back.
+    if (at < this.newestAt) this.rewind(at);
+    this.add(at, value);
   }
 
   newest(): Sample {

@@ -88,6 +88,23 @@ describe("the file", () => {
     store.close();
   });
 
+  test("a file of the version before goes on, and tells of no sample twice", async () => {
+    const store = open();
+    for (let i = 0; i < 400; i++) {
+      store.record([sample(i)]);
+      await clock.advance(5_000);
+    }
+    const before = store.range(everything());
+    store.close();
+    const database = new DatabaseSync(path);
+    database.exec("ALTER TABLE series DROP COLUMN moved; PRAGMA user_version = 1");
+    database.close();
+    const upgraded = open();
+    expect(upgraded.range(everything())).toEqual(before);
+    expect(errors).not.toHaveBeenCalled();
+    upgraded.close();
+  });
+
   test("the journal does not grow with time", async () => {
     const store = open();
     const sizes: number[] = [];

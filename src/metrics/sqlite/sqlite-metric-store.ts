@@ -268,7 +268,8 @@ class SqliteMetricStore implements MetricStore {
 
   #recover(): void {
     const { lastSeries, journal, seriesById, lastJournal } = this.#file.statements;
-    const previousAt = new Map<number, Instant>();
+    /** By series: the last row of the journal that is in its chunks. */
+    const movedRows = new Map<number, number>();
     const last = lastSeries.get();
     this.#lastId = Number(last?.id ?? 0);
     this.#count = Number(last?.count ?? 0);
@@ -281,11 +282,10 @@ class SqliteMetricStore implements MetricStore {
           const { subject, uid, metric, newest } = named as unknown as SeriesName & { newest: number };
           series = new Series(this.#tails, id, { subject, uid, metric }, true, newest);
           this.#hold(series);
+          movedRows.set(id, Number(named.moved));
         }
-        // What is older was taken only because the clock had gone back. All that came since is in the journal.
-        if (at < (previousAt.get(id) ?? at)) series.rewind(at);
-        previousAt.set(id, at);
-        series.restore(at, Number(value.toPrecision(7)));
+        const inChunks = Number(row.id) <= (movedRows.get(id) ?? 0);
+        series.restore(at, Number(value.toPrecision(7)), inChunks);
       }
     }
     this.#journalAtRound = Number(lastJournal.get()?.id ?? 0);
@@ -349,7 +349,7 @@ function moveTail(statements: Statements, series: Series): void {
     }
     put();
   }
-  statements.setNewest.run(series.newestAt, series.id);
+  statements.setMoved.run(series.newestAt, series.id);
 }
 
 /** Takes the steps after that away. */
