@@ -61,9 +61,7 @@ describe.each([
     ]) {
       expect(await find(path), path).toBe(path);
     }
-    expect(await find("etc/ssh/ssh_host_*", "etc/hostname", "root/.ssh/*", "var/lib/cloud/instance*")).toBe(
-      "",
-    );
+    expect(await find("etc/ssh/ssh_host_*", "etc/hostname", "var/lib/cloud/instance*")).toBe("");
     expect(await find("etc/apt/apt.conf.d/99mmdebstrap", "etc/dpkg/dpkg.cfg.d/99mmdebstrap", "tmp/*")).toBe(
       "",
     );
@@ -73,7 +71,15 @@ describe.each([
     expect(await sh('readlink "$1/etc/resolv.conf"', tree)).toBe("../run/systemd/resolve/stub-resolv.conf");
     expect(await readFile(join(tree, "etc/apt/sources.list"), "utf8")).toContain(`${suite}-security`);
     expect((await stat(join(tree, "usr/bin/sudo"))).mode & 0o7777).toBe(0o4755);
-    expect(await sh('grep -c "^root:[*!]" "$1/etc/shadow"', tree)).toBe("1");
+    for (const [account, home] of [
+      ["root", "root"],
+      ["debian", "home/debian"],
+    ] as const) {
+      expect(await sh('grep -c "^$2:[*!]" "$1/etc/shadow"', tree, account)).toBe("1");
+      expect(await find(`${home}/.ssh/*`)).toBe(`${home}/.ssh/authorized_keys`);
+      expect(await readFile(join(tree, `${home}/.ssh/authorized_keys`), "utf8")).toBe("");
+    }
+    expect(await sh('grep -rl "^debian" "$1/etc/sudoers" "$1/etc/sudoers.d" || true', tree)).toBe("");
   });
 
   it("boots as a VM, takes its seed and grows", async () => {
