@@ -84,8 +84,7 @@ export class Metrics {
       }
       if (!(await this.#known.has(kind, subject, uid))) unknown.push(subject);
       else
-        for (const [metric, value] of Object.entries(values))
-          samples.push({ subject, uid, metric, at, value });
+        for (const metric in values) samples.push({ subject, uid, metric, at, value: values[metric] ?? 0 });
     }
     this.#store.record(samples);
     return { recorded: samples.length, unknown };
@@ -260,15 +259,19 @@ function checkEntry(action: string, entry: unknown, path: string): Entry {
   if (typeof uid !== "string") throw refuse({ path: "uid", message: "must be text" });
   if (!isJsonObject(values)) throw refuse({ path: "values", message: "must be an object" });
   const kind = findKind(plural) as Kind;
-  for (const metric of Object.keys(values)) {
+  for (const metric in values) {
     if (!findMetric(plural, metric)) throw unknownMetric(action, plural, metric, `${path}.values`);
   }
   return { subject, uid, kind, values: checkValues(action, values, `${path}.values`) };
 }
 
-/** JSON has no NaN, but null in its place, and numbers that are too large become infinite. */
+/**
+ * JSON has no NaN, but null in its place, and numbers that are too large become infinite. Plain loops here: this runs for each
+ * value that agents report.
+ */
 function checkValues(action: string, values: JsonObject, path: string): Record<string, number> {
-  for (const [name, value] of Object.entries(values)) {
+  for (const name in values) {
+    const value = values[name];
     if (typeof value === "number" && Number.isFinite(Math.fround(value))) continue;
     throw invalid(action, [
       {

@@ -73,6 +73,8 @@ class SpaceGuard {
   /** Volumes that are being held or let go: one that is just copied may take long, and others do not wait for it. */
   readonly #pending = new Set<string>();
   readonly #calls: BoundedCalls;
+  /** As of the last change of a volume or an instance; undefined when there was one since. */
+  #written: readonly Written[] | undefined;
   #changed = false;
   #wake: () => void = () => {};
   #soon: () => void = () => {};
@@ -113,7 +115,8 @@ class SpaceGuard {
     for (const uid of held) waiting.set(uid, true);
     // Whoever was let go by what unmounts it is told so here.
     for (const uid of waiting.list()) if (!held.has(uid) && !this.#pending.has(uid)) waiting.set(uid, false);
-    const written = writtenDisks(this.#context);
+    this.#written ??= writtenDisks(this.#context);
+    const written = this.#written;
     if (written.length === 0 && held.size === 0) return undefined;
     const { places, silent } = await this.#lookAt(written, held);
     const hold = new Set<string>();
@@ -182,6 +185,7 @@ class SpaceGuard {
   }
 
   #change(): void {
+    this.#written = undefined;
     if (this.#changed) return;
     this.#changed = true;
     this.#soon();

@@ -15,6 +15,7 @@ export function subjectsOfGroups(
   subjects: Iterable<string>,
 ): Set<string> {
   const found = new Set<string>();
+  if (![...groups.values()].some(({ spec }) => sourcesOf(spec).size > 0)) return found;
   const add = (key: string | undefined, measured: string) => {
     if (key === undefined || found.has(key)) return;
     const group = groups.get(key);

@@ -7,36 +7,35 @@ const entryBytes = 16;
 const maxWaiting = 200_000;
 
 export class JournalBatch {
-  #ids: number[] = [];
-  #times: Instant[] = [];
-  #values: number[] = [];
+  #bytes = new DataView(new ArrayBuffer(256 * entryBytes));
+  #length = 0;
 
   get length(): number {
-    return this.#ids.length;
+    return this.#length;
   }
 
   add(id: number, at: Instant, value: number): void {
-    if (this.#ids.length >= maxWaiting) this.clear();
-    this.#ids.push(id);
-    this.#times.push(at);
-    this.#values.push(value);
+    if (this.#length >= maxWaiting) this.clear();
+    if (this.#length * entryBytes === this.#bytes.byteLength) this.#grow();
+    const offset = this.#length++ * entryBytes;
+    this.#bytes.setUint32(offset, id, true);
+    this.#bytes.setFloat32(offset + 4, value, true);
+    this.#bytes.setFloat64(offset + 8, at, true);
   }
 
   clear(): void {
-    this.#ids = [];
-    this.#times = [];
-    this.#values = [];
+    this.#length = 0;
   }
 
+  /** Of use until the next `add`. */
   encode(): Uint8Array {
-    const bytes = new DataView(new ArrayBuffer(this.#ids.length * entryBytes));
-    for (const [index, id] of this.#ids.entries()) {
-      const offset = index * entryBytes;
-      bytes.setUint32(offset, id, true);
-      bytes.setFloat32(offset + 4, this.#values[index] ?? 0, true);
-      bytes.setFloat64(offset + 8, this.#times[index] ?? 0, true);
-    }
-    return new Uint8Array(bytes.buffer);
+    return new Uint8Array(this.#bytes.buffer, 0, this.#length * entryBytes);
+  }
+
+  #grow(): void {
+    const bytes = new Uint8Array(2 * this.#bytes.byteLength);
+    bytes.set(new Uint8Array(this.#bytes.buffer));
+    this.#bytes = new DataView(bytes.buffer);
   }
 }
 
