@@ -2,7 +2,7 @@
  * A Dockerfile on a host where no Docker Engine runs: buildah builds it, completes it with an init and a kernel, and what comes
  * out starts and answers as what the Engine builds (image-build.e2e.ts).
  */
-import { cp, readFile, writeFile } from "node:fs/promises";
+import { cp, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { DriftReport } from "../src/kinds/drift.ts";
@@ -36,6 +36,7 @@ describe("the guest book, without an engine", () => {
   it("is built on a Debian that comes with the context, and completed", async () => {
     const context = await daemon.scratch("guestbook");
     await cp(example, context, { recursive: true });
+    await rm(join(context, ".dockerignore"));
     await cp(await minimalDebian(), join(context, "debian.tar"));
     const dockerfile = await readFile(join(example, "Dockerfile"), "utf8");
     const local = dockerfile.replace(/^FROM .*BASE.*$/m, "FROM scratch\nADD debian.tar /");
