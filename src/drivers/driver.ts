@@ -134,6 +134,8 @@ export interface ObservedGuest<Handle> {
   pid?: number;
   /** While running, of guests that have a health check of the driver's. */
   health?: "starting" | "healthy" | "unhealthy";
+  /** Of memory that this run was to go on from, or else the one before. `message`: why it was started anew, when it was. */
+  memory?: { id: string; resumed: boolean; message: string };
 }
 
 export interface ExecRequest {
@@ -286,6 +288,31 @@ export interface DiskCopyRequest {
    * Runs once, in the very moment that the copies are of: `others` are those among `disks` that this guest does not have.
    */
   meanwhile(others: readonly DiskCopy[], signal: AbortSignal): Promise<void>;
+  /**
+   * A file that the driver makes for the guest's memory and devices in that moment; only where `DiskCopies.memory` is there.
+   * What else belongs to it lies beside it, under names that begin with its own. All of it is on disk or goes with the guest.
+   */
+  memory?: { to: string };
+}
+
+/** What became of memory that was asked for: bytes taken on the host, or why there is none of it. */
+export type KeptMemory = { sizeBytes: number } | { missing: string };
+
+/**
+ * Guests that go on where they were when their memory was kept, rather than boot.
+ *
+ * A guest's memory knows what is on its disks. Loaded over disks that were written to since, it destroys them: so memory
+ * is used once at most, by the first start after `putBack`, and only if nothing has written to the disks since then.
+ */
+export interface GuestMemory<Handle> {
+  /**
+   * Its next start goes on from the memory that was kept at `path`, if it would be set up just as it was then; otherwise, or
+   * when that fails, it boots. `inspect` tells which, with this `id`. The guest does not run, and all the disks that it had then
+   * are as they were. Replaces what was put back earlier. @throws NotFound; Conflict while it runs.
+   */
+  putBack(handle: Handle, memory: { id: string; path: string }, signal: AbortSignal): Promise<void>;
+  /** Its next start is an ordinary one. Absent is success. Before disks are changed by anything but the guest. */
+  leave(handle: Handle, signal: AbortSignal): Promise<void>;
 }
 
 /**
@@ -301,7 +328,9 @@ export interface DiskCopies<Handle> {
     handle: Handle,
     request: DiskCopyRequest,
     signal: AbortSignal,
-  ): Promise<{ guest: "frozen" | "paused"; stillMs: number } | { guest: "idle" }>;
+  ): Promise<{ guest: "frozen" | "paused"; stillMs: number; memory?: KeptMemory } | { guest: "idle" }>;
+  /** Absent: memory of its guests cannot be kept, and is not asked for. */
+  readonly memory?: GuestMemory<Handle>;
   /**
    * Waits until all of them are complete and closed; again after that is success, until `forget`. False: nothing of that
    * id is known. @throws Unavailable when they are cut off, because the guest has ended or a disk cannot be read or written.

@@ -18,6 +18,7 @@ export const fingerprintSchema = z.strictObject({
       "console",
       "cards",
       "snapshots",
+      "memory",
       "resize",
       "volumes",
       "drift",

@@ -124,20 +124,29 @@ export function hotMemoryMib({ root, memoryMib }: Pick<GuestSpec, "root" | "memo
   return Math.ceil(Math.max(1024, 3 * memoryMib) / blockMib) * blockMib;
 }
 
+/** Of a machine that is to go on from memory that was kept. */
+export interface Waiting {
+  /** Numbers of volumes' disks on their controller, by the volumes' ids. */
+  targets: Readonly<Record<string, number>>;
+}
+
 export function qemuArguments(
   guest: GuestSpec<QemuConfig>,
   accelerator: Accelerator,
   fds: Descriptors,
   /** Of each card; the first one's is 0. */
   places: readonly number[] = guest.nics.keys().toArray(),
+  /** The machine is made and does not begin. */
+  waiting?: Waiting,
 ): string[] {
   return [
+    ...(waiting ? ["-S"] : []),
     ...machine(guest, accelerator, fds.firmware !== undefined),
     ...identity(guest),
     ...control(fds),
     ...boot(guest, accelerator, fds),
     ...disks(guest, fds),
-    ...volumes(guest, fds.volumes ?? []),
+    ...volumes(guest, fds.volumes ?? [], waiting?.targets),
     ...cardPortDevices(),
     ...guest.nics.flatMap((nic, index) => network(nic, places[index] ?? index, fds.vhost[index])),
     ...auxiliaryDevices(),
@@ -320,16 +329,18 @@ function disks(guest: GuestSpec<QemuConfig>, fds: Descriptors): string[] {
   ];
 }
 
-function volumes(guest: GuestSpec, files: readonly VolumeFile[]): string[] {
+function volumes(guest: GuestSpec, files: readonly VolumeFile[], targets: Waiting["targets"] = {}): string[] {
   const plugged = (guest.volumes ?? []).flatMap((volume, index) => {
     const { id } = volume;
     const file = files[index];
     assert(file !== undefined, "each volume has an open file");
     const { node, device } = hotDisk(volume, { set: file.fd, direct: file.direct });
+    const target = targets[id];
+    const placed = target === undefined ? device : { ...device, "scsi-id": target };
     return [
       ...["-add-fd", `fd=${file.fd},set=${file.fd},opaque=${diskNodes(id).opaque}`],
       ...["-blockdev", JSON.stringify(node)],
-      ...["-device", JSON.stringify(device)],
+      ...["-device", JSON.stringify(placed)],
     ];
   });
   const controller = `virtio-scsi-pci-non-transitional,id=${scsiControllerId},addr=${hex(slots.disks)}`;

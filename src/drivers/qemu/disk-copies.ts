@@ -8,29 +8,37 @@
  * otherwise take space for everything that reads as zeros. In such a map, data lies where it lies on the disk; when the copy
  * is complete the map is not needed any more, and its file has no name from the beginning.
  *
+ * Memory that is asked for is written in the same standstill, by a job that is listed with the others (keep-memory.ts).
+ *
  * Jobs stay, also when they are complete, until they are forgotten, so a caller that was killed finds how it ended. A mark
  * in the guest's directory, older than the jobs, says which guest has copies of that id.
  */
-import { access, chmod, readdir, rm, stat, writeFile } from "node:fs/promises";
+import { chmod, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Clock } from "../../core/clock.ts";
 import { StrataError } from "../../core/errors.ts";
 import type { Uid } from "../../core/ids.ts";
-import { isJsonObject, type Json, type JsonObject } from "../../core/json.ts";
+import { isJsonObject } from "../../core/json.ts";
 import { run } from "../../host/run.ts";
-import type { DiskCopy, DiskCopyRequest } from "../driver.ts";
+import type { DiskCopies, DiskCopy, DiskCopyRequest, KeptMemory } from "../driver.ts";
 import { diskNodes } from "./command-line.ts";
 import { type CopyJob, type CopyNodes, copyNames, copySpeeds, copyTarget, judgeCopies } from "./copy-jobs.ts";
 import type { GuestFiles, GuestRecord } from "./guest-files.ts";
 import type { GuestLifecycle } from "./guest-lifecycle.ts";
+import { holdLimitMs } from "./hold-limit.ts";
+import { memoryLimitMs, openMemory, saveMemory } from "./keep-memory.ts";
 import { supportsDirect } from "./launch.ts";
+import { descriptorSets, objects } from "./machine-objects.ts";
 import type { QmpClient } from "./qmp-client.ts";
-import { type StillParts, whileStill } from "./still-guest.ts";
+import { type StillParts, wasAskedToFreeze, whileStill } from "./still-guest.ts";
 
 /** Between looks at the jobs: the first, which doubles, and the longest. */
 const lookMs = { first: 50, most: 1_000 } as const;
 /** For a job that was told to end. */
 const endMs = 30_000;
+
+/** In a mark: all that was wanted was done in the moment itself. */
+const nothingToCopy = "nothing";
 
 interface Planned extends DiskCopy {
   /** The node of the disk, and how much of it is copied. */
@@ -47,9 +55,9 @@ interface Planned extends DiskCopy {
 export async function beginCopies(
   guest: GuestLifecycle,
   parts: StillParts,
-  { id, disks, meanwhile }: DiskCopyRequest,
+  { id, disks, meanwhile, memory: wanted }: DiskCopyRequest,
   signal: AbortSignal,
-): Promise<{ guest: "frozen" | "paused"; stillMs: number } | { guest: "idle" }> {
+): ReturnType<DiskCopies<object>["begin"]> {
   await forgetCopies(guest, parts.clock, id);
   const record = await guest.files.readGuest();
   if (record === undefined || (await guest.look()).state !== "running") return { guest: "idle" };
@@ -57,6 +65,9 @@ export async function beginCopies(
   try {
     const { planned, others } = await planCopies(guest, record, id, disks, signal);
     for (const copy of planned) await openTarget(guest, record, copy, signal);
+    const memoryOf = wanted && { id, record, to: wanted.to };
+    if (memoryOf) await openMemory(guest, memoryOf, signal);
+    let memory: KeptMemory | undefined;
     let begun = parts.clock.monotonicMs();
     const onStill = () => {
       begun = parts.clock.monotonicMs();
@@ -65,14 +76,21 @@ export async function beginCopies(
       guest,
       parts,
       async (inTime) => {
+        if (memoryOf) {
+          const frozen = await wasAskedToFreeze(guest);
+          memory = await saveMemory(guest, memoryOf, { clock: parts.clock, frozen });
+        }
         await meanwhile(others, inTime);
         await guest.withMonitor((monitor) => startJobs(monitor, planned), { signal: inTime });
       },
       signal,
-      onStill,
+      { onStill, ...(wanted && { limitMs: holdLimitMs + memoryLimitMs }) },
     );
     if (still.guest === "idle") throw cutOff("it has just ended");
-    return { guest: still.guest, stillMs: Math.round(parts.clock.monotonicMs() - begun) };
+    const stillMs = Math.round(parts.clock.monotonicMs() - begun);
+    const isAll = planned.length === 0 && !(memory && "sizeBytes" in memory);
+    if (isAll) await writeFile(markOf(guest.files, id), nothingToCopy);
+    return { guest: still.guest, stillMs, ...(memory && { memory }) };
   } catch (error) {
     await forgetCopies(guest, parts.clock, id).catch(() => {}); // the caller is told of the first failure
     throw error;
@@ -86,6 +104,7 @@ export async function completeCopies(
   id: Uid,
   signal: AbortSignal,
 ): Promise<void> {
+  if ((await readMark(guest, id)) === nothingToCopy) return;
   for (let waitMs: number = lookMs.first; ; waitMs = Math.min(2 * waitMs, lookMs.most)) {
     if ((await guest.look()).state !== "running") throw cutOff("the virtual machine has ended");
     const done = await guest.withMonitor(
@@ -103,11 +122,12 @@ export async function completeCopies(
   }
 }
 
-export async function hasCopies({ files }: GuestLifecycle, id: Uid): Promise<boolean> {
-  return access(markOf(files, id)).then(
-    () => true,
-    () => false,
-  );
+export async function hasCopies(guest: GuestLifecycle, id: Uid): Promise<boolean> {
+  return (await readMark(guest, id)) !== undefined;
+}
+
+async function readMark({ files }: GuestLifecycle, id: Uid): Promise<string | undefined> {
+  return readFile(markOf(files, id), "utf8").catch(() => undefined);
 }
 
 /** Of any id. */
@@ -258,19 +278,6 @@ async function isWithoutSpace(monitor: QmpClient): Promise<boolean> {
   return isJsonObject(status) && status.status === "io-error";
 }
 
-/** Numbers of descriptor sets by what they are found by. */
-async function descriptorSets(monitor: QmpClient): Promise<Map<string, number[]>> {
-  const found = new Map<string, number[]>();
-  for (const set of objects(await monitor.execute("query-fdsets"))) {
-    const number = set["fdset-id"];
-    for (const { opaque } of objects(set.fds ?? [])) {
-      if (typeof opaque !== "string" || typeof number !== "number") continue;
-      found.set(opaque, [...(found.get(opaque) ?? []), number]);
-    }
-  }
-  return found;
-}
-
 /** In bytes, as the guest sees them, by node. */
 export async function sizesOf(monitor: QmpClient): Promise<Map<string, number>> {
   const nodes = await monitor.execute("query-named-block-nodes", { flat: true });
@@ -288,8 +295,4 @@ function cutOff(why: string): StrataError {
 
 function markOf({ directory }: GuestFiles, id: Uid): string {
   return join(directory, `copy-${id}`);
-}
-
-function objects(value: Json): JsonObject[] {
-  return Array.isArray(value) ? value.filter((each) => isJsonObject(each)) : [];
 }

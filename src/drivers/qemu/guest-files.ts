@@ -8,6 +8,7 @@
  * - status      QEMU's exit status, written by the keeper (see confinement.ts)
  * - console.log what the serial console printed, of all runs
  * - qemu.log    QEMU's standard error, of the last run
+ * - memory.json memory that its next start goes on from (see resume.ts)
  * - copy-ID     its disks are being copied for ID, or were and nobody has asked to forget it (see disk-copies.ts)
  *
  * and `RUN/qemu/UID/` with the sockets. The directory in STATE is made first and removed last, so it alone says which
@@ -38,6 +39,14 @@ export interface GuestRecord {
 export type CardPlaces = Readonly<Record<string, number>>;
 export type LeavingCard = Pick<GuestNic, "netns" | "port"> & { place: number };
 
+/** What a machine began with; processors and memory may have come since. */
+export const launchedSchema = z.object({
+  cpus: z.number(),
+  memoryMib: z.number(),
+  accelerator: z.enum(["kvm", "tcg"]),
+});
+export type Launched = z.infer<typeof launchedSchema>;
+
 const runSchema = z.object({
   runId: z.string(),
   /** Of the host, to tell a run of before its restart. */
@@ -45,10 +54,38 @@ const runSchema = z.object({
   /** QEMU's; absent until it is known to run. Only meaningful while the guest's cgroup is populated. */
   pid: z.number().optional(),
   stopRequested: z.boolean(),
+  /** Absent in records of earlier versions. */
+  launched: launchedSchema.optional(),
+  /**
+   * Of a run that was to go on from memory. `loading`: the machine was made and must not begin before all of it is loaded.
+   * `frozen`: its file systems may be frozen in it.
+   */
+  memory: z
+    .object({
+      id: z.string(),
+      state: z.enum(["loading", "resumed", "booted"]),
+      message: z.string(),
+      frozen: z.boolean(),
+    })
+    .optional(),
   /** Present once the run is over and nothing of it is left. */
   exit: z.object({ reason: z.enum(["poweroff", "requested", "crash"]), message: z.string() }).optional(),
 });
 export type RunRecord = z.infer<typeof runSchema>;
+
+const putBackSchema = z.object({
+  /** Of the caller's. */
+  id: z.string(),
+  /** Of the memory. */
+  path: z.string(),
+  /** The last run at that time: it is for the one that follows. */
+  after: z.string().optional(),
+  /** What the disks' files looked like then, by their paths. */
+  disks: z.record(z.string(), z.string()),
+  /** It is not used, any more or at all, and why. */
+  refused: z.string().optional(),
+});
+export type PutBack = z.infer<typeof putBackSchema>;
 
 export const socketNames = ["qmp", "events", "console", "agent"] as const;
 export type SocketName = (typeof socketNames)[number];
@@ -126,6 +163,28 @@ export class GuestFiles {
     await rm(join(this.directory, "run.json"), { force: true });
   }
 
+  async readPutBack(): Promise<PutBack | undefined> {
+    const value = await this.#read("memory.json");
+    return value === undefined ? undefined : putBackSchema.parse(value);
+  }
+
+  /** On the disk before it returns, its name as well. */
+  async writePutBack(putBack: PutBack): Promise<void> {
+    await writeDurably(join(this.directory, "memory.json"), putBack);
+    await this.#syncDirectory();
+  }
+
+  async removePutBack(): Promise<void> {
+    await rm(join(this.directory, "memory.json"), { force: true });
+    await this.#syncDirectory();
+  }
+
+  async #syncDirectory(): Promise<void> {
+    const directory = await open(this.directory, "r").catch(ignoreMissing);
+    await directory?.sync();
+    await directory?.close();
+  }
+
   /** What the keeper wrote, or undefined. */
   async readStatus(): Promise<number | undefined> {
     const text = await readFile(this.status, "utf8").catch(ignoreMissing);
@@ -168,7 +227,7 @@ export async function listGuests(host: Pick<HostConfig, "stateDir">): Promise<Ui
 }
 
 /** By rename, and on the disk before it returns: a record is the old one or the new one, also after a power cut. */
-async function writeDurably(path: string, value: unknown): Promise<void> {
+export async function writeDurably(path: string, value: unknown): Promise<void> {
   const temporary = `${path}.new`;
   const file = await open(temporary, "w", 0o600);
   try {

@@ -19,9 +19,9 @@ import type { Random } from "../../core/random.ts";
 import type { Cgroups } from "../../host/cgroups.ts";
 import { run } from "../../host/run.ts";
 import type { ExitReason } from "../driver.ts";
-import type { Accelerator } from "./command-line.ts";
+import type { Accelerator, Waiting } from "./command-line.ts";
 import { explainEnd, lastWords } from "./confinement.ts";
-import type { GuestFiles, GuestRecord, RunRecord } from "./guest-files.ts";
+import type { GuestFiles, GuestRecord, Launched, RunRecord } from "./guest-files.ts";
 import { ensureKvmAccess } from "./kvm-access.ts";
 import { launchQemu } from "./launch.ts";
 import { QmpClient } from "./qmp-client.ts";
@@ -37,6 +37,13 @@ export interface LifecycleOptions {
   namespace: string;
   /** Proven to work on this host. */
   accelerator(signal: AbortSignal): Promise<Accelerator>;
+}
+
+/** How a run begins; by default, the machine boots. */
+export interface StartManner {
+  memory?: RunRecord["memory"];
+  /** The machine is made as it was kept, and waits for its memory. */
+  kept?: Waiting & { launched: Launched };
 }
 
 /** What the files and the control group say. `ended`: the processes are gone, and nobody has closed the run yet. */
@@ -95,14 +102,26 @@ export class GuestLifecycle {
     await this.files.writeRun({ ...run, exit: { ...end, ...(message === undefined ? {} : { message }) } });
   }
 
-  /** @throws what kept it from starting; then it is as it was before. */
-  async lockedStart(record: GuestRecord, signal: AbortSignal): Promise<void> {
+  /** Which is used for the next start. */
+  accelerator(signal: AbortSignal): Promise<Accelerator> {
+    return this.#options.accelerator(signal);
+  }
+
+  /** Returns what was recorded. @throws what kept it from starting; then it is as it was before. */
+  async lockedStart(
+    record: GuestRecord,
+    signal: AbortSignal,
+    { memory, kept }: StartManner = {},
+  ): Promise<RunRecord> {
     const before = await this.files.readRun();
     const accelerator = await this.#options.accelerator(signal);
+    const { cpus, memoryMib } = kept?.launched ?? record.spec;
     const run: RunRecord = {
       runId: encodeBase32(this.#options.random.bytes(10)),
       bootId: await readBootId(),
       stopRequested: false,
+      launched: { cpus, memoryMib, accelerator: accelerator.type },
+      ...(memory && { memory }),
     };
     await rm(this.files.status, { force: true });
     await rm(this.files.log, { force: true });
@@ -110,8 +129,10 @@ export class GuestLifecycle {
     // In a new machine all places are free.
     if (record.leaving?.length) await this.files.writeGuest({ ...record, leaving: [] });
     try {
-      const pid = await this.#launch(record, run.runId, accelerator, signal);
+      const made = { ...record, spec: { ...record.spec, cpus, memoryMib } };
+      const pid = await this.#launch(record, { made, run, accelerator, waiting: kept }, signal);
       await this.files.writeRun({ ...run, pid });
+      return { ...run, pid };
     } catch (error) {
       await this.#lockedTakeAway();
       await (before === undefined ? this.files.removeRun() : this.files.writeRun(before));
@@ -174,12 +195,14 @@ export class GuestLifecycle {
     return this.files.socket("qmp");
   }
 
+  /** `made`: what the machine begins with. */
   async #launch(
     record: GuestRecord,
-    runId: string,
-    accelerator: Accelerator,
+    how: { made: GuestRecord; run: RunRecord; accelerator: Accelerator; waiting: Waiting | undefined },
     signal: AbortSignal,
   ): Promise<number> {
+    const { made, accelerator, waiting } = how;
+    const { runId } = how.run;
     const { cgroups } = this.#options;
     const { spec, processUid } = record;
     const [firstNic] = spec.nics;
@@ -193,8 +216,9 @@ export class GuestLifecycle {
     const groups = accelerator.type === "kvm" ? await ensureKvmAccess() : [];
     const child = await launchQemu({
       files: this.files,
-      record,
+      record: made,
       accelerator,
+      waiting,
       confinement: {
         cgroupFiles: cgroups.procsFiles(this.group),
         netns: firstNic?.netns,

@@ -9,13 +9,14 @@ export async function withinHold<Result>(
   clock: Clock,
   signal: AbortSignal,
   use: (signal: AbortSignal) => Promise<Result>,
+  limitMs = holdLimitMs,
 ): Promise<Result> {
   const limit = new AbortController();
-  const cancel = clock.after(holdLimitMs, () => {
+  const cancel = clock.after(limitMs, () => {
     limit.abort(
       new StrataError(
         "Unavailable",
-        `what was to be done while the virtual machine is kept still took longer than ${holdLimitMs / 1000} s; it goes on as before. Stop the instance and ask again`,
+        `what was to be done while the virtual machine is kept still took longer than ${limitMs / 1000} s; it goes on as before. Stop the instance and ask again`,
       ),
     );
   });

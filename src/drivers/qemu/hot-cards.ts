@@ -15,7 +15,7 @@ import { placeCards } from "./card-places.ts";
 import { cardIds, hotCard } from "./command-line.ts";
 import type { GuestRecord, RunRecord } from "./guest-files.ts";
 import type { GuestLifecycle } from "./guest-lifecycle.ts";
-import { dropQuietly, namesOf } from "./machine-objects.ts";
+import { dropQuietly, namesOf, peripherals } from "./machine-objects.ts";
 import type { QmpClient } from "./qmp-client.ts";
 import {
   ensureTunAccess,
@@ -34,7 +34,6 @@ export interface HotCardsOptions {
 /** For the guest to let go of a card; a kernel that is up takes a tenth of a second. */
 const leaveTimeoutMs = 10_000;
 const lookEveryMs = 50;
-const peripherals = "/machine/peripheral";
 
 export class HotCards {
   readonly #guest: GuestLifecycle;

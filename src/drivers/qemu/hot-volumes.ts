@@ -17,7 +17,7 @@ import { isBeingCopied, sizesOf } from "./disk-copies.ts";
 import type { GuestRecord } from "./guest-files.ts";
 import type { GuestLifecycle } from "./guest-lifecycle.ts";
 import { supportsDirect } from "./launch.ts";
-import { dropQuietly, namesOf } from "./machine-objects.ts";
+import { dropQuietly, namesOf, peripherals } from "./machine-objects.ts";
 import type { QmpClient } from "./qmp-client.ts";
 import { validateGuest } from "./validate-guest.ts";
 
@@ -84,7 +84,7 @@ export class HotVolumes {
     const { node, device, opaque } = diskNodes(id);
     const there = await this.#guest.withMonitor(
       async (monitor) => {
-        const devices = await namesOf(monitor, "/machine/peripheral");
+        const devices = await namesOf(monitor, peripherals);
         if (!devices.has(scsiControllerId)) {
           throw new StrataError(
             "Unsupported",

@@ -12,6 +12,7 @@ import {
   execChardevs,
   qemuArguments,
   type VolumeFile,
+  type Waiting,
 } from "./command-line.ts";
 import { type Confinement, confinedCommand, firstInheritedFd } from "./confinement.ts";
 import type { ChainFile } from "./disk-chain.ts";
@@ -27,6 +28,8 @@ export interface Launch {
   record: GuestRecord;
   accelerator: Accelerator;
   confinement: Confinement;
+  /** It is made and does not begin: it goes on from memory. */
+  waiting?: Waiting | undefined;
 }
 
 /**
@@ -41,7 +44,8 @@ export async function launchQemu(launch: Launch): Promise<ChildProcess> {
     const { O_WRONLY, O_CREAT, O_TRUNC, O_APPEND } = constants;
     const status = await inheritance.openOnly(launch.files.status, O_WRONLY | O_CREAT | O_TRUNC);
     const log = await inheritance.openOnly(launch.files.log, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND);
-    const command = [qemuProgram, ...qemuArguments(record.spec, launch.accelerator, fds, placesOf(record))];
+    const { accelerator, waiting } = launch;
+    const command = [qemuProgram, ...qemuArguments(record.spec, accelerator, fds, placesOf(record), waiting)];
     const [program = "", ...args] = confinedCommand(launch.confinement, command);
     const child = spawn(program, args, {
       cwd: "/",

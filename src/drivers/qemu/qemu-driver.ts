@@ -38,7 +38,7 @@ import { keepTrimmed } from "./console-log.ts";
 import { type ChainFile, readDiskChain } from "./disk-chain.ts";
 import { beginCopies, completeCopies, forgetCopies, hasCopies } from "./disk-copies.ts";
 import { GuestExec } from "./guest-exec.ts";
-import { GuestFiles, type GuestRecord, guestsDirectory, listGuests } from "./guest-files.ts";
+import { GuestFiles, type GuestRecord, guestsDirectory, listGuests, type RunRecord } from "./guest-files.ts";
 import { GuestLifecycle, type LifecycleOptions, type Sight } from "./guest-lifecycle.ts";
 import { HotCards } from "./hot-cards.ts";
 import { HotResize } from "./hot-resize.ts";
@@ -47,6 +47,7 @@ import { readMachineDrift } from "./machine-drift.ts";
 import { mountedFrom } from "./mounted-disks.ts";
 import { type QemuConfig, qemuConfigSchema } from "./qemu-config.ts";
 import { qemuFingerprint } from "./qemu-fingerprint.ts";
+import { putBackMemory, recoverLoading, startGuest } from "./resume.ts";
 import { writeSeedImage } from "./seed-image.ts";
 import { SerialConsole } from "./serial-console.ts";
 import { recoverStill, type StillParts, whileStill } from "./still-guest.ts";
@@ -139,11 +140,14 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
         return this.#still(this.#filesOf(handle), use, signal);
       },
       copies: {
-        begin: (handle, request, signal) => {
-          const files = this.#filesOf(handle);
-          return guestLock.run(files.directory, () =>
-            beginCopies(this.#guest(files), this.#stillParts, request, signal),
-          );
+        begin: (handle, request, signal) =>
+          this.#withGuest(this.#filesOf(handle), (guest) =>
+            beginCopies(guest, this.#stillParts, request, signal),
+          ),
+        memory: {
+          putBack: (handle, memory) =>
+            this.#withGuest(this.#filesOf(handle), (guest) => putBackMemory(guest, memory)),
+          leave: (handle) => this.#withGuest(this.#filesOf(handle), ({ files }) => files.removePutBack()),
         },
         complete: async (id, signal) => {
           const [guest] = await this.#copiedAs(id);
@@ -221,9 +225,10 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
         throw new StrataError("NotFound", `the virtual machine ${files.uid} does not exist on this host`);
       }
       const guest = this.#guest(files);
+      await recoverLoading(guest, this.#stillParts);
       if ((await guest.look()).state !== "running") {
         await guest.lockedSettle();
-        await guest.lockedStart(record, signal);
+        await startGuest(guest, this.#stillParts, record, signal);
       }
       if (record.spec.nics.length > 1) await new HotCards(guest, this.#options).complete(signal);
       this.#watch(guest);
@@ -261,9 +266,16 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
   }
 
   #still<Result>(files: GuestFiles, use: (signal: AbortSignal) => Promise<Result>, signal: AbortSignal) {
-    return guestLock.run(files.directory, () =>
-      whileStill(this.#guest(files), this.#stillParts, use, signal),
-    );
+    return this.#withGuest(files, (guest) => whileStill(guest, this.#stillParts, use, signal));
+  }
+
+  /** With its lock, and not in the midst of a start that was cut off. */
+  #withGuest<Result>(files: GuestFiles, use: (guest: GuestLifecycle) => Promise<Result>): Promise<Result> {
+    const guest = this.#guest(files);
+    return guestLock.run(files.directory, async () => {
+      await recoverLoading(guest, this.#stillParts);
+      return use(guest);
+    });
   }
 
   /** Guests whose disks are being copied under this id, or were and it is not forgotten. */
@@ -279,8 +291,7 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
     change: (guest: GuestLifecycle) => Promise<void>,
   ): Promise<void> {
     signal.throwIfAborted();
-    const files = this.#filesOf(handle);
-    await guestLock.run(files.directory, () => change(this.#guest(files)));
+    await this.#withGuest(this.#filesOf(handle), change);
   }
 
   events(signal: AbortSignal): AsyncIterable<{ uid: Uid }> {
@@ -373,15 +384,14 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
   }
 
   /**
-   * At each look: what kept the machine still may have been killed, or QEMU not have answered when it was to go on. With
-   * the lock, which whoever keeps it still has meanwhile.
+   * At each look: what kept the machine still, or loaded its memory, may have been killed, or QEMU not have answered when it
+   * was to go on. With the lock, which whoever does so has meanwhile.
    */
   #recoverStill(guest: GuestLifecycle): void {
-    const { uid, directory } = guest.files;
+    const { uid } = guest.files;
     if (this.#recovering.has(uid)) return;
     this.#recovering.add(uid);
-    guestLock
-      .run(directory, () => recoverStill(guest, this.#stillParts))
+    this.#withGuest(guest.files, () => recoverStill(guest, this.#stillParts))
       .catch((error) => {
         const { logger } = this.#options;
         logger.warn({ uid, error: describeError(error) }, "a machine that was kept still may not go on");
@@ -431,11 +441,23 @@ function observed(uid: Uid, sight: Sight): ObservedGuest<QemuHandle> | undefined
       return { uid, handle, state: "created" };
     case "running": {
       const { pid, run } = sight;
-      return { uid, handle, state: "running", runId: run.runId, ...(pid === undefined ? {} : { pid }) };
+      return {
+        ...{ uid, handle, state: "running", runId: run.runId },
+        ...(pid === undefined ? {} : { pid }),
+        ...memoryOf(run),
+      };
     }
     case "ended":
-      return { uid, handle, state: "running", runId: sight.run.runId };
-    case "stopped":
-      return { uid, handle, state: "stopped", runId: sight.run.runId, exit: sight.exit };
+      return { uid, handle, state: "running", runId: sight.run.runId, ...memoryOf(sight.run) };
+    case "stopped": {
+      const { run, exit } = sight;
+      return { uid, handle, state: "stopped", runId: run.runId, exit, ...memoryOf(run) };
+    }
   }
+}
+
+function memoryOf({ memory }: RunRecord): Pick<ObservedGuest<QemuHandle>, "memory"> {
+  if (memory === undefined || memory.state === "loading") return {};
+  const { id, state, message } = memory;
+  return { memory: { id, resumed: state === "resumed", message } };
 }

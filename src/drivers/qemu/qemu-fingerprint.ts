@@ -46,7 +46,7 @@ export async function qemuFingerprint(
     message: "",
     version: /version (\S+)/.exec(stdout)?.[1] ?? "unknown",
     types: ["vm"],
-    abilities: ["exec", "exec-tty", "console", "cards", "resize", "volumes", "snapshots", "drift"],
+    abilities: ["exec", "exec-tty", "console", "cards", "resize", "volumes", "snapshots", "memory", "drift"],
     facts: {
       ...facts,
       accelerator: proof.works ? "kvm" : "tcg",

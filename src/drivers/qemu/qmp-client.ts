@@ -40,6 +40,8 @@ interface Pending {
 export class QmpClient {
   /** QEMU's version as `major.minor.micro`. */
   version = "";
+  /** What its maker says of it beyond that. */
+  package = "";
   /** Resolves when the connection has ended, for whatever reason. */
   readonly closed: Promise<void>;
   readonly #socket: Socket;
@@ -151,6 +153,7 @@ export class QmpClient {
   #onGreeting(greeting: JsonObject): void {
     const version = isJsonObject(greeting.version) ? greeting.version.qemu : undefined;
     if (isJsonObject(version)) this.version = `${version.major}.${version.minor}.${version.micro}`;
+    if (isJsonObject(greeting.version)) this.package = String(greeting.version.package ?? "");
     this.#greeted?.();
   }
 

@@ -38,15 +38,21 @@ export interface StillParts extends Omit<GuestAgentOptions, "timeoutMs"> {
 /** Marks of guests that are being thawed in the background. */
 const thawing = new Set<string>();
 
-/** `onStill`: called when its writers begin to wait; again, when freezing failed and they wait only from then on. */
+export interface StillOptions {
+  /** Called when its writers begin to wait; again, when freezing failed and they wait only from then on. */
+  onStill?: () => void;
+  /** The longest that `use` may take. Default holdLimitMs. */
+  limitMs?: number;
+}
+
 export async function whileStill<Result>(
   guest: GuestLifecycle,
   parts: StillParts,
   use: (signal: AbortSignal) => Promise<Result>,
   signal: AbortSignal,
-  onStill = () => {},
+  { onStill = () => {}, limitMs }: StillOptions = {},
 ): Promise<{ result: Result; guest: "frozen" | "paused" | "idle" }> {
-  const inTime = () => withinHold(parts.clock, signal, use);
+  const inTime = () => withinHold(parts.clock, signal, use, limitMs);
   if ((await guest.look()).state !== "running") return { result: await use(signal), guest: "idle" };
   // One that is there already is of a freeze that is not undone yet.
   if (!(await exists(markOf(guest)))) await writeFile(markOf(guest), notAsked);
@@ -66,6 +72,23 @@ export async function recoverStill(guest: GuestLifecycle, parts: StillParts): Pr
   if (!thawing.has(markOf(guest))) return goOn(guest, parts);
   // Its agent is being asked already.
   if ((await guest.look()).state === "running") await guest.withMonitor((monitor) => monitor.execute("cont"));
+}
+
+/** Of a machine that is kept still: its agent may have frozen, or may yet freeze, something. */
+export async function wasAskedToFreeze(guest: GuestLifecycle): Promise<boolean> {
+  return (await readFile(markOf(guest), "utf8")) !== notAsked;
+}
+
+/** Lets a machine begin that is as it was while it was kept still: what is frozen in it is thawed. May be repeated. */
+export async function goOnAsKept(guest: GuestLifecycle, parts: StillParts, frozen: boolean): Promise<void> {
+  await writeFile(markOf(guest), frozen ? "" : notAsked);
+  await goOn(guest, parts);
+  if (!frozen) return;
+  // Its clock stood still.
+  await askAgent(guest, parts, new AbortController().signal, async (agent) => {
+    await agent.execute("guest-set-time", { time: parts.clock.now() * 1e6 });
+    return true;
+  });
 }
 
 async function goOn(guest: GuestLifecycle, parts: StillParts): Promise<void> {
