@@ -189,6 +189,7 @@ export class FakeHost {
         }
         return { from: `/volumes/${uid}`, to: `/copies/${uid}`, shares: this.sharesBlocks };
       }),
+    memoryFile: async (snapshot) => `/volumes/${snapshot}/memory`,
     copyPlanned: async () => {},
     finishCopies: async (request, to, signal) => {
       if (request.volume === undefined) await this.disks.copyTogether(request.disks, to, signal);
@@ -257,6 +258,7 @@ export class FakeHost {
       this.rootGenerations.delete(uid);
       this.data.delete(uid);
       this.parts.delete(uid);
+      this.world.memories.delete(`/volumes/${uid}/memory`);
     },
     list: async () => [...this.roots.keys(), ...this.data.keys(), ...this.parts.keys()],
     usedBytes: async () => 0,

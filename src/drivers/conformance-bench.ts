@@ -46,6 +46,12 @@ export interface DriverHarness {
   readVolume?(uid: Uid, volume: GuestVolume): Promise<string | undefined>;
   /** For the ability `resize`. What software in the running guest finds; a VM's memory less what its kernel reserves. */
   observeSize?(uid: Uid): Promise<{ cpus: number; memoryMib: number }>;
+  /** For the ability `memory`. Software in the running guest keeps a word in its memory and nowhere else. */
+  remember?(uid: Uid, word: string): Promise<void>;
+  /** What is kept so; "" when nothing is. */
+  recall?(uid: Uid): Promise<string>;
+  /** A path that memory can be kept at. */
+  memoryPath?(): string;
   /** For the ability `drift`. What the root was made from. */
   originalOf?(root: GuestSpec["root"]): Promise<ReadonlyMap<string, RootEntry>>;
   /** Software in the running guest writes a file into its root, durably. */

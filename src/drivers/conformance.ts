@@ -12,6 +12,7 @@ import { fingerprintSchema } from "../kinds/host.ts";
 import { type Bench, type DriverHarness, makeBench, noSignal, until } from "./conformance-bench.ts";
 import { describeCardCrashes, describeCards, describeResize } from "./conformance-changes.ts";
 import { describeDrift } from "./conformance-drift.ts";
+import { describeMemory } from "./conformance-memory.ts";
 import { describeConsole, describeExec, describeTerminal } from "./conformance-sessions.ts";
 import { describeSnapshots } from "./conformance-snapshots.ts";
 import { describeVolumes } from "./conformance-volumes.ts";
@@ -63,6 +64,7 @@ export function driverConformance(
       describeVolumes(get);
       describeDrift(get);
       describeSnapshots(get);
+      describeMemory(get);
     });
 
     if (!parts.includes("killed")) return;

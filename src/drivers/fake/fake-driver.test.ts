@@ -73,6 +73,11 @@ async function makeHarness(liveResize: FakeDriverOptions["liveResize"] & object)
       new Map(
         ["", "etc"].map((path) => [path, { path, type: "directory", mode: 0o755, uid: 0, gid: 0 }] as const),
       ),
+    remember: async (uid, word) => {
+      world.require(uid).thought = word;
+    },
+    recall: async (uid) => world.require(uid).thought,
+    memoryPath: () => `/memories/${newUid(random)}`,
     writeRoot: async (uid, path, text) => world.write(uid, path, text),
     makeVolume: async () => {
       const id = newUid(random);

@@ -129,7 +129,17 @@ class FakeDriver implements GuestDriver<JsonObject> {
       message: "",
       version: "fake",
       types: this.#types,
-      abilities: ["exec", "exec-tty", "console", "cards", "resize", "volumes", "drift", "snapshots"],
+      abilities: [
+        "exec",
+        "exec-tty",
+        "console",
+        "cards",
+        "resize",
+        "volumes",
+        "drift",
+        "snapshots",
+        "memory",
+      ],
       facts: { guests: "simulated" },
     };
   }
@@ -196,6 +206,7 @@ class FakeDriver implements GuestDriver<JsonObject> {
       ...(guest.exit === undefined ? {} : { exit: guest.exit }),
       ...(guest.runId === undefined ? {} : { runId: guest.runId }),
       ...(guest.pid === undefined ? {} : { pid: guest.pid }),
+      ...(guest.memory && { memory: guest.memory }),
     };
   }
 

@@ -9,7 +9,7 @@ import type { Clock } from "../../core/clock.ts";
 import { type ErrorCode, StrataError } from "../../core/errors.ts";
 import type { Uid } from "../../core/ids.ts";
 import type { RootEntry } from "../../kinds/drift.ts";
-import type { ExitReason, GuestNic, GuestSpec, GuestVolume } from "../driver.ts";
+import type { ExitReason, GuestNic, GuestSpec, GuestVolume, ObservedGuest } from "../driver.ts";
 import type { FakeConfig } from "./fake-config.ts";
 
 export type FakeVerb =
@@ -26,6 +26,8 @@ export type FakeVerb =
   | "still"
   | "copy"
   | "forget"
+  | "put-back"
+  | "leave"
   | "resize"
   | "drift";
 
@@ -69,6 +71,11 @@ export interface FakeGuest {
   consoleTaken: boolean;
   /** What was written into its root since it was made, by path; undefined: was removed. */
   written: Map<string, RootEntry | undefined>;
+  /** What it has in mind: gone with its run. */
+  thought: string;
+  /** What its next start goes on from. */
+  putBack?: { id: string; path: string; after: string | undefined };
+  memory?: NonNullable<ObservedGuest<unknown>["memory"]>;
 }
 
 export interface FakeWorldOptions {
@@ -85,6 +92,8 @@ export class FakeWorld {
   readonly guests = new Map<Uid, FakeGuest>();
   /** Of disks, by what they are made for: they end with that run of the guest. */
   readonly copies = new Map<Uid, { guest: Uid; runId: string; doneMs: number }>();
+  /** What was kept of guests' memory, by path. */
+  readonly memories = new Map<string, { spec: GuestSpec<FakeConfig>; thought: string }>();
   readonly #options: FakeWorldOptions;
   readonly #hintListeners = new Set<(uid: Uid) => void>();
   readonly #consoleListeners = new Map<Uid, Set<(text: string) => void>>();
@@ -158,7 +167,8 @@ export class FakeWorld {
   put(uid: Uid, spec: GuestSpec<FakeConfig>): void {
     const guest = this.guests.get(uid);
     if (guest === undefined) {
-      this.guests.set(uid, { spec, state: "created", console: "", consoleTaken: false, written: new Map() });
+      const blank = { console: "", consoleTaken: false, written: new Map(), thought: "" };
+      this.guests.set(uid, { spec, state: "created", ...blank });
     } else if (guest.state !== "running") {
       if (!isDeepStrictEqual(guest.spec.root, spec.root)) guest.written.clear();
       guest.spec = spec;
@@ -210,6 +220,7 @@ export class FakeWorld {
     const guest = this.require(uid);
     if (guest.state === "running") return;
     this.#runs += 1;
+    this.#remember(guest);
     guest.state = "running";
     guest.runId = `run-${this.#runs}`;
     guest.pid = 1_000_000 + this.#runs;
@@ -218,6 +229,26 @@ export class FakeWorld {
     const { lifetimeMs } = guest.spec.config;
     if (lifetimeMs !== undefined) this.#endLater(uid, lifetimeMs, guest.spec.config.endsBy);
     this.hint(uid);
+  }
+
+  /** Of a guest that begins: what it has in mind. */
+  #remember(guest: FakeGuest): void {
+    const { putBack, runId } = guest;
+    delete guest.putBack;
+    delete guest.memory;
+    guest.thought = "";
+    if (putBack === undefined) return;
+    const kept = this.memories.get(putBack.path);
+    const refused =
+      putBack.after !== runId
+        ? "it was started since"
+        : kept === undefined
+          ? "its snapshot is gone"
+          : isSameMachine(kept.spec, guest.spec)
+            ? undefined
+            : "it is another machine now";
+    guest.memory = { id: putBack.id, resumed: refused === undefined, message: refused ?? "" };
+    if (refused === undefined && kept) guest.thought = kept.thought;
   }
 
   /** As if somebody in the guest wrote a file, or removed it. */
@@ -291,4 +322,8 @@ export class FakeWorld {
     this.#options.onCrash?.();
     return new Promise(() => {});
   }
+}
+
+function isSameMachine({ seed: _a, ...a }: GuestSpec<FakeConfig>, { seed: _b, ...b }: GuestSpec<FakeConfig>) {
+  return isDeepStrictEqual(a, b);
 }

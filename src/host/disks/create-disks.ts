@@ -28,6 +28,7 @@ import {
   copyTogether,
   type DiskPart,
   dropParts,
+  findMemory,
   partDirectories,
   partDirectory,
   restoreTogether,
@@ -164,6 +165,10 @@ class LocalDisks implements Disks {
       for (const disk of disks) await this.#exclusively(disk, () => this.#settle(disk, signal));
       return planCopies(this.#directory, request, to);
     });
+  }
+
+  memoryFile(snapshot: string): Promise<string> {
+    return findMemory(this.#pathOf(snapshot));
   }
 
   async copyPlanned(copies: readonly { from: string; to: string }[], signal: AbortSignal): Promise<void> {

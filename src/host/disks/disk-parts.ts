@@ -2,6 +2,8 @@
  * Disks that were copied together, as all of them were at one moment: `DIR/SNAPSHOT/parts/SNAPSHOT-DISK/`, one directory a
  * disk, laid out as the disk's own. `parts/` appears by one rename when all of it is on disk.
  *
+ * The memory of the guest that had them may be a part as well: a file that its driver writes, and what that puts beside it.
+ *
  * What this host has mounted of them is frozen, one after the other, and copied when the last is: nothing was
  * written to the first meanwhile, so all of them hold still at the same moment. Most is copied before (copy-ahead.ts), so
  * that what is left is what changed since.
@@ -20,6 +22,9 @@ import { mountPoints } from "./mounts.ts";
 /** What holds a disk's bytes: a volume, a container's root, a virtual machine's root. A disk has one of them. */
 const contentNames = ["data.raw", "volume.img", "disk.qcow2"] as const;
 type ContentName = (typeof contentNames)[number];
+/** The part that is no disk, and its file. */
+const memoryPart = "memory";
+const memoryFile = "memory.qcow2";
 /** Says that a virtual machine had it, and that it is to be checked. */
 export const lentMark = "lent";
 /** Where a disk's file system is mounted, if it is. */
@@ -120,6 +125,23 @@ export async function planParts(
   return copies;
 }
 
+/** Makes the directory that memory is kept in, after planParts. */
+export async function planMemory(top: string, to: string): Promise<string> {
+  const part = join(top, to, "parts.new", nameOf(to, memoryPart));
+  await mkdir(part, { mode: 0o700 });
+  return part;
+}
+
+/** The file of a snapshot's memory: what is there, or where it is to be. @throws NotFound when it was not planned or is not there. */
+export async function findMemory(snapshot: string): Promise<string> {
+  const part = nameOf(snapshot, memoryPart);
+  const path = join(snapshot, "parts", part, memoryFile);
+  if (await exists(path)) return path;
+  const planned = join(snapshot, "parts.new", part);
+  if (await exists(planned)) return join(planned, memoryFile);
+  throw new StrataError("NotFound", "there is no memory in the snapshot");
+}
+
 /** Once all of them are copied. May be repeated. @throws NotFound when nothing was planned. */
 export async function finishParts(snapshot: string): Promise<void> {
   const parts = join(snapshot, "parts");
@@ -128,6 +150,10 @@ export async function finishParts(snapshot: string): Promise<void> {
   if (!(await exists(next))) throw new StrataError("NotFound", "nothing of the snapshot is here");
   for (const name of await readdir(next)) {
     const part = join(next, name);
+    if (name === nameOf(snapshot, memoryPart)) {
+      await finishMemory(part);
+      continue;
+    }
     await sync(await fileOf(part, await contentOf(part)));
     await sync(part);
   }
@@ -159,6 +185,13 @@ export async function restoreTogether(
     await complete(`${path}.new`, path);
     if (!lent) await rm(join(directory, lentMark), { force: true });
   }
+}
+
+/** One that could not be kept leaves nothing. */
+async function finishMemory(part: string): Promise<void> {
+  if (!(await exists(join(part, memoryFile)))) return rm(part, { recursive: true });
+  for (const name of await readdir(part)) await sync(join(part, name));
+  await sync(part);
 }
 
 /** Unique beyond its snapshot: in a storage pool, files of all volumes and snapshots lie beside each other. */

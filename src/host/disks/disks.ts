@@ -83,6 +83,11 @@ export interface Disks {
    * @throws NotFound for a disk that is not here; Unavailable without space.
    */
   planCopies(request: CopyRequest, to: string, signal: AbortSignal): Promise<readonly PlannedCopy[]>;
+  /**
+   * The file of the memory in a snapshot of several disks: where it is, or where it is to be written after `planCopies` with
+   * room for it; `finishCopies` takes what is there. @throws NotFound where there is none, and none was planned.
+   */
+  memoryFile(snapshot: string): Promise<string>;
   /** Makes some of them here; the caller keeps writers still. */
   copyPlanned(copies: readonly Pick<PlannedCopy, "from" | "to">[], signal: AbortSignal): Promise<void>;
   /** All of them are complete: they come on disk and get their names. May be repeated. @throws NotFound without a plan. */

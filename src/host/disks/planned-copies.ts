@@ -9,12 +9,15 @@ import { sharesBlocks } from "./copy-ahead.ts";
 import { requireRoom } from "./copy-file.ts";
 import { complete, exists } from "./data-disks.ts";
 import { findDataFile, type PoolPlace, placeDataFile } from "./data-files.ts";
-import { finishParts, lentMark, planParts } from "./disk-parts.ts";
+import { finishParts, lentMark, planMemory, planParts } from "./disk-parts.ts";
 
-/** What is copied: a volume, into a storage pool or not, or several disks as parts of one snapshot. */
+/**
+ * What is copied: a volume, into a storage pool or not, or several disks as parts of one snapshot. `memoryBytes`: the memory
+ * of the guest that has them is kept with them, and takes no more than that.
+ */
 export type CopyRequest =
   | { volume: string; pool?: PoolPlace | undefined }
-  | { disks: readonly string[]; volume?: undefined };
+  | { disks: readonly string[]; volume?: undefined; memoryBytes?: number | undefined };
 
 export interface PlannedCopy {
   from: string;
@@ -31,6 +34,10 @@ export async function planCopies(top: string, request: CopyRequest, to: string):
       : [await planVolume(top, request.volume, to, request.pool)];
   const planned: PlannedCopy[] = [];
   const places = new Map<number, { directory: string; bytes: number }>();
+  if (request.volume === undefined && request.memoryBytes !== undefined) {
+    const directory = await planMemory(top, to);
+    places.set((await stat(directory)).dev, { directory, bytes: request.memoryBytes });
+  }
   for (const file of files) {
     const shares = await sharesBlocks(file);
     planned.push({ ...file, shares });
