@@ -121,6 +121,10 @@ export class QemuBench {
     };
   }
 
+  memoryPath(): string {
+    return join(this.#directory, `${newUid(systemRandom)}.memory`);
+  }
+
   /** What a shell script prints in the guest. */
   async ask(uid: Uid, script: string): Promise<string> {
     const driver = await openTestDriver(this.host);

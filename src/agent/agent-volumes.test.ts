@@ -295,3 +295,131 @@ test("what the instance has no more is not put back, and an instance that is gon
     message: expect.stringContaining("gone"),
   });
 });
+
+/** A snapshot with memory of a guest that had "then" in mind, and has "now" since. */
+async function withMemory(): Promise<{ web: Instance; taken: Snapshot }> {
+  await bench.createInstance("web");
+  const web = await bench.until("web", isRunning);
+  think(web, "then");
+  const draft = { ...ref("before"), spec: { instance: "web", memory: true } };
+  await bench.services.resources.create(bench.me, snapshotKind, draft);
+  const taken = await snapshotUntil("before", ({ status }) => status.state === "ready");
+  think(web, "now");
+  return { web, taken };
+}
+
+const guestOf = ({ metadata }: Instance) => bench.host.world.require(metadata.uid as Uid);
+const think = (instance: Instance, thought: string) => {
+  guestOf(instance).thought = thought;
+};
+const settledMemory = ({ status }: Snapshot) =>
+  status.memoryUse !== undefined && status.memoryUse !== "waiting";
+
+test("an instance goes on where it was when its memory was kept, as often as it is put back", async () => {
+  const { web, taken } = await withMemory();
+  expect(taken.status).toMatchObject({ memoryBytes: expect.any(Number), message: "", stillMs: 1 });
+  for (const rollbacks of [1, 2]) {
+    await rollBack(rollbacks);
+    const back = await snapshotUntil(
+      "before",
+      (one) => one.status.rollbacks === rollbacks && settledMemory(one),
+    );
+    expect(back.status).toMatchObject({ state: "ready", memoryUse: "resumed", message: "" });
+    expect(guestOf(web).thought).toBe("then");
+    think(web, "later");
+  }
+  await bench.patch("web", { restarts: 1 });
+  await bench.until("web", ({ status }) => status.observedRestarts === 1 && status.state === "running");
+  expect(guestOf(web).thought).toBe("");
+});
+
+test("one that is stopped stays so, and goes on with its next start", async () => {
+  const { web } = await withMemory();
+  await bench.patch("web", { power: "stopped" });
+  await bench.until("web", ({ status }) => status.state === "stopped");
+  await rollBack(1);
+  const back = await snapshotUntil("before", ({ status }) => status.rollbacks === 1);
+  expect(back.status).toMatchObject({ memoryUse: "waiting", message: expect.stringContaining("next start") });
+  await bench.patch("web", { power: "running" });
+  await snapshotUntil("before", ({ status }) => status.memoryUse === "resumed");
+  expect(guestOf(web).thought).toBe("then");
+});
+
+test("one that would be another machine boots, and the snapshot says why", async () => {
+  const { web } = await withMemory();
+  await bench.patch("web", { cpus: 3 });
+  await bench.until("web", ({ status }) => status.size?.cpus === 3);
+  await rollBack(1);
+  const back = await snapshotUntil("before", settledMemory);
+  expect(back.status).toMatchObject({
+    memoryUse: "booted",
+    message: expect.stringContaining("another machine"),
+  });
+  expect(guestOf(web).thought).toBe("");
+});
+
+test("memory is not loaded without a volume that it knows of", async () => {
+  await bench.createInstance("web");
+  const web = await bench.until("web", isRunning);
+  await create("data", { instance: "web" });
+  await until("data", inState("attached"));
+  const draft = { ...ref("before"), spec: { instance: "web", memory: true } };
+  await bench.services.resources.create(bench.me, snapshotKind, draft);
+  await snapshotUntil("before", ({ status }) => status.state === "ready");
+  await patch("data", { instance: null });
+  await until("data", inState("available"));
+  await rollBack(1);
+  const back = await snapshotUntil("before", settledMemory);
+  expect(back.status).toMatchObject({
+    memoryUse: "booted",
+    message: expect.stringContaining('volume "data"'),
+  });
+  await bench.until("web", isRunning);
+  expect(guestOf(web).memory).toBeUndefined();
+});
+
+test("memory that was put back does not outlast another rollback of its disks", async () => {
+  const { web } = await withMemory();
+  await bench.services.resources.create(bench.me, snapshotKind, {
+    ...ref("plain"),
+    spec: { instance: "web" },
+  });
+  await snapshotUntil("plain", ({ status }) => status.state === "ready");
+  await bench.patch("web", { power: "stopped" });
+  await bench.until("web", ({ status }) => status.state === "stopped");
+  await rollBack(1);
+  await snapshotUntil("before", ({ status }) => status.memoryUse === "waiting");
+  await bench.services.resources.patch(bench.me, snapshotKind, ref("plain"), { spec: { rollbacks: 1 } });
+  await snapshotUntil("plain", ({ status }) => status.rollbacks === 1);
+  const back = await snapshotUntil("before", settledMemory);
+  expect(back.status).toMatchObject({
+    memoryUse: "booted",
+    message: expect.stringContaining("something else"),
+  });
+  await bench.patch("web", { power: "running" });
+  await bench.until("web", isRunning);
+  expect(guestOf(web).thought).toBe("");
+});
+
+test.each(["put-back", "leave"] as const)(
+  "an agent that is cut off at %s repeats all of it",
+  async (verb) => {
+    const { web } = await withMemory();
+    bench.host.world.script({ verb, effect: { type: "lose-answer" } });
+    await rollBack(1);
+    await snapshotUntil("before", settledMemory);
+    expect(guestOf(web).thought).toBe("then");
+  },
+);
+
+test("an instance that does not run has no memory to keep, and the snapshot says so", async () => {
+  await bench.createInstance("web");
+  await bench.until("web", isRunning);
+  await bench.patch("web", { power: "stopped" });
+  await bench.until("web", ({ status }) => status.state === "stopped");
+  const draft = { ...ref("before"), spec: { instance: "web", memory: true } };
+  await bench.services.resources.create(bench.me, snapshotKind, draft);
+  const { status } = await snapshotUntil("before", (one) => one.status.state === "ready");
+  expect(status).toMatchObject({ consistency: "unused", message: expect.stringContaining("did not run") });
+  expect(status).not.toHaveProperty("memoryBytes");
+});

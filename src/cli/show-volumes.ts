@@ -32,11 +32,12 @@ export const snapshotForm: TableForm<Snapshot> = {
       sizeMib === undefined ? "" : formatMib(disks.reduce<number>((sum, mib) => sum + (mib ?? 0), 0));
     const more =
       volumes.length > 0 ? ` and ${volumes.length} ${volumes.length === 1 ? "volume" : "volumes"}` : "";
+    const memory = status.memoryBytes === undefined ? "" : " with memory";
     const state = stateCell(snapshot, status.state);
     return [
       metadata.name,
       state,
-      spec.instance === undefined ? `volume ${spec.volume}` : `instance ${spec.instance}${more}`,
+      spec.instance === undefined ? `volume ${spec.volume}` : `instance ${spec.instance}${more}${memory}`,
       size,
       status.consistency ?? "",
       status.takenAt ?? "",

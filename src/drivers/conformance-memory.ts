@@ -50,6 +50,8 @@ async function keeping(get: () => Bench, context: TestContext) {
         await rename(`${spec.root.path}.new`, spec.root.path);
       }
       await (await required()).memory.putBack(handle, { id, path }, noSignal);
+      const { memory } = (await bench.inspect(spec.uid)) ?? {};
+      expect(memory).toEqual({ id, state: "waiting", message: "" });
     },
   };
 }
@@ -73,7 +75,7 @@ export function describeMemory(get: () => Bench): void {
         await stopAndPutBack(guest, path, id);
         for (let repeat = 0; repeat < 2; repeat++) await (await bench.driver()).start(handle, noSignal);
         const observed = await bench.inspect(uid);
-        expect(observed).toMatchObject({ state: "running", memory: { id, resumed: true, message: "" } });
+        expect(observed).toMatchObject({ state: "running", memory: { id, state: "resumed", message: "" } });
         expect(observed?.runId).not.toBe(runId);
         expect(await recall(uid)).toBe("then");
       }
@@ -93,7 +95,7 @@ export function describeMemory(get: () => Bench): void {
       await (await bench.driver()).create({ ...spec, memoryMib: spec.memoryMib + 32 }, noSignal);
       await (await bench.driver()).start(handle, noSignal);
       const { memory } = (await bench.inspect(uid)) ?? {};
-      expect(memory).toEqual({ id: "larger", resumed: false, message: expect.stringMatching(/./) });
+      expect(memory).toEqual({ id: "larger", state: "booted", message: expect.stringMatching(/./) });
       await bench.harness.untilReady?.(uid);
       expect(await recall(uid)).toBe("");
     });
@@ -110,6 +112,7 @@ export function describeMemory(get: () => Bench): void {
       await stopAndPutBack(guest, path, "left");
       for (let repeat = 0; repeat < 2; repeat++) {
         await (await required()).memory.leave(handle, noSignal);
+        expect((await bench.inspect(uid))?.memory).toBeUndefined();
       }
       await (await bench.driver()).start(handle, noSignal);
       expect((await bench.inspect(uid))?.memory).toBeUndefined();

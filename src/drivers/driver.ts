@@ -134,8 +134,11 @@ export interface ObservedGuest<Handle> {
   pid?: number;
   /** While running, of guests that have a health check of the driver's. */
   health?: "starting" | "healthy" | "unhealthy";
-  /** Of memory that this run was to go on from, or else the one before. `message`: why it was started anew, when it was. */
-  memory?: { id: string; resumed: boolean; message: string };
+  /**
+   * Of memory that was put back: it waits for the next start, or that start made the last run of it. `message`: why it booted.
+   * Absent after any other start.
+   */
+  memory?: { id: string; state: "waiting" | "resumed" | "booted"; message: string };
 }
 
 export interface ExecRequest {

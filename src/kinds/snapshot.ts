@@ -31,6 +31,11 @@ export const snapshotKind = defineKind({
     volume: nameSchema.optional(),
     instance: nameSchema.optional(),
     /**
+     * Of an instance that is a virtual machine: its memory as well, as it is at the same moment. Put back to that, it goes on
+     * where it was. Whoever can read the snapshot's files can read all that was in memory.
+     */
+    memory: z.boolean().default(false),
+    /**
      * How often what it was taken of was asked to be put back to it; one more than before does so once. Instances that
      * use those disks are stopped meanwhile and started again.
      */
@@ -62,6 +67,15 @@ export const snapshotKind = defineKind({
     consistency: z.enum(["frozen", "crash", "unused"]).optional(),
     /** How long writers were kept waiting. */
     stillMs: z.int().min(0).optional(),
+    /** What the memory takes on the host; absent: there is none in it. */
+    memoryBytes: z.int().min(0).optional(),
+    /** Why there is none in it, although it was asked for. */
+    withoutMemory: z.string().max(500).optional(),
+    /**
+     * What became of the memory in the last rollback. `waiting`: it is for the next start of the instance; `resumed`: the
+     * instance went on with it; `booted`: it could not, and started anew, for the reason in the message.
+     */
+    memoryUse: z.enum(["waiting", "resumed", "booted"]).optional(),
     takenAt: z.string().optional(),
     /** How often copying was cut off, and it was taken anew: then `takenAt` is a later moment than the first. */
     cutOff: z.int().min(0).optional(),
@@ -77,7 +91,9 @@ export const snapshotKind = defineKind({
   }),
   finalizers: ["agent"],
   validateUpdate(next, previous) {
-    const errors = immutable(next, previous, ["volume", "instance"]);
+    // Earlier versions stored none.
+    const before = { ...previous, memory: previous.memory ?? false };
+    const errors = immutable(next, before, ["volume", "instance", "memory"]);
     if (next.rollbacks < previous.rollbacks) {
       errors.push({ path: "spec.rollbacks", message: "can only grow", allowed: `>= ${previous.rollbacks}` });
     }

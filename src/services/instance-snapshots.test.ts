@@ -26,7 +26,7 @@ async function start(driver = "lxc") {
     abilities,
     facts: {},
   });
-  const drivers = { lxc: able(["snapshots"]), docker: able([]) };
+  const drivers = { lxc: able(["snapshots"]), docker: able([]), qemu: able(["snapshots", "memory"]) };
   await resources.patchStatus(system, hostKind, { name: "alpha" }, host.metadata.uid, { drivers } as never);
   const { uid } = image.metadata;
   const made = { state: "ready", digest, types: ["container"], host: "alpha" };
@@ -106,6 +106,28 @@ test("what a driver lacks is said at once, for images of instances as well", asy
   const source = { type: "instance", instance: "web" };
   const image = resources.create(system, imageKind, { ...ref("of-web"), spec: { source } });
   expect(await refusal(image)).toMatch(/^Unsupported.*docker, which has no snapshots/);
+});
+
+test("memory is for instances whose driver can keep it, and for good", async () => {
+  const able = await start("qemu");
+  await able.place();
+  await able.snapshot({ instance: "web", memory: true });
+  const change = able.resources.patch(system, snapshotKind, ref("before"), { spec: { memory: false } });
+  expect(await refusal(change)).toMatch(/^Invalid.*spec.memory cannot change/);
+  const { snapshot, place } = await start();
+  await place();
+  expect(await refusal(snapshot({ instance: "web", memory: true }))).toMatch(
+    /^Invalid.*spec.memory is for virtual machines; "web" is a container of the driver lxc.*\(false\)/,
+  );
+  expect(await refusal(snapshot({ volume: "data", memory: true }))).toMatch(
+    /^Invalid.*spec.memory is for snapshots of instances.*\(false, or spec.instance\)/,
+  );
+});
+
+test("what earlier versions stored says nothing of memory, and is gone back to as before", () => {
+  const { memory: _, ...stored } = { instance: "web", memory: false, rollbacks: 0 };
+  const next = { ...stored, memory: false, rollbacks: 1 };
+  expect(snapshotKind.validateUpdate(next, stored as typeof next, {} as never)).toEqual([]);
 });
 
 test("an image of an instance is made where the instance is", async () => {

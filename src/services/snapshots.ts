@@ -15,7 +15,7 @@ export const snapshotHooks: KindHooks<Snapshot["spec"], Status> = {
   // A stack file does not say how often somebody went back.
   keptByApply: ["rollbacks"],
   async admit(snapshot, world, action) {
-    const { volume, instance, rollbacks } = snapshot.spec;
+    const { volume, instance, rollbacks, memory } = snapshot.spec;
     if ((volume === undefined) === (instance === undefined)) {
       const message = `must be given, or spec.instance: one of the two`;
       throw invalid(action, [{ path: "spec.volume", message }]);
@@ -24,11 +24,15 @@ export const snapshotHooks: KindHooks<Snapshot["spec"], Status> = {
       const message = "is for snapshots that are there already";
       throw invalid(action, [{ path: "spec.rollbacks", message, allowed: "0, or nothing" }]);
     }
+    if (memory && instance === undefined) {
+      const message = "is for snapshots of instances: a volume has none";
+      throw invalid(action, [{ path: "spec.memory", message, allowed: "false, or spec.instance" }]);
+    }
     const references = new References(world, snapshot.metadata.project ?? "");
     const status =
       instance === undefined
         ? await ofVolume(volume ?? "", references, action)
-        : await ofInstance(instance, references, world, action);
+        : await ofInstance(instance, references, { world, memory, action });
     return { status: { ...snapshot.status, ...status }, writes: references.writes() };
   },
   async admitUpdate(next, previous, world, action) {
@@ -80,8 +84,7 @@ async function ofVolume(name: string, references: References, action: string): P
 async function ofInstance(
   name: string,
   references: References,
-  world: World,
-  action: string,
+  { world, memory, action }: { world: World; memory: boolean; action: string },
 ): Promise<Partial<Status>> {
   const instance = await references.peek(instanceKind, name, "spec.instance");
   references.check(action);
@@ -94,6 +97,7 @@ async function ofInstance(
     );
   }
   await requireSnapshots(instance, host, world, action);
+  if (memory) await requireMemory(instance, host, world, action);
   for await (const volume of world.scan(volumeKind, instance.metadata.project)) {
     const { pool } = volume.status;
     if (volume.spec.instance !== name || pool === undefined) continue;
@@ -122,6 +126,24 @@ export async function requireSnapshots(
     `cannot ${action}: instance "${instance.metadata.name}" runs with the driver ${driver}, which has no snapshots; ` +
       "use an instance of another driver",
   );
+}
+
+async function requireMemory(
+  { status, spec, metadata }: Instance,
+  host: string,
+  world: World,
+  action: string,
+): Promise<void> {
+  const { driver = "" } = status;
+  const found = (await world.find(hostKind, { name: host }))?.status.drivers[driver];
+  if (found ? found.abilities.includes("memory") : spec.type === "vm") return;
+  throw invalid(action, [
+    {
+      path: "spec.memory",
+      message: `is for virtual machines; "${metadata.name}" is a ${spec.type}${driver && ` of the driver ${driver}`}, whose memory cannot be kept`,
+      allowed: "false",
+    },
+  ]);
 }
 
 /** @throws Conflict when there is nothing that could be put back. */

@@ -2,7 +2,7 @@
 import { StrataError } from "../../core/errors.ts";
 import type { Uid } from "../../core/ids.ts";
 import { isJsonObject, type JsonObject } from "../../core/json.ts";
-import type { GuestDriver } from "../../drivers/driver.ts";
+import type { GuestDriver, GuestMemory, KeptMemory } from "../../drivers/driver.ts";
 import type { CopyRequest } from "../../host/disks/planned-copies.ts";
 import type { Instance } from "../../kinds/instance.ts";
 import type { Snapshot } from "../../kinds/snapshot.ts";
@@ -34,6 +34,8 @@ export interface Moment {
   stillMs: number;
   /** Not all is copied yet: what has the guest goes on with it, until `completeCopies`. */
   copying: boolean;
+  /** Where memory was asked for. */
+  memory?: KeptMemory;
 }
 
 /**
@@ -49,13 +51,29 @@ export async function copyAtOneMoment(
 ): Promise<Moment> {
   await removeDisk(context, { uid: to, of: undefined }, signal);
   const guest = guestOf(context, instance);
+  const asked = request.volume === undefined && request.memoryBytes !== undefined;
+  const begun = guest && (await beginCopies(context, guest, request, to, signal));
+  if (begun) return begun;
+  const moment = await copyStill(context, guest, request, to, signal);
+  if (!asked) return moment;
+  const able = guest === undefined || memoryOf(guest.driver) !== undefined;
+  const missing = able ? "the instance did not run" : "its driver cannot keep memory";
+  return { ...moment, memory: { missing } };
+}
+
+/** Where disks are copied here, whoever has them being kept still. */
+async function copyStill(
+  context: AgentContext,
+  guest: Holder | undefined,
+  request: CopyRequest,
+  to: Uid,
+  signal: AbortSignal,
+): Promise<Moment> {
   const snapshots = guest?.driver.snapshots;
   if (!guest || snapshots?.keptStillBy !== "driver") {
     const { frozen, stillMs } = await copyHere(context, request, to, signal);
     return { consistency: frozen ? "frozen" : "unused", stillMs, copying: false };
   }
-  const begun = await beginCopies(context, guest, request, to, signal);
-  if (begun) return begun;
   const copy = () => copyHere(context, request, to, signal);
   const { guest: kept, result } = await snapshots.whileStill(guest.handle, copy, signal);
   const how = kept === "idle" ? (result.frozen ? "frozen" : "unused") : kept === "frozen" ? kept : "crash";
@@ -93,6 +111,11 @@ export function rootOf(context: AgentContext, instance: Instance): string {
   throw new StrataError("Unavailable", "the instance's root volume is not known yet");
 }
 
+/** Of drivers whose guests can go on where they were. */
+export function memoryOf({ snapshots }: GuestDriver): GuestMemory<JsonObject> | undefined {
+  return snapshots?.keptStillBy === "driver" ? snapshots.copies?.memory : undefined;
+}
+
 /** Undefined, with nothing begun, where disks are to be copied here. */
 async function beginCopies(
   { disks }: AgentContext,
@@ -105,19 +128,22 @@ async function beginCopies(
   if (!copies) return undefined;
   const planned = await disks.planCopies(request, to, signal);
   const shared = planned.filter(({ shares }) => shares);
-  if (shared.length === planned.length) return undefined;
+  const memory = request.volume === undefined && request.memoryBytes !== undefined && copies.memory;
+  if (shared.length === planned.length && !memory) return undefined;
   const begun = await copies.begin(
     handle,
     {
       id: to,
       disks: planned.filter(({ shares }) => !shares),
       meanwhile: (others, inTime) => disks.copyPlanned([...shared, ...others], inTime),
+      ...(memory && { memory: { to: await disks.memoryFile(to) } }),
     },
     signal,
   );
   if (begun.guest === "idle") return undefined;
   const consistency = begun.guest === "frozen" ? "frozen" : "crash";
-  return { consistency, stillMs: begun.stillMs, copying: true };
+  const kept = begun.memory && { memory: begun.memory };
+  return { consistency, stillMs: begun.stillMs, copying: true, ...kept };
 }
 
 async function copyHere(

@@ -3,14 +3,14 @@ import { toTimestamp } from "../../core/clock.ts";
 import { type Snapshot, snapshotKind } from "../../kinds/snapshot.ts";
 import { rootVolume } from "../instances/testing.ts";
 import { deletedAt } from "../networks/testing-resources.ts";
-import { planSnapshot, type SnapshotWorld } from "./snapshot-plan.ts";
+import { planSnapshot, rolledBack, type SnapshotWorld } from "./snapshot-plan.ts";
 
 function snapshotOf(status: Partial<Snapshot["status"]>, deleted = false, rollbacks = 0): Snapshot {
   const { owner, ...metadata } = rootVolume().metadata;
   return {
     kind: "Snapshot",
     metadata: { ...metadata, name: "monday", finalizers: ["agent"], ...(deleted ? deletedAt : {}) },
-    spec: { volume: "data", rollbacks },
+    spec: { volume: "data", memory: false, rollbacks },
     status: { ...snapshotKind.initialStatus(), host: "alpha", volumeUid: "v", ...status },
   };
 }
@@ -18,7 +18,7 @@ function snapshotOf(status: Partial<Snapshot["status"]>, deleted = false, rollba
 const now = Date.UTC(2026, 10, 29, 12);
 
 const plan = (snapshot: Snapshot | undefined, source: boolean, rollback?: SnapshotWorld["rollback"]) =>
-  planSnapshot({ hostName: "alpha", snapshot, source, rollback }, now);
+  planSnapshot({ hostName: "alpha", snapshot, source, rollback, memory: undefined }, now);
 
 test.each<[string, Snapshot | undefined, boolean, string[], string | undefined]>([
   ["gone", undefined, true, [], undefined],
@@ -67,6 +67,41 @@ test("what is gone is not put back, and nobody waits for it", () => {
     rollbacks: 2,
     message: expect.stringContaining("gone"),
   });
+});
+
+const instanceLoads = "its instance starts anew, without the memory";
+
+test.each<[string, SnapshotWorld["memory"], Partial<Snapshot["status"]>, number | undefined]>([
+  ["waits", { state: "waiting", message: "" }, { memoryUse: "waiting", message: "so far" }, 1_000],
+  ["is used", { state: "resumed", message: "" }, { memoryUse: "resumed", message: "" }, undefined],
+  [
+    "cannot be used",
+    { state: "booted", message: "QEMU is another one" },
+    { memoryUse: "booted", message: `${instanceLoads}: QEMU is another one` },
+    undefined,
+  ],
+  [
+    "is forgotten",
+    undefined,
+    { memoryUse: "booted", message: expect.stringContaining("something else was put back") as never },
+    undefined,
+  ],
+])("memory that was put back %s", (_name, memory, status, recheckAfterMs) => {
+  const snapshot = snapshotOf({ state: "ready", memoryBytes: 1, memoryUse: "waiting", message: "so far" });
+  const world = { hostName: "alpha", snapshot, source: true, rollback: undefined, memory };
+  const planned = planSnapshot(world, now);
+  expect(planned.status).toMatchObject({ state: "ready", ...status });
+  expect({ actions: planned.actions, recheckAfterMs: planned.recheckAfterMs }).toEqual({
+    actions: [],
+    recheckAfterMs,
+  });
+});
+
+test("what became of the memory in an earlier rollback is forgotten with the next one", () => {
+  const before = snapshotOf({ state: "rolling-back", memoryUse: "resumed" }, false, 2);
+  expect(rolledBack(before)).not.toHaveProperty("memoryUse");
+  const waiting = { memoryUse: "waiting", message: "with the next start" } as const;
+  expect(rolledBack(before, "", waiting)).toMatchObject({ ...waiting, rollbacks: 2, state: "ready" });
 });
 
 test.each([

@@ -11,6 +11,8 @@ export interface SnapshotWorld {
   source: boolean;
   /** Only while something shall be put back to it; undefined when what it was taken of is gone. */
   rollback: (RollbackTarget & { running: readonly string[] }) | undefined;
+  /** Only while its memory waits for the instance's next start: what the instance's driver says of that; undefined: nothing. */
+  memory: { state: "waiting" | "resumed" | "booted"; message: string } | undefined;
 }
 
 export type SnapshotAction =
@@ -27,6 +29,8 @@ type SnapshotPlan = Plan<SnapshotAction, Snapshot["status"]>;
 const nothing: SnapshotPlan = { status: undefined, actions: [] };
 /** Until instances have stopped, which their own reconciler sees to. */
 const lookAgainMs = 250;
+/** Until an instance has started with its memory. */
+const lookForStartMs = 1_000;
 /** From one taking to the next, when copying was cut off twice or more: each keeps writers still. It doubles. */
 const restMs = { first: 1_000, most: 5 * 60_000 } as const;
 
@@ -60,7 +64,24 @@ export function planSnapshot(world: SnapshotWorld, now: Instant): SnapshotPlan {
     return { status: { ...status, state: "failed", message, observedGeneration }, actions: [] };
   }
   if (isRollingBack(snapshot) && status.state !== "failed") return planRollback(world, snapshot);
+  if (status.memoryUse === "waiting") return planMemory(world, snapshot);
   return nothing;
+}
+
+/** What was put back is used by the instance's next start, or is not; the instance's driver knows. */
+function planMemory({ memory }: SnapshotWorld, { status, metadata }: Snapshot): SnapshotPlan {
+  const observedGeneration = metadata.generation;
+  if (memory?.state === "waiting") {
+    return { status: { ...status, observedGeneration }, actions: [], recheckAfterMs: lookForStartMs };
+  }
+  const memoryUse = memory?.state ?? "booted";
+  const why = memory?.message ?? "something else was put back, or its instance is gone";
+  const message = memoryUse === "resumed" ? "" : bootedMessage(why);
+  return { status: { ...status, memoryUse, message, observedGeneration }, actions: [] };
+}
+
+export function bootedMessage(why: string): string {
+  return `its instance starts anew, without the memory: ${why}`.slice(0, 1000);
 }
 
 /** In milliseconds. What went well for long is taken anew at once: only what is cut off again and again waits. */
@@ -96,8 +117,17 @@ function planRollback({ rollback }: SnapshotWorld, snapshot: Snapshot): Snapshot
   };
 }
 
+/** What becomes of the memory in a rollback: it waits for the next start, or cannot be used, and why. */
+export type MemoryUse = { memoryUse: "waiting" | "booted"; message: string };
+
 /** As it is once everything is as it was at that moment. */
-export function rolledBack({ spec, status, metadata }: Snapshot, message = ""): Snapshot["status"] {
+export function rolledBack(
+  { spec, status, metadata }: Snapshot,
+  message = "",
+  memory?: MemoryUse,
+): Snapshot["status"] {
   const { rollbacks } = spec;
-  return { ...status, state: "ready", message, rollbacks, observedGeneration: metadata.generation };
+  const { memoryUse: _, ...kept } = status;
+  const observedGeneration = metadata.generation;
+  return { ...kept, state: "ready", message, rollbacks, observedGeneration, ...memory };
 }

@@ -12,10 +12,17 @@ import { reportStatus } from "../report.ts";
 import { siblingKey } from "../views.ts";
 import { forgetEndedCopies } from "./copiers.ts";
 import { poolFor, recordedVolumes } from "./guest-volumes.ts";
-import { completeCopies, copyAtOneMoment, guestOf, type Moment, rootOf } from "./moments.ts";
+import { completeCopies, copyAtOneMoment, guestOf, type Moment, memoryOf, rootOf } from "./moments.ts";
 import { lostHelp, removeDisk } from "./remove-disk.ts";
 import { type RollbackTarget, rollbackTarget } from "./rollbacks.ts";
-import { planSnapshot, rolledBack, type SnapshotAction, type SnapshotWorld } from "./snapshot-plan.ts";
+import {
+  bootedMessage,
+  type MemoryUse,
+  planSnapshot,
+  rolledBack,
+  type SnapshotAction,
+  type SnapshotWorld,
+} from "./snapshot-plan.ts";
 
 type Status = Snapshot["status"];
 
@@ -39,6 +46,7 @@ export function createSnapshotReconciler(
         snapshot,
         source: snapshot !== undefined && isSourceThere(context, snapshot),
         rollback: snapshot && (await observeRollback(context, snapshot)),
+        memory: snapshot && (await observeMemory(context, snapshot)),
       };
     },
     plan: planSnapshot,
@@ -49,13 +57,18 @@ export function createSnapshotReconciler(
         case "take": {
           const taken = await take(context, snapshot, signal);
           const current = now(snapshot);
-          await report(current, { ...current.status, ...taken }, signal);
+          const { memoryBytes, withoutMemory, ...kept } = current.status;
+          await report(current, { ...kept, ...taken }, signal);
           return;
         }
-        case "roll-back":
-          await rollBack(context, snapshot, action.target, signal);
-          await report(now(snapshot), rolledBack(now(snapshot)), signal);
+        case "roll-back": {
+          const memory = await rollBack(context, snapshot, action.target, signal);
+          const current = now(snapshot);
+          // What was asked for meanwhile is carried out after it.
+          const done = rolledBack({ ...snapshot, status: current.status }, "", memory);
+          await report(current, done, signal);
           return;
+        }
         case "complete": {
           const completed = await complete(context, snapshot, signal);
           const current = now(snapshot);
@@ -114,21 +127,36 @@ async function take(
   const { generation } = snapshot.metadata;
   const to = snapshot.metadata.uid as Uid;
   const { instanceUid, volumeUid = "", pool } = snapshot.status;
-  const told = ({ consistency, stillMs, copying }: Moment): Partial<Status> => ({
-    ...(copying ? { state: "copying", message: "is being copied while its writers go on" } : ready(snapshot)),
-    ...{ consistency, observedGeneration: generation },
-    takenAt: toTimestamp(context.clock.now()),
-    ...(consistency === "unused" ? {} : { stillMs }),
-  });
+  const told = ({ consistency, stillMs, copying, memory }: Moment): Partial<Status> => {
+    const kept =
+      memory && ("missing" in memory ? { withoutMemory: memory.missing } : { memoryBytes: memory.sizeBytes });
+    const state = copying
+      ? ({ state: "copying", message: "is being copied while its writers go on" } as const)
+      : ready({ ...snapshot.status, ...kept });
+    return {
+      ...state,
+      ...{ consistency, observedGeneration: generation },
+      takenAt: toTimestamp(context.clock.now()),
+      ...(consistency === "unused" ? {} : { stillMs }),
+      ...kept,
+    };
+  };
   if (instanceUid === undefined) return told(await beginVolume(context, { volumeUid, to, pool }, signal));
-  const { rootUid, volumes, ...moment } = await beginInstance(context, { instanceUid, to }, signal);
+  const { rootUid, volumes, ...moment } = await beginInstance(
+    context,
+    { instanceUid, to, withMemory: snapshot.spec.memory },
+    signal,
+  );
   return { ...told(moment), rootUid, volumes };
 }
 
-function ready({ status: { cutOff = 0 } }: Snapshot): Partial<Status> {
+function ready({ cutOff = 0, withoutMemory }: Status): Partial<Status> {
   const times = cutOff === 1 ? "once" : `${cutOff} times`;
-  const message = `copying was cut off ${times}: it is of a later moment than the first`;
-  return { state: "ready", message: cutOff === 0 ? "" : message };
+  const notes = [
+    ...(cutOff === 0 ? [] : [`copying was cut off ${times}: it is of a later moment than the first`]),
+    ...(withoutMemory === undefined ? [] : [`it has no memory in it: ${withoutMemory}`]),
+  ];
+  return { state: "ready", message: notes.join("; ") };
 }
 
 /** What was cut off is taken anew, of a later moment, and says so: nobody was told that it is ready. */
@@ -144,7 +172,7 @@ async function complete(
       : { disks: [rootUid, ...volumes.map(({ uid }) => uid)] };
   try {
     await completeCopies(context, request, snapshot.metadata.uid as Uid, signal);
-    return { ...ready(snapshot), observedGeneration: snapshot.metadata.generation };
+    return { ...ready(snapshot.status), observedGeneration: snapshot.metadata.generation };
   } catch (error) {
     signal.throwIfAborted();
     if (!hasCode(error, "Unavailable", "NotFound")) throw error;
@@ -153,6 +181,9 @@ async function complete(
     return { state: "pending", cutOff, message: `is taken anew: ${message}`.slice(0, 1000) };
   }
 }
+
+/** What the state of a machine's devices takes at most, and the books about its memory. */
+const devicesMib = 64;
 
 export type InstanceMoment = Moment & { rootUid: string; volumes: VolumePart[] };
 
@@ -185,7 +216,7 @@ export async function copyVolume(
 
 async function beginInstance(
   context: AgentContext,
-  { instanceUid, to }: { instanceUid: string; to: Uid },
+  { instanceUid, to, withMemory = false }: { instanceUid: string; to: Uid; withMemory?: boolean },
   signal: AbortSignal,
 ): Promise<InstanceMoment> {
   const instance = context.views.instances.byUid(instanceUid);
@@ -193,7 +224,9 @@ async function beginInstance(
   const rootUid = rootOf(context, instance);
   const volumes = recordedVolumes(context, instance);
   const disks = [rootUid, ...volumes.map((volume) => volume.metadata.uid)];
-  const moment = await copyAtOneMoment(context, instance, { disks }, to, signal);
+  const { memoryMib } = instance.status.size ?? instance.spec;
+  const request = { disks, ...(withMemory && { memoryBytes: (memoryMib + devicesMib) * 1024 ** 2 }) };
+  const moment = await copyAtOneMoment(context, instance, request, to, signal);
   return { ...moment, rootUid, volumes: volumes.map(partOf) };
 }
 
@@ -238,19 +271,64 @@ async function observeRollback(
   return { ...target, running };
 }
 
-/** Looked at once more with the mark set: from then on, nothing starts with these disks. */
+/** Names the memory of one rollback. */
+function memoryId({ metadata, spec }: Snapshot): string {
+  return `${metadata.uid}-${spec.rollbacks}`;
+}
+
+async function observeMemory(context: AgentContext, snapshot: Snapshot): Promise<SnapshotWorld["memory"]> {
+  const { status } = snapshot;
+  if (status.memoryUse !== "waiting") return undefined;
+  const guest = guestOf(context, context.views.instances.byUid(status.instanceUid ?? ""));
+  const { memory } = (await guest?.driver.inspect(guest.uid)) ?? {};
+  return memory?.id === memoryId(snapshot) ? memory : undefined;
+}
+
+/**
+ * Looked at once more with the mark set: from then on, nothing starts with these disks. Memory that was put back earlier fits
+ * them no more, and is given up first; the snapshot's own is put back last.
+ */
 async function rollBack(
   context: AgentContext,
-  { metadata }: Snapshot,
-  { disks, instances }: RollbackTarget,
+  snapshot: Snapshot,
+  target: RollbackTarget,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<MemoryUse | undefined> {
+  const { disks, instances } = target;
   const uids = [...disks, ...instances.map((instance) => instance.metadata.uid)];
-  await context.rollbacks.during(uids, async () => {
+  return context.rollbacks.during(uids, async () => {
     for (const instance of instances) {
       if (!(await isRunning(context, instance))) continue;
       throw new StrataError("Conflict", `instance "${instance.metadata.name}" has just started`);
     }
-    await context.disks.restoreTogether(metadata.uid, disks, signal);
+    for (const instance of instances) {
+      const guest = guestOf(context, instance);
+      if (guest) await memoryOf(guest.driver)?.leave(guest.handle, signal);
+    }
+    await context.disks.restoreTogether(snapshot.metadata.uid, disks, signal);
+    return putMemoryBack(context, snapshot, target, signal);
   });
+}
+
+/** The disks that it knows of are all as they were, or it is not used. */
+async function putMemoryBack(
+  context: AgentContext,
+  snapshot: Snapshot,
+  { disks, instances }: RollbackTarget,
+  signal: AbortSignal,
+): Promise<MemoryUse | undefined> {
+  const { memoryBytes, volumes = [] } = snapshot.status;
+  if (memoryBytes === undefined) return undefined;
+  const without = (why: string): MemoryUse => ({ memoryUse: "booted", message: bootedMessage(why) });
+  const missing = volumes.find(({ uid }) => !disks.includes(uid));
+  if (missing) return without(`the volume "${missing.name}" is not attached to it any more`);
+  const guest = guestOf(context, instances[0]);
+  const memory = guest && memoryOf(guest.driver);
+  if (!memory) return without("it has no guest that could use it");
+  const path = await context.disks.memoryFile(snapshot.metadata.uid).catch((error) => {
+    if (!hasCode(error, "NotFound")) throw error;
+  });
+  if (path === undefined) return without("its file is gone");
+  await memory.putBack(guest.handle, { id: memoryId(snapshot), path }, signal);
+  return { memoryUse: "waiting", message: "its memory is loaded with the next start of its instance" };
 }

@@ -26,10 +26,17 @@ export const snapshotCommands: readonly CommandSpec[] = [
       { name: "<of>", summary: "name of a volume; with --instance, of an instance", completes: "volumes" },
       { name: "<snapshot>", summary: "what it will be called" },
     ],
-    options: [{ flags: "--instance", summary: "of an instance: its root and all its volumes" }],
+    options: [
+      { flags: "--instance", summary: "of an instance: its root and all its volumes" },
+      {
+        flags: "--memory",
+        summary: "of a virtual machine: its memory as well; a rollback brings it back running where it was",
+      },
+    ],
     examples: [
       "strata snapshot create records records-monday",
       "strata snapshot create lms before-upgrade --instance",
+      "strata snapshot create build-server before-merge --instance --memory",
     ],
     run: create,
   },
@@ -93,7 +100,8 @@ async function create(call: Call): Promise<Output> {
   const client = await session.client();
   const kind = options.flag("instance") ? instanceKind : volumeKind;
   const { metadata } = await resolve(client, kind as typeof instanceKind, project, args[0] ?? "", signal);
-  const spec = options.flag("instance") ? { instance: metadata.name } : { volume: metadata.name };
+  const of = options.flag("instance") ? { instance: metadata.name } : { volume: metadata.name };
+  const spec = { ...of, ...(options.flag("memory") && { memory: true }) };
   const created = await client.create(snapshotKind, { project, name: args[1] ?? "", spec }, { signal });
   session.onInterrupt("interrupted; it goes on in the background: see `strata snapshot list`");
   const taken = await awaitState(client, session, snapshotKind, created, ["ready", "failed"]);
@@ -156,8 +164,15 @@ async function rollback(call: Call): Promise<Output> {
     `All that was written to ${what} since the snapshot ${name} (${snapshot.status.takenAt ?? ""}) will be lost, ` +
       "and what runs with it is stopped and started again. Go on?",
   );
+  const holder =
+    instance === undefined
+      ? undefined
+      : await client.get(instanceKind, { project, name: instance }, { signal });
+  const awaits = holder?.spec.power === "running";
   const spec = { rollbacks: rollbacks + 1 };
   const asked = await client.patch(snapshotKind, { project, name }, { spec }, { signal });
   session.onInterrupt("interrupted; it goes on in the background: see `strata snapshot list`");
-  return tableOf(snapshotForm, await awaitState(client, session, snapshotKind, asked, ["ready"]));
+  // Whether it goes on where it was is known once it has started.
+  const settled = ({ status }: Snapshot) => !awaits || status.memoryUse !== "waiting";
+  return tableOf(snapshotForm, await awaitState(client, session, snapshotKind, asked, ["ready"], settled));
 }

@@ -54,7 +54,9 @@ function fakeMemory(world: FakeWorld, uidOf: (handle: JsonObject) => Uid): Guest
     leave: (handle, signal) => {
       const uid = uidOf(handle);
       return world.call("leave", uid, signal, () => {
-        delete world.guests.get(uid)?.putBack;
+        const guest = world.guests.get(uid);
+        delete guest?.putBack;
+        delete guest?.memory;
       });
     },
   };

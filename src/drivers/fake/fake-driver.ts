@@ -199,6 +199,8 @@ class FakeDriver implements GuestDriver<JsonObject> {
   }
 
   #observe(uid: Uid, guest: FakeGuest): ObservedGuest<JsonObject> {
+    const { putBack } = guest;
+    const memory = putBack ? { id: putBack.id, state: "waiting" as const, message: "" } : guest.memory;
     return {
       uid,
       handle: this.#handleOf(uid),
@@ -206,7 +208,7 @@ class FakeDriver implements GuestDriver<JsonObject> {
       ...(guest.exit === undefined ? {} : { exit: guest.exit }),
       ...(guest.runId === undefined ? {} : { runId: guest.runId }),
       ...(guest.pid === undefined ? {} : { pid: guest.pid }),
-      ...(guest.memory && { memory: guest.memory }),
+      ...(memory && { memory }),
     };
   }
 

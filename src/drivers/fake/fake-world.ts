@@ -247,7 +247,8 @@ export class FakeWorld {
           : isSameMachine(kept.spec, guest.spec)
             ? undefined
             : "it is another machine now";
-    guest.memory = { id: putBack.id, resumed: refused === undefined, message: refused ?? "" };
+    const state = refused === undefined ? "resumed" : "booted";
+    guest.memory = { id: putBack.id, state, message: refused ?? "" };
     if (refused === undefined && kept) guest.thought = kept.thought;
   }
 

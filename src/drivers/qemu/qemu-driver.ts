@@ -38,7 +38,14 @@ import { keepTrimmed } from "./console-log.ts";
 import { type ChainFile, readDiskChain } from "./disk-chain.ts";
 import { beginCopies, completeCopies, forgetCopies, hasCopies } from "./disk-copies.ts";
 import { GuestExec } from "./guest-exec.ts";
-import { GuestFiles, type GuestRecord, guestsDirectory, listGuests, type RunRecord } from "./guest-files.ts";
+import {
+  GuestFiles,
+  type GuestRecord,
+  guestsDirectory,
+  listGuests,
+  type PutBack,
+  type RunRecord,
+} from "./guest-files.ts";
 import { GuestLifecycle, type LifecycleOptions, type Sight } from "./guest-lifecycle.ts";
 import { HotCards } from "./hot-cards.ts";
 import { HotResize } from "./hot-resize.ts";
@@ -198,7 +205,7 @@ class QemuDriver implements GuestDriver<QemuConfig, QemuHandle> {
       sight = await guest.look();
     }
     if (sight.state === "running") this.#watch(guest);
-    return observed(uid, sight);
+    return observed(uid, sight, await guest.files.readPutBack());
   }
 
   async create(spec: GuestSpec<QemuConfig>, signal: AbortSignal): Promise<QemuHandle> {
@@ -432,8 +439,13 @@ function handleOf(uid: Uid): QemuHandle {
   return { version: 1, uid };
 }
 
-function observed(uid: Uid, sight: Sight): ObservedGuest<QemuHandle> | undefined {
+function observed(
+  uid: Uid,
+  sight: Sight,
+  putBack: PutBack | undefined,
+): ObservedGuest<QemuHandle> | undefined {
   const handle = handleOf(uid);
+  const memory = memoryOf("run" in sight ? sight.run : undefined, putBack);
   switch (sight.state) {
     case "absent":
       return undefined;
@@ -444,20 +456,24 @@ function observed(uid: Uid, sight: Sight): ObservedGuest<QemuHandle> | undefined
       return {
         ...{ uid, handle, state: "running", runId: run.runId },
         ...(pid === undefined ? {} : { pid }),
-        ...memoryOf(run),
+        ...memory,
       };
     }
     case "ended":
-      return { uid, handle, state: "running", runId: sight.run.runId, ...memoryOf(sight.run) };
+      return { uid, handle, state: "running", runId: sight.run.runId, ...memory };
     case "stopped": {
       const { run, exit } = sight;
-      return { uid, handle, state: "stopped", runId: run.runId, exit, ...memoryOf(run) };
+      return { uid, handle, state: "stopped", runId: run.runId, exit, ...memory };
     }
   }
 }
 
-function memoryOf({ memory }: RunRecord): Pick<ObservedGuest<QemuHandle>, "memory"> {
-  if (memory === undefined || memory.state === "loading") return {};
-  const { id, state, message } = memory;
-  return { memory: { id, resumed: state === "resumed", message } };
+function memoryOf(
+  run: RunRecord | undefined,
+  putBack: PutBack | undefined,
+): Pick<ObservedGuest<QemuHandle>, "memory"> {
+  if (putBack) return { memory: { id: putBack.id, state: "waiting", message: "" } };
+  if (!run?.memory || run.memory.state === "loading") return {};
+  const { id, state, message } = run.memory;
+  return { memory: { id, state, message } };
 }
