@@ -223,13 +223,22 @@ export class QemuBench {
   }
 
   async #crash(task: object, afterMs: number): Promise<void> {
-    const argument = JSON.stringify(task);
-    const started = spawn(process.execPath, [child, argument], { stdio: ["ignore", "pipe", "inherit"] });
+    const started = this.#startChild(task);
     const closed = once(started, "close");
     await Promise.race([once(started.stdout, "data"), closed]);
     await Promise.race([systemClock.sleep(afterMs), closed]);
     started.kill("SIGKILL");
     await closed;
+  }
+
+  /** A process that makes and starts the guest. */
+  startInChild(spec: GuestSpec) {
+    return this.#startChild({ host: this.host, spec });
+  }
+
+  #startChild(task: object) {
+    const argument = JSON.stringify(task);
+    return spawn(process.execPath, [child, argument], { stdio: ["ignore", "pipe", "inherit"] });
   }
 
   async leaks(): Promise<string[]> {
