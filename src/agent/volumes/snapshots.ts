@@ -325,10 +325,12 @@ async function putMemoryBack(
   const guest = guestOf(context, instances[0]);
   const memory = guest && memoryOf(guest.driver);
   if (!memory) return without("it has no guest that could use it");
-  const path = await context.disks.memoryFile(snapshot.metadata.uid).catch((error) => {
+  try {
+    const path = await context.disks.memoryFile(snapshot.metadata.uid);
+    await memory.putBack(guest.handle, { id: memoryId(snapshot), path }, signal);
+  } catch (error) {
     if (!hasCode(error, "NotFound")) throw error;
-  });
-  if (path === undefined) return without("its file is gone");
-  await memory.putBack(guest.handle, { id: memoryId(snapshot), path }, signal);
+    return without(error.message);
+  }
   return { memoryUse: "waiting", message: "its memory is loaded with the next start of its instance" };
 }

@@ -12,14 +12,13 @@
  * Everything here is called with the guest's lock held.
  */
 import { stat } from "node:fs/promises";
-import { describeError, StrataError, toStrataError } from "../../core/errors.ts";
+import { describeError, hasCode, StrataError, toStrataError } from "../../core/errors.ts";
 import type { GuestRecord, PutBack, RunRecord } from "./guest-files.ts";
 import type { GuestLifecycle } from "./guest-lifecycle.ts";
 import {
   addMemory,
   dropMemory,
   jobState,
-  memoryLimitMs,
   processorOf,
   readMachine,
   runMemoryJob,
@@ -33,6 +32,8 @@ import { goOnAsKept, type StillParts } from "./still-guest.ts";
 
 const node = "kept-memory";
 const loadJob = "load-memory";
+/** QEMU answers nobody while it loads. */
+const loadingMs = 60_000;
 const cutOff = "it was interrupted while its memory was being loaded";
 
 /** The guest does not run. @throws NotFound. */
@@ -67,9 +68,13 @@ export async function startGuest(
   const { files } = guest;
   const found = await files.readPutBack();
   if (found === undefined) return void (await guest.lockedStart(record, signal));
+  const before = await files.readRun();
+  if (isUsedUp(found, before) && before?.pid !== undefined) {
+    await files.removePutBack();
+    return void (await guest.lockedStart(record, signal));
+  }
   let refused = found.refused;
   if (refused === undefined) {
-    const before = await files.readRun();
     // From here on nobody uses it again.
     await files.writePutBack({ ...found, refused: cutOff });
     refused = await resume(guest, parts, { record, found, before }, signal);
@@ -81,14 +86,27 @@ export async function startGuest(
   await files.removePutBack();
 }
 
+/** A run was begun for it, and is known to have used it or not. */
+function isUsedUp(found: PutBack, run: RunRecord | undefined): boolean {
+  return run?.memory?.id === found.id && run.memory.state !== "loading";
+}
+
 /** A machine that a killed predecessor had made, and that waits for its memory or has it, goes on or is ended. */
 export async function recoverLoading(guest: GuestLifecycle, parts: StillParts): Promise<void> {
   const sight = await guest.look();
-  if (sight.state !== "running" || sight.run.memory?.state !== "loading") return;
+  if (sight.state !== "running" || sight.run.memory === undefined) return;
   const { run } = sight;
+  if (run.memory?.state !== "loading") {
+    const found = await guest.files.readPutBack();
+    if (found && isUsedUp(found, run)) await guest.files.removePutBack();
+    return;
+  }
   const state = await guest
-    .withMonitor((monitor) => jobState(monitor, loadJob), { timeoutMs: memoryLimitMs })
-    .catch((error) => ({ failed: describeError(error) }));
+    .withMonitor((monitor) => jobState(monitor, loadJob), { timeoutMs: loadingMs })
+    .catch((error) => {
+      if (hasCode(error, "Timeout")) throw error; // it is looked at again
+      return { failed: describeError(error) };
+    });
   if (state === "complete") {
     await begin(guest, parts, run);
     return guest.files.removePutBack();
