@@ -3,7 +3,7 @@
  * that it knows. Whoever loads it is killed on the way, and the machine goes on or boots, but never goes on twice.
  */
 import { once } from "node:events";
-import { copyFile, open, readFile, rename, stat } from "node:fs/promises";
+import { copyFile, open, readFile, rename, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
 import { systemClock } from "../src/core/clock.ts";
@@ -99,6 +99,7 @@ it("goes on with processors, memory, cards, volumes and commands that had come w
   await driver.resize?.apply(handle, size, signal);
   await bench.writeVolume(spec.uid, volume, "before");
   const session = await driver.exec?.run(handle, { command: ["cat"], env: {} }, signal);
+  await bench.ask(spec.uid, "date -s @1000000000");
   const path = await keep(spec);
   await bench.writeVolume(spec.uid, volume, "after");
   await endOf(session);
@@ -147,6 +148,30 @@ it("boots where a disk was written to, or the memory is damaged, and says so", a
   expect({ state, message }).toEqual({ state: "booted", message: expect.stringMatching(/./) });
   await bench.untilReady(spec.uid, 60_000);
   expect(await thought(spec)).toBe("");
+});
+
+it("is kept where all disks share their blocks, and missing where nobody knows how the machine began", async () => {
+  const spec = await start();
+  const begin = async () => {
+    const [id, to] = [newUid(systemRandom), bench.memoryPath()];
+    const request = { id, disks: [], meanwhile: async () => {}, memory: { to } };
+    const begun = await copiesOf(driver).begin(handleOf(spec), request, signal);
+    expect(await copiesOf(driver).complete(id, signal)).toBe(true);
+    expect(await copiesOf(driver).complete(id, signal)).toBe(true);
+    await copiesOf(driver).forget(id);
+    expect(await copiesOf(driver).complete(id, signal)).toBe(false);
+    return { begun, there: await stat(to).catch(() => undefined) };
+  };
+  const { begun, there } = await begin();
+  expect(begun).toMatchObject({ memory: { sizeBytes: expect.any(Number) } });
+  expect(there?.size).toBeGreaterThan(1024 ** 2);
+  const file = join(bench.host.stateDir, "qemu", spec.uid, "run.json");
+  const { launched: _, ...earlier } = JSON.parse(await readFile(file, "utf8"));
+  await writeFile(file, JSON.stringify(earlier));
+  const without = await begin();
+  expect(without.begun).toMatchObject({ memory: { missing: expect.stringContaining("earlier version") } });
+  expect(without.there).toBeUndefined();
+  expect((await driver.inspect(spec.uid))?.state).toBe("running");
 });
 
 it("goes on once at most, whenever who loads it is killed", { timeout: 600_000 }, async () => {

@@ -59,9 +59,10 @@ async function keeping(get: () => Bench, context: TestContext) {
 export function describeMemory(get: () => Bench): void {
   describe("memory", () => {
     test("is declared as an ability exactly where the driver has it", async () => {
-      const { snapshots, fingerprint } = await get().driver();
+      const driver = await get().driver();
+      const { snapshots } = driver;
       const has = snapshots?.keptStillBy === "driver" && snapshots.copies?.memory !== undefined;
-      const { abilities } = await fingerprint.call(await get().driver(), noSignal);
+      const { abilities } = await driver.fingerprint(noSignal);
       expect(abilities.includes("memory")).toBe(has);
     });
 
