@@ -160,9 +160,13 @@ async function rollback(call: Call): Promise<Output> {
   const { instance, volume, rollbacks } = snapshot.spec;
   const what =
     instance === undefined ? `volume ${volume}` : `instance ${instance} and the volumes it had then`;
+  const whatHappens =
+    snapshot.status.memoryBytes === undefined
+      ? "and what runs with it is stopped and started again."
+      : "and it goes on where it was then.";
   await session.confirm(
     `All that was written to ${what} since the snapshot ${name} (${snapshot.status.takenAt ?? ""}) will be lost, ` +
-      "and what runs with it is stopped and started again. Go on?",
+      `${whatHappens} Go on?`,
   );
   const holder =
     instance === undefined

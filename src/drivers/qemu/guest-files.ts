@@ -8,7 +8,7 @@
  * - status      QEMU's exit status, written by the keeper (see confinement.ts)
  * - console.log what the serial console printed, of all runs
  * - qemu.log    QEMU's standard error, of the last run
- * - memory.json memory that its next start goes on from (see resume.ts)
+ * - memory.json memory that its next start goes on from, and memory.layer while it is opened (see resume.ts)
  * - copy-ID     its disks are being copied for ID, or were and nobody has asked to forget it (see disk-copies.ts)
  *
  * and `RUN/qemu/UID/` with the sockets. The directory in STATE is made first and removed last, so it alone says which

@@ -181,9 +181,15 @@ export class GuestLifecycle {
   }
 
   /** Gives the running machine an open file, in a descriptor set that is found by `opaque`. @throws Unavailable. */
-  async passDescriptor(path: string, opaque: string, signal: AbortSignal): Promise<void> {
+  async passDescriptor(
+    path: string,
+    opaque: string,
+    signal: AbortSignal,
+    { readOnly = false }: { readOnly?: boolean } = {},
+  ): Promise<void> {
     await conversations.run(this.#monitorPath, async () => {
-      const args = [passDescriptorScript, this.#monitorPath, path, opaque];
+      const mode = readOnly ? "read" : "write";
+      const args = [passDescriptorScript, this.#monitorPath, path, opaque, mode];
       await run("perl", args, { signal, timeoutMs: monitorTimeoutMs }).catch((cause) => {
         signal.throwIfAborted();
         throw new StrataError("Unavailable", "QEMU could not be given the volume's file", { cause });

@@ -52,19 +52,10 @@ export async function openMemory(
   // No disk is in it: memory lies behind where that ends.
   await run("qemu-img", ["create", "-q", "-f", "qcow2", to, "1M"], { signal });
   await chmod(to, 0o600);
-  await addMemory(guest, { node, path: to, opaque: data }, signal);
-}
-
-/** Gives it to the machine, which has no node of that name. */
-export async function addMemory(
-  guest: GuestLifecycle,
-  { node, path, opaque }: { node: string; path: string; opaque: string },
-  signal: AbortSignal,
-): Promise<void> {
-  await guest.passDescriptor(path, opaque, signal);
+  await guest.passDescriptor(to, data, signal);
   await guest.withMonitor(
     async (monitor) => {
-      const [set] = (await descriptorSets(monitor)).get(opaque) ?? [];
+      const [set] = (await descriptorSets(monitor)).get(data) ?? [];
       if (set === undefined) throw new StrataError("Internal", "QEMU has lost a descriptor");
       await monitor.execute("blockdev-add", memoryNode(node, set));
     },

@@ -95,7 +95,16 @@ export function comers(devices: ReadonlySet<string>): { cpus: string[]; ports: s
   };
 }
 
-/** As blockdev-add takes it. It is written through the host's page cache, and is on disk once all is copied. */
+/** As blockdev-add takes it, to be read: what QEMU changes goes into a qcow2 layer above the file. By descriptor sets. */
+export function keptNode(node: string, { memory, changes }: { memory: number; changes: number }): JsonObject {
+  const file = (set: number) => ({ driver: "file", filename: `/dev/fdset/${set}`, aio: "threads" });
+  const cache = { direct: false, "no-flush": true };
+  const below = { driver: "raw", "read-only": true, file: { ...file(memory), "read-only": true } };
+  const layer = { driver: "qcow2", cache, file: { ...file(changes), cache }, backing: below };
+  return { "node-name": node, driver: "qcow2", backing: null, cache, file: layer };
+}
+
+/** As blockdev-add takes it, to be written. It is written through the host's page cache, and is on disk once all is copied. */
 export function memoryNode(node: string, set: number): JsonObject {
   const file = { driver: "file", filename: `/dev/fdset/${set}`, aio: "threads" };
   const cache = { direct: false, "no-flush": true };

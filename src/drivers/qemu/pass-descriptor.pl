@@ -1,18 +1,18 @@
-# Opens a file for reading and writing and gives the descriptor to a running QEMU: add-fd on its monitor, with the
-# descriptor as ancillary data (SCM_RIGHTS), which Node cannot send. Arguments: the monitor's socket, the file, and the
-# text that the descriptor set is found by (opaque).
+# Opens a file, for reading alone or for writing as well, and gives the descriptor to a running QEMU: add-fd on its monitor, with the
+# descriptor as ancillary data (SCM_RIGHTS), which Node cannot send. Arguments: the monitor's socket, the file, the text
+# that the descriptor set is found by (opaque), and "read" or "write".
 use strict;
 use warnings;
 use Errno qw(EAGAIN);
-use Fcntl qw(O_RDWR);
+use Fcntl qw(O_RDONLY O_RDWR);
 use Socket qw(AF_UNIX SOCK_STREAM SOL_SOCKET pack_sockaddr_un);
 
 my %sendmsg = (x86_64 => 46, aarch64 => 211);
-my ($socket_path, $path, $opaque) = @ARGV;
+my ($socket_path, $path, $opaque, $mode) = @ARGV;
 chomp(my $machine = `/bin/uname -m`);
 my $number = $sendmsg{$machine} // die "no system call numbers for $machine\n";
 
-sysopen(my $file, $path, O_RDWR) or die "$path: $!\n";
+sysopen(my $file, $path, $mode eq "read" ? O_RDONLY : O_RDWR) or die "$path: $!\n";
 socket(my $monitor, AF_UNIX, SOCK_STREAM, 0) or die "socket: $!\n";
 # QEMU lets hardly anybody wait in line. The caller has a time limit.
 until (connect $monitor, pack_sockaddr_un($socket_path)) {

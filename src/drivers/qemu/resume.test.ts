@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { appendFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { systemClock } from "../../core/clock.ts";
 import { StrataError } from "../../core/errors.ts";
 import type { Uid } from "../../core/ids.ts";
@@ -14,6 +14,9 @@ import type { GuestLifecycle, StartManner } from "./guest-lifecycle.ts";
 import { type KeptMachine, partsOf } from "./kept-machine.ts";
 import { putBackMemory, recoverLoading, startGuest } from "./resume.ts";
 import type { StillParts } from "./still-guest.ts";
+
+// No qemu-img for a QEMU that is none.
+vi.mock("../../host/run.ts", () => ({ run: async () => machine.step() }));
 
 const signal = new AbortController().signal;
 const parts: StillParts = {
@@ -71,7 +74,10 @@ class Machine {
         this.run();
         return {};
       case "query-fdsets":
-        return [{ "fdset-id": 1, fds: [{ opaque: "kept-memory" }] }];
+        return ["kept-memory", "kept-memory-layer"].map((opaque, set) => ({
+          "fdset-id": set,
+          fds: [{ opaque }],
+        }));
       default:
         return [];
     }
@@ -186,6 +192,7 @@ test.each<[string, RegExp, () => Promise<unknown>]>([
     () => guestOf().files.writeRun({ runId: "x", bootId: "", stopRequested: true }),
   ],
   ["written to since", /written to since/, () => appendFile(disk(), "more")],
+  ["of a disk that is gone", /written to since/, async () => rmSync(disk())],
   ["gone", /snapshot is gone/, async () => rmSync(`${memory()}.json`)],
   ["of another QEMU", /QEMU 6.0.*7.2/, () => putBack("one", { qemu: "6.0" })],
   ["of another machine", /CPUs/, () => putBack("one", { parts: { ...partsOf(record()), size: {} } })],
@@ -213,6 +220,14 @@ test("what is damaged when it is put back is told as well", async () => {
     state: "booted",
     message: expect.stringMatching("damaged"),
   });
+});
+
+test("memory of a disk that is gone when it is put back is not loaded, either", async () => {
+  await putBack("one");
+  rmSync(disk());
+  await putBackMemory(guestOf(), { id: "two", path: memory() });
+  expect(await start()).toMatchObject({ id: "two", state: "booted" });
+  expect(machine).toMatchObject({ loads: 0, boots: 1 });
 });
 
 test("whoever starts it is killed after any step: it is loaded once at most, and runs in the end", async () => {

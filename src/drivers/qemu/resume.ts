@@ -11,26 +11,23 @@
  *
  * Everything here is called with the guest's lock held.
  */
-import { stat } from "node:fs/promises";
+import { rm, stat } from "node:fs/promises";
+import { join } from "node:path";
 import { describeError, hasCode, StrataError, toStrataError } from "../../core/errors.ts";
+import { run } from "../../host/run.ts";
 import type { GuestRecord, PutBack, RunRecord } from "./guest-files.ts";
 import type { GuestLifecycle } from "./guest-lifecycle.ts";
-import {
-  addMemory,
-  dropMemory,
-  jobState,
-  processorOf,
-  readMachine,
-  runMemoryJob,
-  versionOf,
-} from "./keep-memory.ts";
-import { comers, differenceOf, type KeptMachine, partsOf } from "./kept-machine.ts";
+import { dropMemory, jobState, processorOf, readMachine, runMemoryJob, versionOf } from "./keep-memory.ts";
+import { comers, differenceOf, type KeptMachine, keptNode, partsOf } from "./kept-machine.ts";
 import { descriptorSets, dropQuietly, namesOf, peripherals } from "./machine-objects.ts";
 import { readMachineSize } from "./machine-size.ts";
 import type { QmpClient } from "./qmp-client.ts";
 import { goOnAsKept, type StillParts } from "./still-guest.ts";
 
 const node = "kept-memory";
+const layer = "kept-memory-layer";
+/** What QEMU may add to the file, at least. */
+const layerBytes = 64 * 1024 ** 2;
 const loadJob = "load-memory";
 /** QEMU answers nobody while it loads. */
 const loadingMs = 60_000;
@@ -54,7 +51,7 @@ export async function putBackMemory(
     return files.writePutBack({ id, path, ...after, disks: {}, refused: "what was kept with it is damaged" });
   }
   const disks: Record<string, string> = {};
-  for (const disk of disksOf(kept)) disks[disk] = await lookOf(disk);
+  for (const disk of disksOf(kept)) disks[disk] = (await lookOf(disk)) ?? "missing";
   await files.writePutBack({ id, path, ...after, disks });
 }
 
@@ -87,18 +84,18 @@ export async function startGuest(
 }
 
 /** A run was begun for it, and is known to have used it or not. */
-function isUsedUp(found: PutBack, run: RunRecord | undefined): boolean {
-  return run?.memory?.id === found.id && run.memory.state !== "loading";
+function isUsedUp({ id }: PutBack, last: RunRecord | undefined): boolean {
+  return last?.memory?.id === id && last.memory.state !== "loading";
 }
 
 /** A machine that a killed predecessor had made, and that waits for its memory or has it, goes on or is ended. */
 export async function recoverLoading(guest: GuestLifecycle, parts: StillParts): Promise<void> {
   const sight = await guest.look();
   if (sight.state !== "running" || sight.run.memory === undefined) return;
-  const { run } = sight;
-  if (run.memory?.state !== "loading") {
+  const last = sight.run;
+  if (last.memory?.state !== "loading") {
     const found = await guest.files.readPutBack();
-    if (found && isUsedUp(found, run)) await guest.files.removePutBack();
+    if (found && isUsedUp(found, last)) await guest.files.removePutBack();
     return;
   }
   const state = await guest
@@ -108,11 +105,11 @@ export async function recoverLoading(guest: GuestLifecycle, parts: StillParts): 
       return { failed: describeError(error) };
     });
   if (state === "complete") {
-    await begin(guest, parts, run);
+    await begin(guest, parts, last);
     return guest.files.removePutBack();
   }
   parts.logger.warn({ uid: guest.files.uid, state }, "a machine's memory was not loaded to the end");
-  await guest.lockedStop(run, 0, new AbortController().signal);
+  await guest.lockedStop(last, 0, new AbortController().signal);
 }
 
 /** Returns why it does not go on; then it does not run. @throws the signal's reason. */
@@ -132,17 +129,17 @@ async function resume(
     const difference = differenceOf(kept, next) ?? (await touched(found, kept));
     if (difference !== undefined) return difference;
     const memory = { id: found.id, state: "loading" as const, message: "", frozen: kept.frozen };
-    const run = await guest.lockedStart(record, signal, { memory, kept });
+    const started = await guest.lockedStart(record, signal, { memory, kept });
     try {
       const failure = await load(guest, found.path, kept, parts, signal);
       if (failure === undefined) {
-        await begin(guest, parts, run);
+        await begin(guest, parts, started);
         return undefined;
       }
-      await guest.lockedStop(run, 0, signal);
+      await guest.lockedStop(started, 0, signal);
       return failure;
     } catch (error) {
-      await guest.lockedStop(run, 0, new AbortController().signal);
+      await guest.lockedStop(started, 0, new AbortController().signal);
       throw error;
     }
   } catch (error) {
@@ -170,9 +167,31 @@ async function load(
     { signal },
   );
   if (other !== undefined) return other;
-  await addMemory(guest, { node, path, opaque: node }, signal);
+  await openKept(guest, path, signal);
   return guest.withMonitor(
     (monitor) => runMemoryJob(monitor, "snapshot-load", { job: loadJob, node }, clock),
+    { signal },
+  );
+}
+
+/** QEMU marks what it loads as the current state: that goes into a layer above the file, which has no name and ends with it. */
+async function openKept(guest: GuestLifecycle, path: string, signal: AbortSignal): Promise<void> {
+  const above = join(guest.files.directory, "memory.layer");
+  await rm(above, { force: true });
+  const size = Math.ceil((await stat(path)).size / layerBytes + 1) * layerBytes;
+  await run("qemu-img", ["create", "-q", "-f", "qcow2", above, String(size)], { signal });
+  await guest.passDescriptor(above, layer, signal);
+  await rm(above, { force: true });
+  await guest.passDescriptor(path, node, signal, { readOnly: true });
+  await guest.withMonitor(
+    async (monitor) => {
+      const sets = await descriptorSets(monitor);
+      const [[memory] = [], [changes] = []] = [node, layer].map((opaque) => sets.get(opaque));
+      if (memory === undefined || changes === undefined) {
+        throw new StrataError("Internal", "QEMU has lost a descriptor");
+      }
+      await monitor.execute("blockdev-add", keptNode(node, { memory, changes }));
+    },
     { signal },
   );
 }
@@ -188,19 +207,20 @@ async function plugComers(monitor: QmpClient, { cpus, ports }: KeptMachine): Pro
 }
 
 /** Its memory is loaded. May be repeated. Commands that were running have nobody to talk to any more. */
-async function begin(guest: GuestLifecycle, parts: StillParts, run: RunRecord): Promise<void> {
-  const { memory } = run;
+async function begin(guest: GuestLifecycle, parts: StillParts, started: RunRecord): Promise<void> {
+  const { memory } = started;
   await guest.withMonitor(async (monitor) => {
     for (const id of comers(await namesOf(monitor, peripherals)).ports) {
       await dropQuietly(monitor.execute("device_del", { id }));
     }
   });
   await goOnAsKept(guest, parts, memory?.frozen ?? false);
-  await guest.files.writeRun({ ...run, ...(memory && { memory: { ...memory, state: "resumed" } }) });
+  await guest.files.writeRun({ ...started, ...(memory && { memory: { ...memory, state: "resumed" } }) });
   await guest
     .withMonitor(async (monitor) => {
       await dropMemory(monitor, node, loadJob);
-      for (const set of (await descriptorSets(monitor)).get(node) ?? []) {
+      const sets = await descriptorSets(monitor);
+      for (const set of [node, layer].flatMap((opaque) => sets.get(opaque) ?? [])) {
         await monitor.execute("remove-fd", { "fdset-id": set });
       }
     })
@@ -223,8 +243,11 @@ async function touched(found: PutBack, kept: KeptMachine): Promise<string | unde
   return undefined;
 }
 
-/** Changes with each write, whoever makes it, and with another file in its place. */
-async function lookOf(path: string): Promise<string> {
-  const { ino, size, mtimeNs, ctimeNs } = await stat(path, { bigint: true });
-  return [ino, size, mtimeNs, ctimeNs].join(" ");
+/** Changes with each write, whoever makes it, and with another file in its place. Undefined when there is none. */
+async function lookOf(path: string): Promise<string | undefined> {
+  const found = await stat(path, { bigint: true }).catch((error) => {
+    if (error.code !== "ENOENT") throw error;
+    return undefined;
+  });
+  return found && [found.ino, found.size, found.mtimeNs, found.ctimeNs].join(" ");
 }
