@@ -104,6 +104,8 @@ export async function agentBench(
     drive,
     startAgent,
     stopAgent,
+    /** It does not answer any more; nobody waits for it. */
+    killAgent: () => agentAbort.abort(),
     waitFor,
     get,
     createImage: (name = "debian") =>

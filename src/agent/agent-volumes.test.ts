@@ -1,5 +1,5 @@
 /** Volumes through API and agent, on simulated guests. */
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { type AgentBench, agentBench } from "../../sim/agent-bench.ts";
 import type { Uid } from "../core/ids.ts";
 import { settle } from "../core/virtual-clock.ts";
@@ -411,6 +411,44 @@ test.each(["put-back", "leave"] as const)(
     expect(guestOf(web).thought).toBe("then");
   },
 );
+
+test.each(
+  (["leave", "put-back", "start", "copy"] as const).flatMap((verb) =>
+    (["before", "after"] as const).map((when) => ({ verb, when })),
+  ),
+)("an agent that is killed $when $verb is followed by one that completes it", async ({ verb, when }) => {
+  const killAt = async () => {
+    let crashed = false;
+    bench.host.world.script({ verb, effect: { type: "crash", when } });
+    const { call } = bench.host.world;
+    const spy = vi.spyOn(bench.host.world, "call").mockImplementation((...args) => {
+      crashed ||= args[0] === verb;
+      return call.apply(bench.host.world, args) as never;
+    });
+    return async () => {
+      await bench.waitFor(verb, () => crashed);
+      spy.mockRestore();
+      bench.killAgent();
+      bench.startAgent();
+    };
+  };
+  await bench.createInstance("web");
+  const web = await bench.until("web", isRunning);
+  think(web, "then");
+  const draft = { ...ref("before"), spec: { instance: "web", memory: true } };
+  const taking = verb === "copy" ? await killAt() : async () => {};
+  await bench.services.resources.create(bench.me, snapshotKind, draft);
+  await taking();
+  await snapshotUntil("before", ({ status }) => status.state === "ready");
+  think(web, "now");
+  const going = verb === "copy" ? async () => {} : await killAt();
+  await rollBack(1);
+  await going();
+  const { status } = await snapshotUntil("before", settledMemory);
+  expect(status).toMatchObject({ memoryUse: "resumed", rollbacks: 1 });
+  await bench.until("web", isRunning);
+  expect(guestOf(web).thought).toBe("then");
+});
 
 test("an instance that does not run has no memory to keep, and the snapshot says so", async () => {
   await bench.createInstance("web");
