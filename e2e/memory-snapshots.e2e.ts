@@ -151,8 +151,8 @@ it(`through ${2 * rounds} kills of the daemon, it goes on or boots, and its disk
   const ends: string[] = [];
   for (let round = 0; round < rounds; round++) {
     const name = `kill-${round}`;
+    const sure = await untilAcknowledged(source, 1);
     const boot = await bootId(source);
-    const sure = await acknowledged(source);
     const spec = { instance: "vm", memory: true };
     await killed(random, 700, () => daemon.client.create(snapshotKind, { project, name, spec }));
     if (!(await daemon.client.get(snapshotKind, { project, name }))) continue;
