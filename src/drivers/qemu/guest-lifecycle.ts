@@ -39,6 +39,9 @@ export interface LifecycleOptions {
   accelerator(signal: AbortSignal): Promise<Accelerator>;
 }
 
+/** One more than processes that enter a group one after the other. */
+const groupTries = 4;
+
 /** How a run begins; by default, the machine boots. */
 export interface StartManner {
   memory?: RunRecord["memory"];
@@ -256,15 +259,27 @@ export class GuestLifecycle {
 
   /** Kills what runs and removes what `#launch` made; each absent is success. */
   async #lockedTakeAway(): Promise<void> {
-    const { cgroups } = this.#options;
-    await cgroups.kill(this.group);
+    await this.#options.cgroups.kill(this.group);
     const record = await this.files.readGuest();
     const home = record?.spec.nics[0]?.netns;
     for (const card of [...(record?.spec.nics ?? []), ...(record?.leaving ?? [])]) {
       await removeFurtherPort(card, home);
     }
-    await cgroups.remove(this.group);
+    await this.#removeGroup();
     await this.files.removeRuntime();
+  }
+
+  /** What a starter that was killed had just begun may enter the group while it is being removed. */
+  async #removeGroup(): Promise<void> {
+    const { cgroups } = this.#options;
+    for (let tries = 1; ; tries++) {
+      try {
+        return await cgroups.remove(this.group);
+      } catch (error) {
+        if (!hasCode(error, "Conflict") || tries === groupTries) throw error;
+        await cgroups.kill(this.group);
+      }
+    }
   }
 
   /** True when the guest shut itself down in time. */

@@ -12,7 +12,7 @@ import type { GuestLifecycle } from "./guest-lifecycle.ts";
 import { recoverStill, type StillParts, whileStill } from "./still-guest.ts";
 
 /** So much faster than the clock on the wall. */
-const haste = 20;
+const haste = 10;
 const clock: Clock = {
   ...systemClock,
   monotonicMs: () => systemClock.monotonicMs() * haste,
