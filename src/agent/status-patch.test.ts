@@ -19,6 +19,12 @@ test("applied to the one it gives the other; equal ones give no patch", () => {
       else expect(before).toEqual(after);
       expect(statusPatch(before, structuredClone(before))).toBeUndefined();
     }),
+    {
+      examples: [
+        [{ c: { valueOf: [] } }, { c: {} }],
+        [{ c: {} }, { c: { valueOf: [] } }],
+      ],
+    },
   );
 });
 

@@ -11,9 +11,9 @@ export function statusPatch(before: object, after: object): JsonObject | undefin
 
 function difference(before: JsonObject, after: JsonObject): JsonObject {
   const patch: JsonObject = {};
-  for (const key of Object.keys(before)) if (!(key in after)) patch[key] = null;
+  for (const key of Object.keys(before)) if (!Object.hasOwn(after, key)) patch[key] = null;
   for (const [key, value] of Object.entries(after)) {
-    const previous = before[key];
+    const previous = Object.hasOwn(before, key) ? before[key] : undefined;
     if (jsonEquals(previous, value)) continue;
     patch[key] = isJsonObject(previous) && isJsonObject(value) ? difference(previous, value) : value;
   }
