@@ -245,7 +245,7 @@ it(`through ${2 * rounds} kills of the daemon, a snapshot, a twin or a rollback 
     const name = `kill-${round}`;
     const boot = await bootId(source);
     const sure = await acknowledged(source);
-    await killed(random, 200, () =>
+    await daemon.killWithin(random, 200, () =>
       daemon.client.create(snapshotKind, { project, name, spec: { instance: "box" } }),
     );
     const there = await daemon.client.get(snapshotKind, { project, name });
@@ -256,7 +256,7 @@ it(`through ${2 * rounds} kills of the daemon, a snapshot, a twin or a rollback 
 
     if (round % 3 === 0) {
       const spec = { ...(await snapshot(name)).status.machine, source: { snapshot: name } };
-      await killed(random, 600, () =>
+      await daemon.killWithin(random, 600, () =>
         daemon.client.create(instanceKind, { project, name, spec: spec as never }),
       );
       if (await daemon.client.get(instanceKind, { project, name })) {
@@ -268,7 +268,7 @@ it(`through ${2 * rounds} kills of the daemon, a snapshot, a twin or a rollback 
       }
       expect(await bootId(source), "a twin does not touch its source").toBe(boot);
     } else {
-      await killed(random, 900, () =>
+      await daemon.killWithin(random, 900, () =>
         daemon.client.patch(snapshotKind, { project, name }, { spec: { rollbacks: 1 } }),
       );
       await until(
@@ -312,18 +312,4 @@ async function untilCopying(name: string): Promise<void> {
     60_000,
     20,
   );
-}
-
-/** Kills the daemon at a moment within `withinMs` of the request, and starts it again. */
-async function killed(
-  random: ReturnType<typeof seededRandom>,
-  withinMs: number,
-  request: () => Promise<unknown>,
-): Promise<void> {
-  const moment = randomInt(random, withinMs);
-  const asked = request().catch(() => {});
-  await systemClock.sleep(moment);
-  await daemon.kill();
-  await daemon.start();
-  await asked;
 }

@@ -8,7 +8,7 @@ import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { systemClock } from "../src/core/clock.ts";
-import { randomInt, seededRandom } from "../src/core/random.ts";
+import { seededRandom } from "../src/core/random.ts";
 import { type Instance, instanceKind } from "../src/kinds/instance.ts";
 import { type Snapshot as SnapshotResource, snapshotKind } from "../src/kinds/snapshot.ts";
 import { volumeKind } from "../src/kinds/volume.ts";
@@ -154,7 +154,7 @@ it(`through ${2 * rounds} kills of the daemon, it goes on or boots, and its disk
     const sure = await untilAcknowledged(source, 1);
     const boot = await bootId(source);
     const spec = { instance: "vm", memory: true };
-    await killed(random, 700, () => daemon.client.create(snapshotKind, { project, name, spec }));
+    await daemon.killWithin(random, 700, () => daemon.client.create(snapshotKind, { project, name, spec }));
     if (!(await daemon.client.get(snapshotKind, { project, name }))) continue;
     await until("it is taken", async () => (await snapshot(name)).status.state === "ready", 60_000, 50);
     const taken = (await snapshot(name)).status;
@@ -162,7 +162,7 @@ it(`through ${2 * rounds} kills of the daemon, it goes on or boots, and its disk
     await untilAcknowledged(source, sure + 50);
     expect(await bootId(source), "a snapshot restarts nothing").toBe(boot);
 
-    await killed(random, 2_500, () =>
+    await daemon.killWithin(random, 2_500, () =>
       daemon.client.patch(snapshotKind, { project, name }, { spec: { rollbacks: 1 } }),
     );
     if ((await snapshot(name)).spec.rollbacks === 0) continue;
@@ -220,18 +220,4 @@ async function steppedBack(
     }
     if (Number.isNaN(first)) ahead = Math.max(ahead, row);
   }
-}
-
-/** Kills the daemon at a moment within `withinMs` of the request, and starts it again. */
-async function killed(
-  random: ReturnType<typeof seededRandom>,
-  withinMs: number,
-  request: () => Promise<unknown>,
-): Promise<void> {
-  const moment = randomInt(random, withinMs);
-  const asked = request().catch(() => {});
-  await systemClock.sleep(moment);
-  await daemon.kill();
-  await daemon.start();
-  await asked;
 }

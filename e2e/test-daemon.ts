@@ -13,6 +13,7 @@ import type { Client } from "../src/client/client.ts";
 import { createHttpClient } from "../src/client/http-client.ts";
 import { systemClock } from "../src/core/clock.ts";
 import { StrataError } from "../src/core/errors.ts";
+import { type Random, randomInt } from "../src/core/random.ts";
 import { groupKind } from "../src/kinds/group.ts";
 import { hostKind } from "../src/kinds/host.ts";
 import { type Instance, instanceKind } from "../src/kinds/instance.ts";
@@ -91,6 +92,16 @@ export class TestDaemon {
       2,
     );
     return true;
+  }
+
+  /** Kills it at a moment within `withinMs` of the request, and starts it again. */
+  async killWithin(random: Random, withinMs: number, request: () => Promise<unknown>): Promise<void> {
+    const moment = randomInt(random, withinMs);
+    const asked = request().catch(() => {});
+    await systemClock.sleep(moment);
+    await this.kill();
+    await this.start();
+    await asked;
   }
 
   /** The command line, as a user calls it. Never rejects for an exit status. */
