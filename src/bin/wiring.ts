@@ -18,6 +18,7 @@ import { createServices, type Services } from "../services/services.ts";
 import { Uploads } from "../services/uploads.ts";
 import type { Store } from "../store/store.ts";
 import { ensureCertificate } from "./certificate.ts";
+import { createLocalClient } from "./local-client.ts";
 import { ensureMetadataKey } from "./metadata-key.ts";
 import type { Settings } from "./settings.ts";
 import { openState } from "./state.ts";
@@ -85,7 +86,7 @@ export async function startParts(
     await api.listenUnix(settings.socketPath);
     closers.push(keepTidy(services, systemClock, logger));
     closers.push(startController({ store, metrics, services, logger }));
-    closers.push(await startAgent(settings, logger));
+    closers.push(await startAgent(settings, services, logger));
     return { httpsPort: https.port, close };
   } catch (error) {
     await close();
@@ -125,19 +126,23 @@ function startController({ store, metrics, services, logger }: ControllerParts):
   };
 }
 
-/** The agent of this machine reaches the API as one elsewhere would: through the client. */
-async function startAgent(settings: Settings, logger: Logger): Promise<() => Promise<void>> {
+/** The agent of this machine knows of the rest what one elsewhere would: what its client tells. */
+async function startAgent(
+  settings: Settings,
+  services: Services,
+  logger: Logger,
+): Promise<() => Promise<void>> {
   const hostName = ownHostName();
   const parts = settings.fake
     ? (await import("./fake-host-parts.ts")).fakeHostParts(hostName)
     : await (await import("./real-host-parts.ts")).realHostParts(settings, logger);
   const { close, ...host } = parts;
-  const client = createHttpClient({ socketPath: settings.socketPath, retryForMs: agentRetryMs });
+  const remote = createHttpClient({ socketPath: settings.socketPath, retryForMs: agentRetryMs });
   const agent = createAgent({
     ...host,
     ...(settings.fake ? {} : { metadata: { key: await ensureMetadataKey(settings.stateDir, systemRandom) } }),
     hostName,
-    client,
+    client: createLocalClient(services, remote),
     clock: systemClock,
     random: systemRandom,
     logger: logger.child({ part: "agent" }),
@@ -148,7 +153,7 @@ async function startAgent(settings: Settings, logger: Logger): Promise<() => Pro
     ended.abort();
     await running;
     close();
-    client.close();
+    remote.close();
   };
 }
 

@@ -8,14 +8,13 @@ import { startTestApi, type TestApi } from "../api/testing.ts";
 import { systemClock } from "../core/clock.ts";
 import { createLogger } from "../core/logger.ts";
 import { systemRandom } from "../core/random.ts";
-import { hostKind } from "../kinds/host.ts";
 import { keyPairKind } from "../kinds/key-pair.ts";
 import { projectKind } from "../kinds/project.ts";
+import { clientConformance } from "./conformance.ts";
 import { createHttpClient, type HttpClient } from "./http-client.ts";
 
 const spec = { publicKey: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ test" };
 const laptop = { project: "default", name: "laptop" };
-const signal = () => AbortSignal.timeout(15_000);
 let test1: TestApi;
 let client: HttpClient;
 
@@ -43,58 +42,14 @@ async function restart(): Promise<void> {
   test1.api = api;
 }
 
-test("every verb and what it answers", async () => {
-  expect(await client.version()).toEqual({ version: "1.2.3", apiVersion: "v1" });
-  expect(await client.get(keyPairKind, laptop)).toBeUndefined();
-  const created = await client.create(keyPairKind, { ...laptop, spec, labels: { a: "b" } });
-  expect(await client.get(keyPairKind, laptop)).toEqual(created);
-  expect(await client.apply(keyPairKind, { ...laptop, spec, labels: { a: "b" } })).toEqual(created);
-  const patched = await client.patch(keyPairKind, laptop, { labels: { a: null, c: "d" } });
-  expect(patched.metadata.labels).toEqual({ c: "d" });
-  await expect(
-    client.patch(keyPairKind, laptop, { labels: {} }, { ifRevision: created.metadata.revision }),
-  ).rejects.toMatchObject({ code: "Conflict" });
-  await expect(client.apply(keyPairKind, { ...laptop, spec }, { ifRevision: 0 })).rejects.toMatchObject({
-    code: "AlreadyExists",
-  });
-  expect((await client.list(keyPairKind, { labels: { c: "d" } })).items).toEqual([patched]);
-  expect((await client.list(keyPairKind, { labels: { c: "e" } })).items).toEqual([]);
-  await client.delete(keyPairKind, laptop);
-  await expect(client.delete(keyPairKind, laptop)).rejects.toMatchObject({ code: "NotFound" });
-  await expect(client.require(keyPairKind, laptop)).rejects.toMatchObject({ code: "NotFound" });
-  const host = await client.create(hostKind, { name: "one", spec: {} });
-  const status = { state: "ready", facts: { os: "Debian" } };
-  expect(
-    (await client.patchStatus(hostKind, { name: "one" }, host.metadata.uid, status)).status,
-  ).toMatchObject(status);
-  await client.removeFinalizer(hostKind, { name: "one" }, host.metadata.uid, "none/such");
+clientConformance("over HTTP", (_api, http) => http);
+
+test("tokens and projects", async () => {
   await client.create(projectKind, { name: "shop", spec: {} });
   await client.deleteProject("shop", { cascade: true });
   expect((await client.require(projectKind, { name: "shop" })).metadata.deletedAt).toBeDefined();
   const issued = await client.createToken({ name: "ci", spec: { role: "admin" } });
   expect(issued).toMatchObject({ token: { metadata: { name: "ci" } }, secret: expect.any(String) });
-});
-
-test("errors come back with code, message and fields", async () => {
-  await expect(client.create(keyPairKind, { ...laptop, spec: { publicKy: "x" } })).rejects.toMatchObject({
-    code: "Invalid",
-    message: expect.stringContaining("key pair"),
-    fields: expect.arrayContaining([expect.objectContaining({ path: "spec.publicKy" })]),
-  });
-});
-
-test("all pages of a listing are one list", async () => {
-  for (let i = 0; i < 620; i++) {
-    await test1.services.resources.apply({ name: "x", role: "admin" }, hostKind, { name: `h${i}` });
-  }
-  const { items, revision } = await client.list(hostKind, {});
-  expect(items).toHaveLength(620);
-  expect(revision).toBe(await test1.store.revision());
-  const page = await client.listPage(hostKind, { limit: 10 });
-  expect(page.items).toHaveLength(10);
-  expect((await client.listPage(hostKind, { limit: 10, after: page.next ?? "" })).items[0]).toEqual(
-    items[10],
-  );
 });
 
 test("calls made while the daemon restarts succeed, each once", async () => {
@@ -147,28 +102,6 @@ test("a watch goes on over restarts, misses nothing and repeats nothing", async 
   expect(seen).toEqual([...expected, "+last"]);
   ended.abort();
   await watching;
-});
-
-test("a watch from forgotten history is told so", async () => {
-  for (let i = 0; i < 3; i++) await client.create(hostKind, { name: `h${i}`, spec: {} });
-  await test1.store.compact(await test1.store.revision());
-  const events = client.watch(hostKind, { after: 1 }, signal())[Symbol.asyncIterator]();
-  await expect(events.next()).rejects.toMatchObject({ code: "Compacted" });
-});
-
-test("a watch that is aborted or left ends, and its connection with it", async () => {
-  const ended = new AbortController();
-  for await (const event of client.watch(hostKind, { after: 0 }, ended.signal)) {
-    expect(event).toEqual({ type: "bookmark", revision: 0 });
-    break;
-  }
-  const events = client.watch(hostKind, { after: 0 }, ended.signal)[Symbol.asyncIterator]();
-  await events.next();
-  const next = events.next();
-  ended.abort();
-  expect((await next).done).toBe(true);
-  // Closing waits for open connections, so this ends only if none is left.
-  await test1.api.close();
 });
 
 test("uploads and downloads stream, and a refused upload says why", async () => {

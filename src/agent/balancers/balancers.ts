@@ -39,6 +39,7 @@ class BalancerReconciler implements Reconciler<BalancerWorld, BalancerAction, Lo
   readonly #contents: CertificateContents;
   /** By uid of the balancer. */
   readonly #traffic = new Map<string, Traffic>();
+  #onTraffic = () => {};
   readonly #hints = new Hints();
   /** Uids of those whose finalizer is gone; what the view still shows of them is old. */
   readonly #finalized = new Set<string>();
@@ -186,6 +187,7 @@ class BalancerReconciler implements Reconciler<BalancerWorld, BalancerAction, Lo
     };
     const traffic = new Traffic({ uid, balancers: this.#balancers, clock, resource, onChange });
     this.#traffic.set(uid, traffic);
+    this.#onTraffic();
     try {
       await traffic.listen();
     } catch (error) {
@@ -199,6 +201,7 @@ class BalancerReconciler implements Reconciler<BalancerWorld, BalancerAction, Lo
   async measureUntilAborted(): Promise<void> {
     const { clock, signal, views, client, logger } = this.#context;
     while (!signal.aborted) {
+      if (this.#traffic.size === 0) await this.#untilTraffic(signal);
       await clock.sleep(lookEveryMs, signal).catch(() => {});
       const samples: { subject: string; uid: string; values: Record<string, number> }[] = [];
       for (const [uid, traffic] of this.#traffic) {
@@ -213,6 +216,16 @@ class BalancerReconciler implements Reconciler<BalancerWorld, BalancerAction, Lo
         if (!signal.aborted) logger.debug({ error: describeError(error) }, "figures of balancers were lost");
       }
     }
+  }
+
+  /** There is a balancer here, or the agent stops. */
+  async #untilTraffic(signal: AbortSignal): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#onTraffic = resolve;
+    const stop = () => resolve();
+    signal.addEventListener("abort", stop);
+    if (!signal.aborted) await promise;
+    signal.removeEventListener("abort", stop);
   }
 
   async #tellHolder({ request }: BalancerWorld, { servers }: LoadBalancerStatus): Promise<void> {
