@@ -1,12 +1,24 @@
 import { defineConfig } from "vitest/config";
 
 const endToEnd = { testTimeout: 300_000, hookTimeout: 600_000, globalSetup: ["e2e/global-setup.ts"] };
-const sideBySide = "e2e/qemu-conformance-*.e2e.ts";
+const sideBySide = [
+  "bad-images",
+  "debian-images",
+  "disk-copies",
+  "disk-images",
+  "export-images",
+  "images",
+  "qemu-conformance-*",
+  "qemu-driver",
+  "qemu-memory",
+  "qemu-volumes",
+  "restic",
+].map((name) => `e2e/${name}.e2e.ts`);
 
 /**
  * `unit` needs no root and no packages (unit, conformance on fakes, short simulation). The others need root and real engines:
  * `e2e` runs one file at a time, because guests share two cores and leaks are looked for on the whole host; `e2e-pairs`, before
- * it, two at a time: each looks only after its own, and mostly waits for one emulated processor.
+ * it, two at a time: each looks only after its own, and mostly waits for one process.
  */
 export default defineConfig({
   test: {
@@ -23,7 +35,7 @@ export default defineConfig({
           ...endToEnd,
           name: "e2e",
           include: ["e2e/**/*.e2e.ts"],
-          exclude: [sideBySide],
+          exclude: sideBySide,
           fileParallelism: false,
         },
       },
@@ -31,7 +43,7 @@ export default defineConfig({
         test: {
           ...endToEnd,
           name: "e2e-pairs",
-          include: [sideBySide],
+          include: sideBySide,
           maxWorkers: 2,
           sequence: { groupOrder: 1 },
         },

@@ -1,7 +1,7 @@
 /**
  * The whole story on real guests: the campus' groups behind their load balancers live through a rehearsed autumn and
  * spring, with load all the time. In September three enrollment servers and one LMS, in April one and three; no request
- * fails.
+ * fails. (That it comes up by itself, answers and says that nothing is to change is what .ci/run sees.)
  */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -10,12 +10,12 @@ import type { MonthRow } from "../src/cli/demo/rehearsal.ts";
 import { groupKind } from "../src/kinds/group.ts";
 import { instanceKind } from "../src/kinds/instance.ts";
 import { findLeaks, type Snapshot, takeSnapshot } from "./leaks.ts";
-import { httpGet, TestDaemon } from "./test-daemon.ts";
+import { TestDaemon } from "./test-daemon.ts";
 
 const campus = new URL("../examples/campus.yaml", import.meta.url).pathname;
 /** A container is there at once; two emulated machines boot at the same time, and are healthy, well within a month. */
 const containerMonth = 25;
-const machineMonth = 240;
+const machineMonth = 180;
 
 let daemon: TestDaemon;
 let before: Snapshot;
@@ -79,16 +79,4 @@ describe("the campus", () => {
     const servers = new URL("../examples/servers.yaml", import.meta.url).pathname;
     expect((await daemon.strata(["demo", servers])).stderr).toMatch(/the stack has no groups/);
   });
-
-  it("comes up by itself behind its ports, and says so again", async () => {
-    await daemon.ok(["up", campus, "--yes"], { timeoutMs: 900_000 });
-    for (const port of [8081, 8082]) {
-      const { status, text } = await httpGet(`http://127.0.0.1:${port}/healthz`, 20_000);
-      expect([status, text], String(port)).toEqual([200, expect.stringContaining('"status": "ok"')]);
-    }
-    const again = await daemon.ok(["up", campus]);
-    expect(again.stdout + again.stderr).toContain("nothing to change");
-    await daemon.ok(["down", campus, "--yes"], { timeoutMs: 300_000 });
-    expect((await daemon.client.list(instanceKind, {})).items).toEqual([]);
-  }, 1_200_000);
 });

@@ -37,12 +37,16 @@ beforeAll(async () => {
   daemon = await TestDaemon.create();
   await daemon.start();
   await daemon.ok(["image", "import", "tiny", await tinyImage(), "-p", project]);
-  for (const [name, type] of [
-    ["vm", "vm"],
-    ["box", "container"],
+  const disk = join(await daemon.scratch("disks"), "tiny.qcow2");
+  await strata("image", "export", "tiny", disk);
+  await strata("image", "import", "own", disk, "--boot", "firmware");
+  for (const [name, type, image, diskMib] of [
+    ["vm", "vm", "tiny", 128],
+    ["box", "container", "tiny", 128],
+    ["own", "vm", "own", 512],
   ] as const) {
     const volume = { sizeMib: 64, fileSystem: "ext4", instance: name, path: "/mnt/data" } as const;
-    const spec = { type, image: "tiny", diskMib: 128, memoryMib: 128, userData: rowsWriter };
+    const spec = { type, image, diskMib, memoryMib: 128, userData: rowsWriter };
     await daemon.client.create(instanceKind, { project, name, spec: { ...spec, power: "stopped" } });
     await daemon.client.create(volumeKind, { project, name: `data-${name}`, spec: volume });
     await daemon.client.patch(instanceKind, { project, name }, { spec: { power: "running" } });
@@ -90,6 +94,7 @@ async function refused(...args: string[]): Promise<string> {
 it.each([
   ["box", "frozen"],
   ["vm", "crash"], // there is no agent in the tiny guest
+  ["own", "crash"],
 ])("saves the running %s: its root and its volume as they are at one moment", async (name, consistency) => {
   const source = await instance(name);
   const sure = await untilAcknowledged(source, 20);
@@ -97,6 +102,7 @@ it.each([
   rows.set(name, { sure, later: await acknowledged(source) });
   const { status } = await backup(`${name}-one`);
   expect(status).toMatchObject({ state: "ready", consistency, volumes: [{ name: `data-${name}` }] });
+  expect(status.root?.form).toBe(name === "own" ? "disk" : "archive");
   expect(status.readBytes).toBe((status.root?.readBytes ?? 0) + (status.volumes?.[0]?.readBytes ?? 0));
   console.log(`${name}: read ${status.readBytes}, new ${status.addedBytes} bytes, ${status.tookMs} ms`);
   const listed = (await strata("backup", "list")).stdout;
@@ -206,11 +212,22 @@ it("a test start that kill -9 interrupted goes on, and nothing of it is left", a
   await expectNoTest();
 });
 
+it("a machine with a boot loader of its own is tested as it is", async () => {
+  await strata("backup", "verify", "own-one");
+  expect((await backup("own-one")).status).toMatchObject({
+    ...{ verifications: 1, message: "" },
+    conditions: [{ type: "Verified", status: "true", reason: "Restored" }],
+  });
+});
+
 it("gives single files and volumes back, and says what is not in it", async () => {
-  const rowsOf = async (...of: string[]) => (await strata("backup", "cat", "box-one", "/rows", ...of)).stdout;
-  const { sure = 0 } = rows.get("box") ?? {};
-  for (const text of [await rowsOf(), await rowsOf("--volume", "data-box")]) {
-    expect(Number(text.split("\n")[sure - 1])).toBe(sure);
+  for (const name of ["box", "own"]) {
+    const rowsOf = async (...of: string[]) =>
+      (await strata("backup", "cat", `${name}-one`, "/rows", ...of)).stdout;
+    const { sure = 0 } = rows.get(name) ?? {};
+    for (const text of [await rowsOf(), await rowsOf("--volume", `data-${name}`)]) {
+      expect(Number(text.split("\n")[sure - 1])).toBe(sure);
+    }
   }
   expect(await refused("backup", "cat", "box-one", "/none")).toMatch(/there is no \/none in the backup/);
   expect(await refused("backup", "cat", "box-one", "/rows", "--volume", "x")).toMatch(
@@ -226,14 +243,14 @@ it("gives single files and volumes back, and says what is not in it", async () =
   await strata("volume", "delete", "one-volume", "--yes");
 });
 
-it.each(["box", "vm"])("restores %s without its instance, volume and image", async (name) => {
+it.each(["box", "vm", "own"])("restores %s without its instance, volume and image", async (name) => {
   const { sure = 0, later = 0 } = rows.get(name) ?? {};
   if (await daemon.client.get(imageKind, { project, name: "tiny" })) {
-    for (const source of ["box", "vm"]) {
+    for (const source of ["box", "vm", "own"]) {
       await strata("delete", source, "--yes");
       await strata("volume", "delete", `data-${source}`, "--yes");
     }
-    await strata("image", "delete", "tiny", "--yes");
+    for (const image of ["tiny", "own"]) await strata("image", "delete", image, "--yes");
   }
   await strata("backup", "restore", `${name}-one`, "--as", `${name}-again`);
   const again = await instance(`${name}-again`);

@@ -10,6 +10,7 @@ import type { Clock } from "../src/core/clock.ts";
 import { StrataError } from "../src/core/errors.ts";
 import { canonicalJson, type Json } from "../src/core/json.ts";
 import { FakeWorld, type FakeWorldOptions } from "../src/drivers/fake/fake-world.ts";
+import type { DiskPart } from "../src/host/disks/disk-parts.ts";
 import type { DataDiskRequest, Disks } from "../src/host/disks/disks.ts";
 import type { ImageStore, StoredImage } from "../src/host/images/image-store.ts";
 import type {
@@ -231,16 +232,8 @@ export class FakeHost {
       await fill(`/volumes/${uid}/data.raw`);
       this.data.set(uid, { sizeMib, use: "free" });
     },
-    readRoot: async (part, _digest, use) => {
-      if (!this.parts.get(part.snapshot)?.has(part.disk)) {
-        throw new StrataError("NotFound", `the simulated snapshot ${part.snapshot} is not here`);
-      }
-      return use(
-        (async function* () {
-          yield Buffer.from(`the root ${part.disk}`);
-        })(),
-      );
-    },
+    readRoot: async (part, _digest, use) => use(this.#bytesOf(part)),
+    readRootDisk: async (part, _digest, use) => use(this.#bytesOf(part)),
     recover: async () => {},
     releaseData: async (uid) => {
       this.heldData.delete(uid);
@@ -308,6 +301,13 @@ export class FakeHost {
     list: async () => [...this.bridges.keys()],
     events: (signal) => this.#networkEvents(signal),
   };
+
+  async *#bytesOf({ snapshot, disk }: DiskPart): AsyncGenerator<Uint8Array> {
+    if (!this.parts.get(snapshot)?.has(disk)) {
+      throw new StrataError("NotFound", `the simulated snapshot ${snapshot} is not here`);
+    }
+    yield Buffer.from(`the root ${disk}`);
+  }
 
   #ensureData({ uid, sizeMib, pool }: DataDiskRequest, use: "lent" | "mounted"): string {
     if (sizeMib < (this.data.get(uid)?.sizeMib ?? 0)) {

@@ -65,8 +65,13 @@ export const backupKind = defineKind({
     /** Of an instance: how it was set up, and the content that its root was made from. */
     machine: instanceSpecSchema.optional(),
     imageDigest: z.string().optional(),
-    /** Of an instance: its root, whole, as an archive of its files; `uid` is its root volume's. */
-    root: z.strictObject({ uid: z.string(), ...savedShape }).optional(),
+    /**
+     * Of an instance: its root, whole, as an archive of its files, or the disk itself of a machine that starts by its own boot
+     * loader; `uid` is its root volume's.
+     */
+    root: z
+      .strictObject({ uid: z.string(), form: z.enum(["archive", "disk"]).optional(), ...savedShape })
+      .optional(),
     /** Of an instance: the volumes that it had. */
     volumes: z.array(volumePartSchema.extend(savedShape)).optional(),
     repositoryUid: z.string().optional(),
@@ -143,6 +148,19 @@ export function withVerified(
 export function isRestorable({ status }: Backup): boolean {
   const { state, snapshot, root } = status;
   return (snapshot ?? root?.snapshot) !== undefined && (state === "ready" || state === "verifying");
+}
+
+/** The root in a backup of an instance, in its form. */
+export interface SavedRoot {
+  form: "archive" | "disk";
+  snapshot: string;
+  readBytes: number;
+}
+
+/** Undefined while it is not there, and of volumes. */
+export function savedRoot({ status: { root } }: Backup): SavedRoot | undefined {
+  const { form = "archive", snapshot, readBytes } = root ?? {};
+  return snapshot === undefined || readBytes === undefined ? undefined : { form, snapshot, readBytes };
 }
 
 /** A disk with a file system or none, as the repository has it. */

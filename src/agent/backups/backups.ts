@@ -1,8 +1,9 @@
 /** Takes, tests and removes the backups of this host's volumes and instances. */
 import { fromTimestamp, toTimestamp } from "../../core/clock.ts";
-import { isRetryable, StrataError, toStrataError } from "../../core/errors.ts";
+import { isRetryable, type StrataError, toStrataError } from "../../core/errors.ts";
 import { Hints } from "../../core/hints.ts";
 import { type Backup, type BackupStatus, backupKind } from "../../kinds/backup.ts";
+import type { Instance } from "../../kinds/instance.ts";
 import type { Ref } from "../../kinds/keys.ts";
 import { withCondition } from "../../kinds/kind.ts";
 import type { Reconciler } from "../../reconcile/reconciler.ts";
@@ -56,13 +57,13 @@ export function createBackupReconciler(
       const { consistency } = await copyVolume(context, { volumeUid, to, pool }, signal);
       return { consistency };
     }
-    await requireOwnKernel(context, instanceUid);
     // As it is now: it may have been set up anew, or made of another image, since the backup was asked for.
     const { spec: machine, status: now } = views.instances.byUid(instanceUid) ?? {};
     const { consistency, rootUid, volumes } = await copyInstance(context, { instanceUid, to }, signal);
     const { imageDigest = status.imageDigest } = now ?? {};
+    const form = await rootForm(context, machine, imageDigest);
     return {
-      ...{ consistency, volumes, root: { uid: rootUid } },
+      ...{ consistency, volumes, root: { uid: rootUid, form } },
       ...(machine && { machine }),
       ...(imageDigest !== undefined && { imageDigest }),
     };
@@ -168,15 +169,14 @@ export function createBackupReconciler(
   }
 }
 
-/** What has only files in its backup starts by the kernel among them. @throws Unsupported for machines that do not. */
-async function requireOwnKernel({ views, images }: AgentContext, instanceUid: string): Promise<void> {
-  const { spec, status } = views.instances.byUid(instanceUid) ?? {};
-  if (spec?.type !== "vm" || status?.imageDigest === undefined) return;
-  if ((await images.get(status.imageDigest))?.boot !== "firmware") return;
-  throw new StrataError(
-    "Unsupported",
-    "the virtual machine starts by its own boot loader, which would not be in the backup: save its volumes instead",
-  );
+/** What is saved as files starts by the kernel among them; a machine with a boot loader of its own needs its disk as it is. */
+async function rootForm(
+  { images }: AgentContext,
+  machine: Instance["spec"] | undefined,
+  imageDigest: string | undefined,
+): Promise<"archive" | "disk"> {
+  if (machine?.type !== "vm" || imageDigest === undefined) return "archive";
+  return (await images.get(imageDigest))?.boot === "firmware" ? "disk" : "archive";
 }
 
 function lostHelp({ spec: { repository } }: Backup): string {

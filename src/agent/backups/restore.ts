@@ -1,5 +1,6 @@
 import { StrataError } from "../../core/errors.ts";
-import { type Backup, savedDisk } from "../../kinds/backup.ts";
+import type { RootSource } from "../../host/images/image-store.ts";
+import { type Backup, savedDisk, savedRoot } from "../../kinds/backup.ts";
 import type { Image } from "../../kinds/image.ts";
 import type { Progress } from "../../kinds/kind.ts";
 import type { AgentContext } from "../agent-context.ts";
@@ -30,21 +31,28 @@ export async function restoreInto(
   await told.ended();
 }
 
-/** Calls `use` with the root in a backup of an instance, as an archive. */
+/** Calls `use` with the root in a backup of an instance, in its form. */
 export async function withSavedRoot<Result>(
   context: AgentContext,
   { metadata }: Image,
   name: string,
   { signal, onProgress }: { signal: AbortSignal; onProgress(progress: Progress): void },
-  use: (archive: AsyncIterable<Uint8Array>) => Promise<Result>,
+  use: (root: RootSource) => Promise<Result>,
 ): Promise<Result> {
   const backup = context.views.backups.find({ project: metadata.project ?? "", name });
-  const { snapshot, readBytes: sizeBytes } = backup?.status.root ?? {};
-  if (!backup || snapshot === undefined || sizeBytes === undefined) {
-    throw new StrataError("Invalid", `the backup "${name}" is gone, or not complete`);
-  }
+  const root = backup && savedRoot(backup);
+  if (!root) throw new StrataError("Invalid", `the backup "${name}" is gone, or not complete`);
+  const { form, snapshot, readBytes: sizeBytes } = root;
   const { backups, access } = await openRepository(context, backup, signal);
   const step = `restoring the root of backup ${name}`;
   const told = (bytes: number) => onProgress({ step, fraction: bytes / Math.max(1, sizeBytes) });
-  return backups.readArchive(access, { snapshot, sizeBytes }, use, { signal, onProgress: told });
+  const options = { signal, onProgress: told };
+  if (form === "archive") {
+    const useArchive = (archive: AsyncIterable<Uint8Array>) => use({ archive });
+    return backups.readArchive(access, { snapshot, sizeBytes }, useArchive, options);
+  }
+  return backups.withScratch(`root-${metadata.uid}`, async (path) => {
+    await backups.restore(access, snapshot, { path, sizeBytes }, options);
+    return use({ disk: path });
+  });
 }

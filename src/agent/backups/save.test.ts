@@ -43,6 +43,10 @@ async function* archive(type: TarHeader["type"]) {
   yield tarEnd;
 }
 
+async function* diskOf(content: string) {
+  yield Buffer.from(content);
+}
+
 /** Tells what is read from where, and saved with which tag. */
 function host(type: TarHeader["type"] = "file") {
   const done: string[] = [];
@@ -62,9 +66,17 @@ function host(type: TarHeader["type"] = "file") {
         done.push(JSON.stringify({ ...part, digest }));
         return use(archive(type));
       },
+      readRootDisk: async (part: object, digest: string, use: (disk: object) => Promise<unknown>) => {
+        done.push(JSON.stringify({ ...part, digest }));
+        return use(diskOf("the disk"));
+      },
     },
     backups: {
-      save: async (_access: object, _path: string, tag: string) => saved(tag),
+      async save(_access: object, disk: string | AsyncIterable<Uint8Array>, tag: string) {
+        if (typeof disk !== "string")
+          for await (const chunk of disk) done.push(Buffer.from(chunk).toString());
+        return saved(tag);
+      },
       async saveArchive(_access: object, bytes: AsyncIterable<Uint8Array>, tag: string) {
         for await (const _chunk of bytes);
         return saved(tag);
@@ -96,6 +108,13 @@ test("of an instance, root and volumes are saved one after the other, and told o
   expect(told.map((change) => Object.keys(change))).toEqual([["root"], ["volumes"], ["volumes"]]);
   // What is taken out again is all that was saved.
   expect(tagsOf(one)).toEqual(done.filter((text) => text.startsWith("backup-")));
+});
+
+test("a machine with a boot loader of its own is saved as its disk", async () => {
+  const { run, done } = host();
+  const one = backup({ instanceUid: "x", root: { uid: "root", form: "disk" }, volumes: [] });
+  expect(await run(one)).toMatchObject({ root: { form: "disk", snapshot: "of backup-u-root" } });
+  expect(done).toEqual(['{"snapshot":"u","disk":"root","digest":"d"}', "the disk", "backup-u-root"]);
 });
 
 test("what was saved before an interruption is not saved again", async () => {

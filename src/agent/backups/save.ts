@@ -45,13 +45,16 @@ async function saveInstance(
   let root = first;
   if (root.snapshot === undefined) {
     const part = { snapshot, disk: root.uid };
+    const tag = rootTagOf(backup);
     const saved = await watched(save, { step: "reading the root", sizeMib }, (options) =>
-      disks.readRoot(
-        part,
-        imageDigest,
-        (archive) => backups.saveArchive(access, acceptable(archive), rootTagOf(backup), options),
-        signal,
-      ),
+      root.form === "disk"
+        ? disks.readRootDisk(part, imageDigest, (disk) => backups.save(access, disk, tag, options), signal)
+        : disks.readRoot(
+            part,
+            imageDigest,
+            (archive) => backups.saveArchive(access, acceptable(archive), tag, options),
+            signal,
+          ),
     );
     root = { ...root, ...saved };
     await tell({ root });

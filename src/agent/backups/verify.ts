@@ -7,6 +7,7 @@ import {
   type BackupStatus,
   type SavedDisk,
   savedDisks,
+  savedRoot,
   withVerified,
 } from "../../kinds/backup.ts";
 import { backupRepositoryKind } from "../../kinds/backup-repository.ts";
@@ -70,15 +71,19 @@ interface Test {
   signal: AbortSignal;
 }
 
+type SavedBytes = Pick<SavedDisk, "snapshot" | "readBytes" | "fileSystem">;
+
 type Found = { reason: string; message: string } | undefined;
 
 /** The first thing that is wrong. */
 async function restoreAll(test: Test): Promise<Found> {
-  const { root } = test.backup.status;
-  const wrong = root && (await readRoot(test, root));
+  const { backup } = test;
+  const root = savedRoot(backup);
+  if (backup.status.root && !root) throw incomplete();
+  const wrong = root && (await (root.form === "disk" ? restoreDisk : readRoot)(test, root));
   if (wrong) return wrong;
-  for (const { name, disk } of savedDisks(test.backup)) {
-    if (!disk) throw new StrataError("Conflict", "it is not complete");
+  for (const { name, disk } of savedDisks(backup)) {
+    if (!disk) throw incomplete();
     const found = await restoreDisk(test, disk);
     if (found) return name === undefined ? found : { ...found, message: `volume ${name}: ${found.message}` };
   }
@@ -86,14 +91,17 @@ async function restoreAll(test: Test): Promise<Found> {
 }
 
 /** What restic checks on its way is all of it; what is made of it is tested by a start. */
-async function readRoot({ backups, access, signal }: Test, root: NonNullable<BackupStatus["root"]>) {
-  const { snapshot, readBytes: sizeBytes } = root;
-  if (snapshot === undefined || sizeBytes === undefined)
-    throw new StrataError("Conflict", "it is not complete");
+async function readRoot({ backups, access, signal }: Test, saved: SavedBytes): Promise<Found> {
+  const { snapshot, readBytes: sizeBytes } = saved;
   return damageOf(() => backups.readArchive(access, { snapshot, sizeBytes }, async () => {}, { signal }));
 }
 
-async function restoreDisk({ backups, access, backup, signal }: Test, disk: SavedDisk): Promise<Found> {
+function incomplete(): StrataError {
+  return new StrataError("Conflict", "it is not complete");
+}
+
+/** Of a machine's whole disk, no file system is checked. */
+async function restoreDisk({ backups, access, backup, signal }: Test, disk: SavedBytes): Promise<Found> {
   const { snapshot, readBytes: sizeBytes, fileSystem } = disk;
   return backups.withScratch(`verify-${backup.metadata.uid}`, async (path) => {
     const damage = await damageOf(() => backups.restore(access, snapshot, { path, sizeBytes }, { signal }));

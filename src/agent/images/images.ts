@@ -6,7 +6,7 @@
 import { Readable } from "node:stream";
 import type { Instant } from "../../core/clock.ts";
 import { isRetryable, toStrataError } from "../../core/errors.ts";
-import type { MakeImageOptions, StoredImage } from "../../host/images/image-store.ts";
+import type { MakeImageOptions, RootSource, StoredImage } from "../../host/images/image-store.ts";
 import { type Image, type ImageStatus, imageKind } from "../../kinds/image.ts";
 import { type Ref, resourceKey } from "../../kinds/keys.ts";
 import type { Progress } from "../../kinds/kind.ts";
@@ -128,12 +128,13 @@ class ImageReconciler implements Reconciler<ImageWorld, ImageAction, ImageStatus
   /** What has its root from elsewhere is handed it. */
   #stored(
     image: Image,
-    ofRoot: (archive: AsyncIterable<Uint8Array>) => Promise<StoredImage>,
+    ofRoot: (root: RootSource) => Promise<StoredImage>,
     options: MakeImageOptions,
   ): Promise<StoredImage> {
     const { source } = image.spec;
     if (source.type === "instance") {
-      return withRootOf(this.#context, image, source.instance, options, ofRoot);
+      const ofArchive = (archive: AsyncIterable<Uint8Array>) => ofRoot({ archive });
+      return withRootOf(this.#context, image, source.instance, options, ofArchive);
     }
     if (source.type === "backup") {
       return withSavedRoot(this.#context, image, source.backup, options, ofRoot);
@@ -167,8 +168,7 @@ class ImageReconciler implements Reconciler<ImageWorld, ImageAction, ImageStatus
     const { source } = image.spec;
     const { uid } = image.metadata;
     try {
-      const ofRoot = (archive: AsyncIterable<Uint8Array>) =>
-        images.make(source, { ...options, openRoot: () => archive });
+      const ofRoot = (root: RootSource) => images.make(source, { ...options, root });
       this.#made.set(uid, await this.#stored(image, ofRoot, options));
     } finally {
       await reports.end();

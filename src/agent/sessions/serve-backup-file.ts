@@ -2,8 +2,8 @@ import type { BackupSession } from "../../client/client.ts";
 import { StrataError } from "../../core/errors.ts";
 import { readArchivedFile } from "../../host/backups/archived-file.ts";
 import type { Backups } from "../../host/backups/backups.ts";
-import { readRestoredFile } from "../../host/backups/restored-disk.ts";
-import { type Backup, isRestorable, type SavedDisk, savedDisk } from "../../kinds/backup.ts";
+import { readRestoredFile, readRestoredRootFile } from "../../host/backups/restored-disk.ts";
+import { type Backup, isRestorable, type SavedDisk, savedDisk, savedRoot } from "../../kinds/backup.ts";
 import type { AgentContext } from "../agent-context.ts";
 import { openRepository } from "../backups/access.ts";
 import { backupFileParameters, readParameters } from "./parameters.ts";
@@ -32,15 +32,15 @@ export async function serveBackupFile(
   }
   inbox.open(undefined);
   const { backups, access } = await openRepository(context, backup, signal);
-  const { root } = backup.status;
-  if (root?.snapshot !== undefined && volume === undefined) {
-    const saved = { snapshot: root.snapshot, sizeBytes: root.readBytes ?? 0 };
+  const root = volume === undefined ? savedRoot(backup) : undefined;
+  if (root?.form === "archive") {
+    const saved = { snapshot: root.snapshot, sizeBytes: root.readBytes };
     await sendWhole(channel, signal, (use) =>
       backups.readArchive(access, saved, (bytes) => readArchivedFile(bytes, wanted, use), { signal }),
     );
     return;
   }
-  const { snapshot, readBytes, fileSystem } = requireDisk(backup, volume);
+  const disk = root ?? requireDisk(backup, volume);
   const step = (fraction: number) =>
     channel.sendControl({ type: "progress", step: "restoring the disk", fraction });
   if (busy.has(backups)) {
@@ -54,13 +54,14 @@ export async function serveBackupFile(
   using _done = { [Symbol.dispose]: () => busy.delete(backups) };
   await backups.withScratch(`file-${id.slice(0, 32).toLowerCase()}`, async (path) => {
     step(0);
-    await backups.restore(
-      access,
-      snapshot,
-      { path, sizeBytes: readBytes },
-      { signal, onProgress: (bytes) => step(bytes / Math.max(1, readBytes)) },
+    const { snapshot, readBytes: sizeBytes } = disk;
+    const onProgress = (bytes: number) => step(bytes / Math.max(1, sizeBytes));
+    await backups.restore(access, snapshot, { path, sizeBytes }, { signal, onProgress });
+    await sendWhole(channel, signal, (use) =>
+      "form" in disk
+        ? readRestoredRootFile(path, wanted, use, signal)
+        : readRestoredFile({ path, fileSystem: disk.fileSystem }, wanted, use, signal),
     );
-    await sendWhole(channel, signal, (use) => readRestoredFile({ path, fileSystem }, wanted, use, signal));
   });
 }
 

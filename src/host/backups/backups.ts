@@ -58,14 +58,17 @@ export interface Backups {
    */
   open(repository: RepositoryAccess, known: string | undefined, signal: AbortSignal): Promise<string>;
   /**
-   * Saves a file as a disk, as it is: nobody may write to it meanwhile. What an interrupted call of the same `tag` left is
-   * taken out first, so there is at most one per tag. @throws as open, without making anything.
+   * Saves a disk: a file as it is, which nobody may write to meanwhile, or its bytes as they come. What an interrupted call of the
+   * same `tag` left is taken out first, so there is at most one per tag. What bytes throw is thrown, and then nothing bears the
+   * tag that counts: the next call takes it out. @throws as open, without making anything.
    */
-  save(repository: RepositoryAccess, file: string, tag: string, options: OperationOptions): Promise<Saved>;
-  /**
-   * The same for bytes as they come: what they end with is saved only when they come to their end. What `bytes` throws is
-   * thrown, and then nothing bears the tag that counts: the next call takes it out.
-   */
+  save(
+    repository: RepositoryAccess,
+    disk: string | AsyncIterable<Uint8Array>,
+    tag: string,
+    options: OperationOptions,
+  ): Promise<Saved>;
+  /** The same for an archive, which is no disk and cannot be restored as one. */
   saveArchive(
     repository: RepositoryAccess,
     bytes: AsyncIterable<Uint8Array>,

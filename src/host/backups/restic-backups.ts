@@ -99,11 +99,14 @@ class ResticBackups implements Backups {
 
   async save(
     repository: RepositoryAccess,
-    path: string,
+    disk: string | AsyncIterable<Uint8Array>,
     tag: string,
     options: OperationOptions,
   ): Promise<Saved> {
-    await using file = await open(path, "r");
+    if (typeof disk !== "string") {
+      return await this.#save(repository, { name: diskName, stdin: disk }, tag, options);
+    }
+    await using file = await open(disk, "r");
     return await this.#save(repository, { name: diskName, stdin: file.fd }, tag, options);
   }
 

@@ -5,8 +5,13 @@
 import { open } from "node:fs/promises";
 import { StrataError } from "../../core/errors.ts";
 import { xfsFault } from "../disks/xfs-check.ts";
+import { surveyUnclean } from "../drift/open-unclean.ts";
+import { takingTurns } from "../drift/taking-turns.ts";
+import { reader } from "../images/disk-import.ts";
+import { archiveFileSystems } from "../images/ext4-archive.ts";
 import { Ext4FileSystem, type Inode } from "../images/ext4-file-system.ts";
 import { run } from "../run.ts";
+import { readArchivedFile } from "./archived-file.ts";
 
 const longMs = 60 * 60_000;
 /** As far as symbolic links are not followed, a path is as deep as it is long. */
@@ -59,6 +64,28 @@ export async function readRestoredFile(
   const fileSystem = await Ext4FileSystem.open(read);
   const inode = await findPath(fileSystem, wanted);
   await use(fileSystem.content(inode));
+}
+
+/**
+ * The same of a machine's whole disk: of its root and what belongs below it, as the machine would find it after its next start.
+ * @throws as readArchivedFile; Unsupported when no root can be read.
+ */
+export async function readRestoredRootFile(
+  path: string,
+  wanted: string,
+  use: (bytes: AsyncIterable<Uint8Array>) => Promise<void>,
+  signal: AbortSignal,
+): Promise<void> {
+  await using file = await open(path, "r");
+  const { size } = await file.stat();
+  const { fileSystems, problem } = await surveyUnclean(takingTurns(reader(file), signal), size);
+  if (fileSystems) return await readArchivedFile(archiveFileSystems(fileSystems), wanted, use);
+  const why = problem?.message ?? "no root file system was found on it";
+  throw new StrataError(
+    "Unsupported",
+    `single files of this disk cannot be read (${why}); restore the backup to a new instance`,
+    { cause: problem },
+  );
 }
 
 /** No symbolic link is followed: it may lead to what is not on this disk. */

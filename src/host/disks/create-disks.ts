@@ -40,7 +40,7 @@ import { type CopyRequest, finishCopies, type PlannedCopy, planCopies } from "./
 import { recoverWriters } from "./recover-writers.ts";
 import { makeFileSystem, makeOverlay } from "./root-files.ts";
 import { absentAs, emptyMachineId, ensureLayer } from "./root-layer.ts";
-import { readContainerRoot, readMachineRoot, requireOverlay } from "./root-part.ts";
+import { type RootPart, readRoot, readRootDisk, requireOverlay } from "./root-part.ts";
 import { boundUnwritten } from "./unwritten.ts";
 import { roomOf, type VolumeRoom, WriteHolds } from "./write-holds.ts";
 
@@ -206,14 +206,20 @@ class LocalDisks implements Disks {
     use: (archive: AsyncIterable<Uint8Array>) => Promise<Result>,
     signal: AbortSignal,
   ): Promise<Result> {
-    const directory = this.#partOf(part);
-    const disk = join(directory, "disk.qcow2");
-    if (await exists(disk)) {
-      const { path } = await this.#images.vmDisk(imageDigest, signal);
-      return readMachineRoot(disk, path, use);
-    }
-    const lower = await this.#images.containerTree(imageDigest, signal);
-    return readContainerRoot(directory, lower, use, { clock: this.#clock, signal });
+    return readRoot(this.#rootPart(part, imageDigest), use, { clock: this.#clock, signal });
+  }
+
+  async readRootDisk<Result>(
+    part: DiskPart,
+    imageDigest: string,
+    use: (disk: AsyncIterable<Uint8Array>) => Promise<Result>,
+    signal: AbortSignal,
+  ): Promise<Result> {
+    return readRootDisk(this.#rootPart(part, imageDigest), use, signal);
+  }
+
+  #rootPart(part: DiskPart, imageDigest: string): RootPart {
+    return { directory: this.#partOf(part), images: this.#images, imageDigest };
   }
 
   recover(): Promise<void> {

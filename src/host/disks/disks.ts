@@ -128,6 +128,17 @@ export interface Disks {
     signal: AbortSignal,
   ): Promise<Result>;
   /**
+   * Calls `use` with the root disk of a machine that is a part of a snapshot, as the machine sees it, byte for byte.
+   * @throws NotFound; Unsupported when no firmware would start a boot loader of it any more, or it is larger than an image's may
+   * be.
+   */
+  readRootDisk<Result>(
+    part: DiskPart,
+    imageDigest: string,
+    use: (disk: AsyncIterable<Uint8Array>) => Promise<Result>,
+    signal: AbortSignal,
+  ): Promise<Result>;
+  /**
    * Lets writers go on that a killed predecessor had stopped in the middle of a copy. Whoever it held for lack of space is
    * held on, until `letGo`.
    */

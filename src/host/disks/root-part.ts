@@ -6,19 +6,60 @@ import { mkdir, open } from "node:fs/promises";
 import { join } from "node:path";
 import type { Clock } from "../../core/clock.ts";
 import { StrataError } from "../../core/errors.ts";
+import { formatBytes } from "../../core/units.ts";
 import { DiskView } from "../drift/disk-view.ts";
-import { openUnclean } from "../drift/open-unclean.ts";
+import { surveyUnclean } from "../drift/open-unclean.ts";
 import { takingTurns } from "../drift/taking-turns.ts";
-import { surveyDisk } from "../images/disk-survey.ts";
+import { defaultMaxDiskBytes } from "../images/disk-import.ts";
 import { archiveFileSystems } from "../images/ext4-archive.ts";
+import type { ImageStore } from "../images/image-store.ts";
 import type { ReadAt } from "../images/partition-table.ts";
 import { withTreeArchive } from "../images/tree-archive.ts";
+import { exists } from "./data-disks.ts";
 import { mountFileReadOnly, mountLayers, unmount } from "./mounts.ts";
+
+/** Of a whole disk, read and handed on at once. */
+const pieceBytes = 1024 ** 2;
 
 type Use<Result> = (archive: AsyncIterable<Uint8Array>) => Promise<Result>;
 
-/** `directory`: of the part, with its `volume.img`; `lower`: the image's tree. */
-export async function readContainerRoot<Result>(
+/** A root in a snapshot. */
+export interface RootPart {
+  /** With its `volume.img` or `disk.qcow2`. */
+  directory: string;
+  images: Pick<ImageStore, "containerTree" | "vmDisk">;
+  /** What it is based on. */
+  imageDigest: string;
+}
+
+const machineDisk = "disk.qcow2";
+
+/** All files of it. @throws Unsupported for a machine's disk that is not read here. */
+export async function readRoot<Result>(
+  { directory, images, imageDigest }: RootPart,
+  use: Use<Result>,
+  { clock, signal }: { clock: Clock; signal: AbortSignal },
+): Promise<Result> {
+  const disk = join(directory, machineDisk);
+  if (await exists(disk)) {
+    const { path } = await images.vmDisk(imageDigest, signal);
+    return readMachineRoot(disk, path, use);
+  }
+  const lower = await images.containerTree(imageDigest, signal);
+  return readContainerRoot(directory, lower, use, { clock, signal });
+}
+
+/** A machine's disk as the machine sees it, to its end. @throws Unsupported for what could not be an image again. */
+export async function readRootDisk<Result>(
+  { directory, images, imageDigest }: RootPart,
+  use: (disk: AsyncIterable<Uint8Array>) => Promise<Result>,
+  signal: AbortSignal,
+): Promise<Result> {
+  const { path } = await images.vmDisk(imageDigest, signal);
+  return readMachineDisk(join(directory, machineDisk), path, use, signal);
+}
+
+async function readContainerRoot<Result>(
   directory: string,
   lower: { path: string; idBase: number },
   use: Use<Result>,
@@ -40,19 +81,51 @@ export async function readContainerRoot<Result>(
   }
 }
 
-/** `path`: the machine's own file, over `base`. @throws Unsupported for what is not read here. */
-export async function readMachineRoot<Result>(path: string, base: string, use: Use<Result>): Promise<Result> {
-  await using disk = await DiskView.open([
-    { path, format: "qcow2" },
-    { path: base, format: "qcow2" },
-  ]);
-  const openAny = async (part: ReadAt) => (await openUnclean(part)).fileSystem;
-  const { fileSystems, problem } = await surveyDisk(takingTurns(disk.read), disk.sizeBytes, openAny);
+/** `path`: the machine's own file, over `base`. */
+async function readMachineRoot<Result>(path: string, base: string, use: Use<Result>): Promise<Result> {
+  await using disk = await openMachineDisk(path, base);
+  const { fileSystems, problem } = await surveyUnclean(takingTurns(disk.read), disk.sizeBytes);
   if (fileSystems) return await use(archiveFileSystems(fileSystems));
   const why = problem?.message ?? "no root file system was found on it";
   throw new StrataError("Unsupported", `the virtual machine's disk cannot be read: ${why}`, {
     cause: problem,
   });
+}
+
+async function readMachineDisk<Result>(
+  path: string,
+  base: string,
+  use: (disk: AsyncIterable<Uint8Array>) => Promise<Result>,
+  signal: AbortSignal,
+): Promise<Result> {
+  await using disk = await openMachineDisk(path, base);
+  const { sizeBytes } = disk;
+  const read = takingTurns(disk.read, signal);
+  if (sizeBytes > defaultMaxDiskBytes) {
+    const [size, limit] = [formatBytes(sizeBytes), formatBytes(defaultMaxDiskBytes)];
+    throw new StrataError(
+      "Unsupported",
+      `the virtual machine's disk has ${size}; an image's has ${limit} at most`,
+    );
+  }
+  if (!(await surveyUnclean(read, sizeBytes)).firmware) {
+    const message =
+      "the virtual machine's disk has no boot loader any more that a BIOS or UEFI firmware would start";
+    throw new StrataError("Unsupported", message);
+  }
+  return await use(piecesOf(read, sizeBytes));
+}
+
+async function* piecesOf(read: ReadAt, sizeBytes: number): AsyncGenerator<Uint8Array> {
+  for (let at = 0; at < sizeBytes; at += pieceBytes)
+    yield await read(at, Math.min(pieceBytes, sizeBytes - at));
+}
+
+function openMachineDisk(path: string, base: string): Promise<DiskView> {
+  return DiskView.open([
+    { path, format: "qcow2" },
+    { path: base, format: "qcow2" },
+  ]);
 }
 
 const incompatibleExternalData = 4n;

@@ -1,4 +1,5 @@
 import { StrataError } from "../../core/errors.ts";
+import { type DiskSurvey, surveyDisk } from "../images/disk-survey.ts";
 import { Ext4FileSystem } from "../images/ext4-file-system.ts";
 import type { ReadAt } from "../images/partition-table.ts";
 import { type JournalBlock, readJournal, restoreBeginning } from "./journal.ts";
@@ -44,6 +45,11 @@ export async function openUnclean(read: ReadAt): Promise<Opened> {
       return false;
     },
   };
+}
+
+/** What lies on a disk whose file systems may be as a running machine leaves them. @throws as surveyDisk. */
+export function surveyUnclean(read: ReadAt, sizeBytes: number): Promise<DiskSurvey> {
+  return surveyDisk(read, sizeBytes, async (part) => (await openUnclean(part)).fileSystem);
 }
 
 /** Where on the disk each of its blocks is, in bytes; all that are within `sizeBytes` have a place. */

@@ -45,6 +45,7 @@ import {
   type ImportContext,
   importArchive,
   importArtefact,
+  importRoot,
   jailOf,
   type NoteOrigin,
 } from "./import-artefact.ts";
@@ -362,15 +363,11 @@ class LocalImageStore implements ImageStore {
 
   /** Never remembered: the same instance has something else next time. */
   async #takeRoot(options: MakeImageOptions): Promise<StoredImage> {
-    assert(options.openRoot !== undefined, "an image of an instance or a backup is made with its root");
+    const { root } = options;
+    assert(root !== undefined, "an image of an instance or a backup is made with its root");
     await using job = await this.#job(options.signal);
     await mkdir(jailOf(job));
-    const description = await importArchive(this.#context, job, options, {
-      archive: options.openRoot(),
-      packedBytes: () => Number.POSITIVE_INFINITY,
-      forgetIdentity: true,
-    });
-    return toStoredImage(description);
+    return toStoredImage(await importRoot(this.#context, job, root, options));
   }
 
   /** What was fetched before is not fetched again. */

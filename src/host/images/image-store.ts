@@ -68,9 +68,15 @@ export interface MakeImageOptions {
   openUpload(upload: string): Promise<Readable>;
   /** Digest of an image that the same user may build on, by its name; undefined when there is none that is ready. */
   findImage?(name: string): Promise<string | undefined>;
-  /** The root of an instance as an archive, for sources of type `instance` and `backup`. */
-  openRoot?(): AsyncIterable<Uint8Array>;
+  /** For sources of type `instance` and `backup`. */
+  root?: RootSource;
 }
+
+/**
+ * The root of an instance: an archive of its files, or (the path of) the raw disk of a machine that starts by its own boot loader.
+ * The file may be changed.
+ */
+export type RootSource = { archive: AsyncIterable<Uint8Array> } | { disk: string };
 
 export interface ImageStore {
   /** Removes what interrupted builds left. Call once at start. */

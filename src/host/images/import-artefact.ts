@@ -13,7 +13,7 @@ import { type DiskEntryRequest, readDiskEntry } from "./disk-entry.ts";
 import type { DiskFormat } from "./disk-formats/disk-header.ts";
 import type { Description, EntryPaths } from "./entry-files.ts";
 import { addEntry, startDraft } from "./image-entries.ts";
-import type { MakeImageOptions } from "./image-store.ts";
+import type { MakeImageOptions, RootSource } from "./image-store.ts";
 import type { JobDirectory } from "./job-directory.ts";
 import { readImageArchive } from "./layers/image-archive.ts";
 import { stepsOf } from "./layers/layer-steps.ts";
@@ -106,6 +106,20 @@ export async function importArchive(
   const { signal } = options;
   const tree = { capabilities, inspection };
   return addEntry({ imageDir, job, draft, tree, limitation, idBase, signal });
+}
+
+/** What an archive says of who the machine is is left out; a disk stays as it is. @throws as importArtefact. */
+export function importRoot(
+  context: ImportContext,
+  job: JobDirectory,
+  root: RootSource,
+  options: MakeImageOptions,
+): Promise<Description> {
+  if ("disk" in root) {
+    return importDisk(context, job, plainArtefact(root.disk), { format: "raw", boot: "firmware" }, options);
+  }
+  const archive = { archive: root.archive, packedBytes: notPacked, forgetIdentity: true };
+  return importArchive(context, job, options, archive);
 }
 
 async function importDisk(
