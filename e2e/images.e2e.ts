@@ -12,6 +12,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { systemClock } from "../src/core/clock.ts";
 import { randomInt, seededRandom } from "../src/core/random.ts";
+import { parseNetwork } from "../src/host/egress/allowed-addresses.ts";
 import { runContained } from "../src/host/images/contained-process.ts";
 import { type TestEntry, tarOf } from "../src/host/images/test-archives.ts";
 import { hashOfFile } from "../src/host/images/verification.ts";
@@ -264,8 +265,16 @@ describe("images from the network", () => {
     await once(server, "listening");
     const address = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
     try {
-      const store = await box.store({ imageDir: path("network") });
       const url: ImageSource = { type: "url", url: `${address}/images/tiny.xz`, format: "tar", sha256 };
+      const outside = await box.store({ imageDir: path("network") });
+      for (const source of [url, { type: "simplestreams", server: address, alias: "tiny/1" } as const]) {
+        await expect(make(outside, source)).rejects.toMatchObject({
+          code: "Forbidden",
+          message: /127.0.0.1 is an internal address .*STRATA_IMAGE_NETWORKS/,
+        });
+      }
+      const networks = [parseNetwork("127.0.0.0/8")].flatMap((network) => network ?? []);
+      const store = await box.store({ imageDir: path("network"), networks });
       await expect(make(store, { ...url, sha256: "1".repeat(64) })).rejects.toMatchObject({
         code: "Invalid",
         message: /SHA-256/,

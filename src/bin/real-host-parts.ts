@@ -32,6 +32,7 @@ export async function realHostParts(settings: Settings, logger: Logger): Promise
     imageDir: settings.imageDir,
     idBase: settings.idBase,
     mirrors: settings.imageMirrors,
+    networks: settings.imageNetworks.flatMap((network) => parseNetwork(network) ?? []),
     builders: [
       createEngineBuilder({
         namespace: settings.namespace,

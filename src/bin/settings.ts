@@ -21,6 +21,8 @@ export interface Settings extends HostConfig {
   buildNetwork: string | undefined;
   /** Addresses that images of the catalogue are fetched from instead, by what the official ones begin with. */
   imageMirrors: Readonly<Record<string, string>>;
+  /** Networks with internal addresses that images may be fetched from: ranges, or single addresses. */
+  imageNetworks: readonly string[];
   /** Directories below which projects may keep backup repositories. */
   backupDirs: readonly string[];
   /** Networks with internal addresses that S3 services may be in: ranges, or single addresses. */
@@ -63,10 +65,11 @@ export function readSettings(env: Environment, option: Source = () => undefined,
     runDir,
     imageDir: resolve(value("image-dir") ?? (base ? join(base, "images") : join(stateDir, "images"))),
     imageMirrors: mirrorsOf(value("image-mirrors") ?? ""),
+    imageNetworks: listOf(value("image-networks")),
     backupDirs: backupDirsOf(value("backup-dirs")) ?? [
       base === undefined ? machineBackupDir : join(base, "backups"),
     ],
-    s3Networks: (value("s3-networks") ?? "").split(",").filter((network) => network !== ""),
+    s3Networks: listOf(value("s3-networks")),
     s3Authorities: value("s3-authorities"),
     namespace: value("namespace") ?? (own ? `s${own.toString("hex", 0, 4)}` : "strata"),
     networkPool:
@@ -86,6 +89,10 @@ export function readSettings(env: Environment, option: Source = () => undefined,
   const fields = problems(settings);
   if (fields.length > 0) throw new StrataError("Invalid", "the daemon's settings are not valid", { fields });
   return settings;
+}
+
+function listOf(text = ""): string[] {
+  return text.split(",").filter((part) => part !== "");
 }
 
 /** With colons between, as in PATH; `none`: nowhere. */
@@ -134,9 +141,14 @@ function problems(settings: Settings): FieldError[] {
   require(settings.backupDirs.every((path) =>
     /^\/[^:\s]+$/.test(path),
   ), "backup-dirs", "has something that is no directory", "absolute paths with `:` between, or none");
-  require(settings.s3Networks.every(
-    (network) => parseNetwork(network) !== undefined,
-  ), "s3-networks", "has something that is no network", "ranges or addresses with commas between, such as 192.168.7.0/24,fd00::5");
+  for (const [path, networks] of [
+    ["image-networks", settings.imageNetworks],
+    ["s3-networks", settings.s3Networks],
+  ] as const) {
+    require(networks.every(
+      (network) => parseNetwork(network) !== undefined,
+    ), path, "has something that is no network", "ranges or addresses with commas between, such as 192.168.7.0/24,fd00::5");
+  }
   require(settings.s3Authorities === undefined ||
     settings.s3Authorities.startsWith(
       "/",
@@ -177,6 +189,9 @@ export function settingsEnvironment(settings: Settings): Record<string, string> 
             .map((pair) => pair.join("="))
             .join(","),
         }),
+    ...(settings.imageNetworks.length === 0
+      ? {}
+      : { STRATA_IMAGE_NETWORKS: settings.imageNetworks.join(",") }),
     STRATA_BACKUP_DIRS: settings.backupDirs.join(":") || "none",
     ...(settings.s3Networks.length === 0 ? {} : { STRATA_S3_NETWORKS: settings.s3Networks.join(",") }),
     ...(settings.s3Authorities === undefined ? {} : { STRATA_S3_AUTHORITIES: settings.s3Authorities }),

@@ -313,7 +313,7 @@ class ResticBackups implements Backups {
     const host = { cgroups, group, cacheDir: join(directory, "cache") };
     const request = { timeoutMs: shortMs, ...call, repository };
     if (repository.place.type !== "s3") return runRestic(host, request);
-    const guard = { allowed: s3Networks };
+    const guard = { allowed: s3Networks, setting: "STRATA_S3_NETWORKS" };
     // Programs leave a proxy out for loopback, so that is looked at here.
     await allowedAddress(new URL(repository.place.endpoint).hostname, guard);
     // restic would try again for a quarter of an hour.

@@ -27,6 +27,7 @@ beforeEach(async () => {
 });
 afterEach(() => service.close());
 
+const setting = "STRATA_S3_NETWORKS";
 const loopback = [parseNetwork("127.0.0.1")].flatMap((range) => range ?? []);
 const names =
   (...addresses: string[]): Resolve =>
@@ -61,7 +62,12 @@ async function tunnelled(proxy: GuardedProxy, to: string): Promise<string> {
 }
 
 test("what is allowed is carried there and back, without the proxy's own password", async () => {
-  await using proxy = await GuardedProxy.open({ allowed: loopback, resolve: names("127.0.0.1"), onRefusal });
+  await using proxy = await GuardedProxy.open({
+    allowed: loopback,
+    setting,
+    resolve: names("127.0.0.1"),
+    onRefusal,
+  });
   expect(await put(proxy, `http://s3.example:${port}/b/k?x=1`)).toEqual([201, "stored"]);
   expect(seen).toEqual([`PUT /b/k?x=1 s3.example:${port} undefined`]);
   expect(await tunnelled(proxy, `s3.example:${port}`)).toMatch(/x-kind: s3[\s\S]*stored/);
@@ -69,7 +75,12 @@ test("what is allowed is carried there and back, without the proxy's own passwor
 });
 
 test("nothing is carried to an internal address, by whatever name, and of several the allowed one is taken", async () => {
-  await using proxy = await GuardedProxy.open({ allowed: [], resolve: names("127.0.0.1"), onRefusal });
+  await using proxy = await GuardedProxy.open({
+    allowed: [],
+    setting,
+    resolve: names("127.0.0.1"),
+    onRefusal,
+  });
   expect((await put(proxy, `http://s3.example:${port}/b/k`))[0]).toBe(502);
   expect(await tunnelled(proxy, `127.0.0.1:${port}`)).toMatch(/^HTTP\/1\.1 502/);
   expect(await tunnelled(proxy, `[::ffff:127.0.0.1]:${port}`)).toMatch(/^HTTP\/1\.1 502/);
@@ -78,14 +89,14 @@ test("nothing is carried to an internal address, by whatever name, and of severa
     code: "Forbidden",
     message: expect.stringContaining("s3.example is an internal address (allowed: public ones"),
   });
-  const some = { allowed: loopback, resolve: names("10.0.0.1", "127.0.0.1") };
+  const some = { allowed: loopback, setting, resolve: names("10.0.0.1", "127.0.0.1") };
   expect(await allowedAddress("s3.example", some)).toBe("127.0.0.1");
 });
 
 test("a name that leads elsewhere the second time leads nowhere", async () => {
   let times = 0;
   const resolve = async () => [times++ === 0 ? "93.184.216.34" : "127.0.0.1"];
-  const options = { allowed: [], resolve, onRefusal };
+  const options = { allowed: [], setting, resolve, onRefusal };
   expect(await allowedAddress("s3.example", options)).toBe("93.184.216.34");
   await using proxy = await GuardedProxy.open(options);
   expect((await put(proxy, `http://s3.example:${port}/b/k`))[0]).toBe(502);
@@ -93,19 +104,19 @@ test("a name that leads elsewhere the second time leads nowhere", async () => {
 });
 
 test("nobody else may use it", async () => {
-  await using proxy = await GuardedProxy.open({ allowed: loopback });
+  await using proxy = await GuardedProxy.open({ allowed: loopback, setting });
   expect((await put(proxy, `http://127.0.0.1:${port}/b/k`, "strata:guess"))[0]).toBe(502);
   expect(seen).toEqual([]);
 });
 
 test("a name that does not exist is said to", async () => {
   const resolve = () => Promise.reject(new Error("ENOTFOUND"));
-  await expect(allowedAddress("none.example", { allowed: [], resolve })).rejects.toMatchObject({
+  await expect(allowedAddress("none.example", { allowed: [], setting, resolve })).rejects.toMatchObject({
     code: "Unavailable",
     message: "the name none.example leads nowhere",
   });
 });
 
 test.each(["localhost", "127.0.0.1", "[::1]", "169.254.169.254"])("%s is refused", async (host) => {
-  await expect(allowedAddress(host, { allowed: [] })).rejects.toMatchObject({ code: "Forbidden" });
+  await expect(allowedAddress(host, { allowed: [], setting })).rejects.toMatchObject({ code: "Forbidden" });
 });

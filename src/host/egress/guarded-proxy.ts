@@ -19,6 +19,8 @@ export type Resolve = (name: string) => Promise<readonly string[]>;
 export interface GuardOptions {
   /** Beside the public Internet. */
   allowed: readonly IpRange[];
+  /** The variable by which the operator allows more, for messages. */
+  setting: string;
   resolve?: Resolve;
   random?: Random;
   /** Told of what it did not let through. */
@@ -32,20 +34,28 @@ const systemResolve: Resolve = async (name) =>
 const ownHeaders: ReadonlySet<string> = new Set(["proxy-authorization", "proxy-connection", "connection"]);
 const connectMs = 30_000;
 
-/** @throws Forbidden when it leads only where users may not go; Unavailable when it leads nowhere. */
+/** The first of those. */
 export async function allowedAddress(host: string, options: GuardOptions): Promise<string> {
+  return (await allowedAddresses(host, options))[0] ?? "";
+}
+
+/**
+ * At least one, in the order of preference.
+ * @throws Forbidden when it leads only where users may not go; Unavailable when it leads nowhere.
+ */
+export async function allowedAddresses(host: string, options: GuardOptions): Promise<string[]> {
   const name = host.replace(/^\[(.*)\]$/, "$1");
   const found = parseIp(name) ? [name] : await resolved(name, options.resolve ?? systemResolve);
   const rules = { allowed: options.allowed, own: ownNetworks() };
-  const address = found.find((text) => {
+  const allowed = found.filter((text) => {
     const ip = parseIp(text);
     return ip !== undefined && isAllowedAddress(ip, rules);
   });
-  if (address !== undefined) return address;
+  if (allowed.length > 0) return allowed;
   throw new StrataError(
     "Forbidden",
     `${name} is an internal address (allowed: public ones, and networks that the operator of the host has named in ` +
-      "STRATA_S3_NETWORKS)",
+      `${options.setting})`,
     // Not for whoever asked: what a name means inside is not theirs to know.
     { detail: found.join(", ") },
   );

@@ -12,6 +12,7 @@ import { Readable } from "node:stream";
 import * as z from "zod";
 import { type Clock, systemClock, toTimestamp } from "../../core/clock.ts";
 import { assert, hasCode, StrataError } from "../../core/errors.ts";
+import type { IpRange } from "../../core/ip-range.ts";
 import { canonicalJson, type Json } from "../../core/json.ts";
 import {
   digestSchema,
@@ -32,13 +33,13 @@ import { writeContext } from "./dockerfile/build-context.ts";
 import { buildImage, findBases } from "./dockerfile/build-image.ts";
 import { completionVersion } from "./dockerfile/completion.ts";
 import type { ImageBuilder } from "./dockerfile/image-builder.ts";
-import { download, plain } from "./download.ts";
-import { downloadProgress } from "./download-progress.ts";
+import { plain } from "./download.ts";
 import { type Description, diskDescriptionSchema, readJson, writeJson } from "./entry-files.ts";
 import { writeDisk } from "./export/write-disk.ts";
 import { exportLayers, exportTemplate } from "./export/write-layers.ts";
 import { type FileLock, lockFile, tryLockFile } from "./file-lock.ts";
 import { describeEntry, entryOf, listEntries, removeEntry, settle, toStoredImage } from "./image-entries.ts";
+import { ImageServers } from "./image-servers.ts";
 import type { ImageStore, MakeImageOptions, StoredImage, VmDisk } from "./image-store.ts";
 import {
   type ArtefactForm,
@@ -52,9 +53,8 @@ import {
 import { inventoryOf } from "./inventory/tree-inventory.ts";
 import { type JobDirectory, openJob, sweepJobs } from "./job-directory.ts";
 import { readManifest } from "./manifest.ts";
-import { type Mirrors, resolveCatalogue } from "./resolve-catalogue.ts";
+import type { Mirrors } from "./resolve-catalogue.ts";
 import { type ArchiveLimits, defaultLimits } from "./root-archive.ts";
-import { findStreamItems } from "./simplestreams.ts";
 import { explainNoSpace } from "./space-error.ts";
 import { withTreeArchive } from "./tree-archive.ts";
 import { damaged, hashOfFile, verifyFile, verifyTree } from "./verification.ts";
@@ -67,8 +67,9 @@ export interface ImageStoreOptions {
   limits?: Partial<ArchiveLimits>;
   /** Of imported disks, as guests would see them. */
   maxDiskBytes?: number;
-  /** Where to fetch the catalogue's images instead. */
+  /** See ImageServers. Default: none. */
   mirrors?: Mirrors;
+  networks?: readonly IpRange[];
   /** Of Dockerfiles: the first one that can build here does. Default: none. */
   builders?: readonly ImageBuilder[];
   clock?: Clock;
@@ -95,7 +96,7 @@ class LocalImageStore implements ImageStore {
   readonly #imageDir: string;
   readonly #idBase: number;
   readonly #context: ImportContext;
-  readonly #mirrors: Mirrors;
+  readonly #servers: ImageServers;
   readonly #clock: Clock;
   readonly #builders: readonly ImageBuilder[];
   readonly #directory: (name: "tmp" | "locks" | "sources") => string;
@@ -104,9 +105,9 @@ class LocalImageStore implements ImageStore {
   readonly #verified = new Map<string, Promise<void>>();
 
   constructor(options: ImageStoreOptions) {
-    const { imageDir, idBase, limits, maxDiskBytes } = options;
-    this.#mirrors = options.mirrors ?? {};
-    this.#clock = options.clock ?? systemClock;
+    const { imageDir, idBase, limits, maxDiskBytes, clock = systemClock } = options;
+    this.#servers = new ImageServers({ ...options, clock });
+    this.#clock = clock;
     this.#builders = options.builders ?? [];
     this.#imageDir = imageDir;
     this.#logs = new BuildLogs(join(imageDir, "build-logs"));
@@ -122,8 +123,9 @@ class LocalImageStore implements ImageStore {
   async recover(): Promise<void> {
     await mkdir(this.#imageDir, { recursive: true, mode: 0o711 });
     await mkdir(this.#directory("tmp"), { recursive: true, mode: 0o711 });
-    await mkdir(this.#directory("locks"), { recursive: true, mode: 0o700 });
-    await mkdir(this.#directory("sources"), { recursive: true, mode: 0o700 });
+    for (const name of ["locks", "sources"] as const) {
+      await mkdir(this.#directory(name), { recursive: true, mode: 0o700 });
+    }
     await this.#claim();
     await sweepJobs(this.#directory("tmp"));
   }
@@ -170,9 +172,7 @@ class LocalImageStore implements ImageStore {
             options,
           );
         case "catalogue": {
-          options.onProgress({ step: `looking ${source.name} up` });
-          const { signal } = options;
-          const found = await resolveCatalogue(source.name, this.#mirrors, { signal, clock: this.#clock });
+          const found = await this.#servers.resolve(source.name, options);
           return found.type === "file"
             ? await this.#download(found, options)
             : await this.#pull(found, options);
@@ -375,20 +375,14 @@ class LocalImageStore implements ImageStore {
     item: ArtefactForm & { url: string; title: string; checksum: Checksum },
     options: MakeImageOptions,
   ): Promise<StoredImage> {
-    const { url, checksum, title } = item;
-    const { signal, onProgress } = options;
     return this.#once(artefactRecipe(item), options, async (job, note) => {
-      const report = downloadProgress(title, onProgress);
-      const body = download(url, { signal, clock: this.#clock, onSize: report.onSize });
-      const artefact = await spool(body, join(job.path, "artefact"), signal, checksum, report.onBytes);
+      const artefact = await this.#servers.fetch(item, join(job.path, "artefact"), options);
       return importArtefact(this.#context, job, artefact, { ...item, note }, options);
     });
   }
 
   async #pull(source: { server: string; alias: string }, options: MakeImageOptions): Promise<StoredImage> {
-    const { signal, onProgress } = options;
-    onProgress({ step: `asking ${plain(source.server)} for ${source.alias}` });
-    const items = await findStreamItems(source.server, source.alias, { signal, clock: this.#clock });
+    const items = await this.#servers.streamItems(source, options);
     for (const [index, item] of items.entries()) {
       try {
         // Better a tree for both types of guest than a disk for VMs alone, while there is something else to try.

@@ -1,10 +1,14 @@
 /** Fetches over HTTP as a stream that goes on where it broke off, with limits on time; whoever reads it limits the size and checks the content. */
+import type { IncomingMessage } from "node:http";
 import type { Clock } from "../../core/clock.ts";
 import { isRetryable, StrataError } from "../../core/errors.ts";
 import { trustAsTheSystemDoes } from "../../core/system-trust.ts";
+import { type GetOptions, guardedGet } from "../egress/guarded-get.ts";
 
 export interface DownloadOptions {
   signal: AbortSignal;
+  /** See GetOptions. */
+  guard: GetOptions["guard"];
   clock: Clock;
   /** Told the size when the server says it. */
   onSize?: (bytes: number) => void;
@@ -48,7 +52,7 @@ interface Progress {
 
 async function* receive(
   url: string,
-  { signal, clock, onSize }: DownloadOptions,
+  { signal, clock, guard, onSize }: DownloadOptions,
   progress: Progress,
 ): AsyncGenerator<Uint8Array, void, void> {
   const silence = new AbortController();
@@ -58,19 +62,20 @@ async function* receive(
     const { received, version } = progress;
     const part =
       version === undefined || received === 0 ? {} : { range: `bytes=${received}-`, "if-range": version };
-    const response = await fetch(url, {
+    await using response = await guardedGet(url, {
       signal: AbortSignal.any([signal, silence.signal]),
       headers: { "accept-encoding": "identity", "user-agent": "strata", ...part },
+      guard,
     });
     checkStatus(url, response);
     if ("range" in part) checkPart(url, response, received);
     else {
       progress.received = 0;
       progress.version = versionOf(response);
-      const length = Number(response.headers.get("content-length"));
+      const length = Number(response.headers["content-length"]);
       if (Number.isSafeInteger(length) && length > 0) onSize?.(length);
     }
-    for await (const chunk of response.body ?? []) {
+    for await (const chunk of response as AsyncIterable<Buffer>) {
       cancel();
       progress.received += chunk.length;
       yield chunk;
@@ -89,16 +94,16 @@ async function* receive(
 }
 
 /** RFC 9110, 13.1.5: a weak ETag does not tell that bytes are the same. */
-function versionOf({ headers }: Response): string | undefined {
-  if (headers.get("accept-ranges") !== "bytes") return undefined;
-  const tag = headers.get("etag");
-  return tag !== null && !tag.startsWith("W/") ? tag : (headers.get("last-modified") ?? undefined);
+function versionOf({ headers }: IncomingMessage): string | undefined {
+  if (headers["accept-ranges"] !== "bytes") return undefined;
+  const { etag, "last-modified": modified } = headers;
+  return etag !== undefined && !etag.startsWith("W/") ? etag : modified;
 }
 
 /** @throws Invalid when the server begins anew, since what was read already is gone. */
-function checkPart(url: string, response: Response, received: number): void {
-  const from = /^bytes (\d+)-/.exec(response.headers.get("content-range") ?? "")?.[1];
-  if (response.status === 206 && Number(from) === received) return;
+function checkPart(url: string, { headers, statusCode }: IncomingMessage, received: number): void {
+  const from = /^bytes (\d+)-/.exec(headers["content-range"] ?? "")?.[1];
+  if (statusCode === 206 && Number(from) === received) return;
   throw new StrataError(
     "Invalid",
     `cannot fetch ${plain(url)}: the file changed while it was fetched; try again`,
@@ -125,8 +130,8 @@ export function plain(url: string): string {
   return `${origin}${pathname}`;
 }
 
-function checkStatus(url: string, { status, ok }: Response): void {
-  if (ok) return;
+function checkStatus(url: string, { statusCode: status = 0 }: IncomingMessage): void {
+  if (status >= 200 && status < 300) return;
   const retryable = status >= 500 || status === 408 || status === 429;
   throw new StrataError(
     retryable ? "Unavailable" : "Invalid",
@@ -135,14 +140,16 @@ function checkStatus(url: string, { status, ok }: Response): void {
 }
 
 function reasonOf(error: unknown): string {
-  const cause = error instanceof Error ? (error.cause as NodeJS.ErrnoException | undefined) : undefined;
-  switch (cause?.code) {
+  const { code } = error as NodeJS.ErrnoException;
+  switch (code) {
     case "ENOTFOUND":
     case "EAI_AGAIN":
       return "is unknown to DNS";
     case "ECONNREFUSED":
       return "refuses the connection";
     default:
-      return cause?.code ? `fails with ${cause.code}` : "ended the connection early";
+      return code === undefined || code === "ECONNRESET"
+        ? "ended the connection early"
+        : `fails with ${code}`;
   }
 }

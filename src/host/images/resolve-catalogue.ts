@@ -1,5 +1,6 @@
 /** From a name of the catalogue to what can be fetched, with its checksum, by way of the mirrors that are configured. */
 import { StrataError } from "../../core/errors.ts";
+import type { IpRange } from "../../core/ip-range.ts";
 import { type CatalogueSource, findInCatalogue } from "../../kinds/image-catalogue.ts";
 import { type Checksum, checksumOf } from "./checksum-list.ts";
 import { type DownloadOptions, downloadText, plain } from "./download.ts";
@@ -35,6 +36,17 @@ export async function resolveCatalogue(
   }
   const url = new URL(source.file, base).href;
   return { type: "file", url, checksum, format: source.format, title: entry.title };
+}
+
+/** Users' URLs lead to the public Internet and to these networks; what the operator has named as a mirror is where it is. */
+export function guardOf(mirrors: Mirrors, networks: readonly IpRange[]): DownloadOptions["guard"] {
+  const named = Object.values(mirrors).map((mirror) => new URL(mirror));
+  const rules = { allowed: networks, setting: "STRATA_IMAGE_NETWORKS" };
+  return (url) => {
+    const { origin, pathname } = new URL(url);
+    const isNamed = named.some((mirror) => mirror.origin === origin && pathname.startsWith(mirror.pathname));
+    return isNamed ? undefined : rules;
+  };
 }
 
 export function throughMirrors(url: string, mirrors: Mirrors): string {
