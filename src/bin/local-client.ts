@@ -12,7 +12,7 @@ import type {
   ResourcePage,
   WatchEvent,
 } from "../client/client.ts";
-import { hasCode } from "../core/errors.ts";
+import { listAll } from "../client/list-all.ts";
 import type { Json, JsonObject } from "../core/json.ts";
 import type { Ref } from "../kinds/keys.ts";
 import type { Kind, Resource } from "../kinds/kind.ts";
@@ -21,9 +21,6 @@ import { systemPrincipal } from "../services/principal.ts";
 import type { Draft, WriteOptions } from "../services/resources.ts";
 import type { Services } from "../services/services.ts";
 import { afterRevision } from "../services/watching.ts";
-
-/** Of one `list`, when history vanishes under it. */
-const maxListings = 5;
 
 export function createLocalClient(services: Services, remote: Client): Client {
   return new LocalClient(services, remote);
@@ -63,13 +60,9 @@ class LocalClient implements Client {
     options: ListOptions,
     call?: CallOptions,
   ): Promise<ResourcePage<Resource<S, T>>> {
-    for (let attempt = 1; ; attempt++) {
-      try {
-        return await this.#allPages(kind, options, call);
-      } catch (error) {
-        if (attempt === maxListings || !hasCode(error, "Compacted")) throw error;
-      }
-    }
+    return listAll((position) =>
+      this.listPage(kind, { ...options, limit: listLimits.maxItems, ...position }, call),
+    );
   }
 
   async create<S, T>(
@@ -212,20 +205,6 @@ class LocalClient implements Client {
 
   version(...call: Parameters<Client["version"]>) {
     return this.#remote.version(...call);
-  }
-
-  async #allPages<S, T>(
-    kind: Kind<S, T>,
-    options: ListOptions,
-    call?: CallOptions,
-  ): Promise<ResourcePage<Resource<S, T>>> {
-    const items: Resource<S, T>[] = [];
-    for (let next: { after?: string } = {}; ; ) {
-      const page = await this.listPage(kind, { ...options, limit: listLimits.maxItems, ...next }, call);
-      items.push(...page.items);
-      if (page.next === undefined) return { items, revision: page.revision };
-      next = { after: page.next };
-    }
   }
 }
 

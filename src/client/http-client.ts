@@ -36,6 +36,7 @@ import type {
   WatchEvent,
 } from "./client.ts";
 import { readEvents } from "./event-source.ts";
+import { listAll } from "./list-all.ts";
 import { metricSeriesPath, metricsPath } from "./metric-paths.ts";
 import { fromProblem } from "./problem.ts";
 import { receiveAll } from "./receive-all.ts";
@@ -62,8 +63,6 @@ export interface HttpClient extends Client {
 
 const defaultTimeoutMs = 60_000;
 const listPageItems = 500;
-/** Of one `list`, when history vanishes under it. */
-const maxListings = 5;
 /** A stream that is silent for so long is taken for dead: the API sends a comment every 15 s. */
 const silenceMs = 50_000;
 const firstPauseMs = 100;
@@ -119,14 +118,9 @@ class HttpClientImpl implements HttpClient {
     options: ListOptions,
     call?: CallOptions,
   ): Promise<ResourcePage<Resource<S, T>>> {
-    for (let attempt = 1; ; attempt++) {
-      try {
-        return await this.#allPages(kind, options, call);
-      } catch (error) {
-        // A long listing may be overtaken by the compaction of what it shows.
-        if (attempt === maxListings || !hasCode(error, "Compacted")) throw error;
-      }
-    }
+    return listAll((position) =>
+      this.listPage(kind, { ...options, limit: listPageItems, ...position }, call),
+    );
   }
 
   create<S, T>(kind: Kind<S, T>, resource: NewResource, options?: CallOptions): Promise<Resource<S, T>> {
@@ -365,25 +359,6 @@ class HttpClientImpl implements HttpClient {
 
   close(): void {
     this.#transport.close();
-  }
-
-  async #allPages<S, T>(
-    kind: Kind<S, T>,
-    options: ListOptions,
-    call?: CallOptions,
-  ): Promise<ResourcePage<Resource<S, T>>> {
-    const items: Resource<S, T>[] = [];
-    let after: string | undefined;
-    for (;;) {
-      const page = await this.listPage(
-        kind,
-        { ...options, limit: listPageItems, ...(after === undefined ? {} : { after }) },
-        call,
-      );
-      items.push(...page.items);
-      if (page.next === undefined) return { items, revision: page.revision };
-      after = page.next;
-    }
   }
 
   async #resource<S, T>(call: Call, options: CallOptions | undefined): Promise<Resource<S, T>> {
