@@ -3,6 +3,7 @@
  * HTTP and no text in between. Streams, files and whatever else is rare take the way of all other clients. Both keep one
  * contract (client/conformance.ts).
  */
+import { setImmediate as nextTurn } from "node:timers/promises";
 import type {
   CallOptions,
   Client,
@@ -13,36 +14,51 @@ import type {
   WatchEvent,
 } from "../client/client.ts";
 import { listAll } from "../client/list-all.ts";
+import type { Clock } from "../core/clock.ts";
+import { hasCode } from "../core/errors.ts";
 import type { Json, JsonObject } from "../core/json.ts";
 import type { Ref } from "../kinds/keys.ts";
 import type { Kind, Resource } from "../kinds/kind.ts";
-import { listLimits } from "../services/listing.ts";
 import { systemPrincipal } from "../services/principal.ts";
 import type { Draft, WriteOptions } from "../services/resources.ts";
 import type { Services } from "../services/services.ts";
 import { afterRevision } from "../services/watching.ts";
 
-export function createLocalClient(services: Services, remote: Client): Client {
-  return new LocalClient(services, remote);
+/** How long a call tries again while the store takes nothing, as a client elsewhere does. */
+const retryForMs = 10_000;
+const firstPauseMs = 50;
+const longestPauseMs = 2_000;
+/** Of a listing read in one turn of the event loop. */
+const itemsPerTurn = 200;
+
+export interface LocalClientParts {
+  services: Services;
+  /** For everything that has its way through the API. */
+  remote: Client;
+  clock: Clock;
+}
+
+export function createLocalClient(parts: LocalClientParts): Client {
+  return new LocalClient(parts);
 }
 
 class LocalClient implements Client {
   readonly #services: Services;
   readonly #remote: Client;
+  readonly #clock: Clock;
 
-  constructor(services: Services, remote: Client) {
+  constructor({ services, remote, clock }: LocalClientParts) {
     this.#services = services;
     this.#remote = remote;
+    this.#clock = clock;
   }
 
-  async get<S, T>(kind: Kind<S, T>, ref: Ref, options?: CallOptions): Promise<Resource<S, T> | undefined> {
-    options?.signal?.throwIfAborted();
-    return this.#services.resources.get(systemPrincipal, kind, ref);
+  get<S, T>(kind: Kind<S, T>, ref: Ref, options?: CallOptions): Promise<Resource<S, T> | undefined> {
+    return this.#ask(options, ({ resources }) => resources.get(systemPrincipal, kind, ref));
   }
 
-  async require<S, T>(kind: Kind<S, T>, ref: Ref, options?: CallOptions): Promise<Resource<S, T>> {
-    options?.signal?.throwIfAborted();
-    return this.#services.resources.require(systemPrincipal, kind, ref);
+  require<S, T>(kind: Kind<S, T>, ref: Ref, options?: CallOptions): Promise<Resource<S, T>> {
+    return this.#ask(options, ({ resources }) => resources.require(systemPrincipal, kind, ref));
   }
 
   async listPage<S, T>(
@@ -50,73 +66,79 @@ class LocalClient implements Client {
     options: ListOptions & { limit?: number; after?: string },
     call?: CallOptions,
   ): Promise<ResourcePage<Resource<S, T>>> {
-    call?.signal?.throwIfAborted();
-    const page = await this.#services.resources.list(systemPrincipal, kind as Kind, options);
+    // The store answers at once: without this, long listings would be one turn of the event loop, and all else would wait.
+    await nextTurn();
+    const page = await this.#ask(call, ({ resources }) =>
+      resources.list(systemPrincipal, kind as Kind, options),
+    );
     return page as ResourcePage<Resource<S, T>>;
   }
 
-  async list<S, T>(
+  list<S, T>(
     kind: Kind<S, T>,
     options: ListOptions,
     call?: CallOptions,
   ): Promise<ResourcePage<Resource<S, T>>> {
-    return listAll((position) =>
-      this.listPage(kind, { ...options, limit: listLimits.maxItems, ...position }, call),
+    return listAll((position) => this.listPage(kind, { ...options, limit: itemsPerTurn, ...position }, call));
+  }
+
+  create<S, T>(kind: Kind<S, T>, resource: NewResource, options?: CallOptions): Promise<Resource<S, T>> {
+    const { idempotencyKey } = options ?? {};
+    const write = idempotencyKey === undefined ? {} : { idempotencyKey };
+    const draft = draftOf(resource);
+    return this.#ask(options, ({ resources }) => resources.create(systemPrincipal, kind, draft, write));
+  }
+
+  apply<S, T>(kind: Kind<S, T>, resource: NewResource, options?: CallOptions): Promise<Resource<S, T>> {
+    const write = writeOptions(options);
+    const draft = draftOf(resource);
+    return this.#ask(options, async ({ resources }) =>
+      write.ifRevision === 0
+        ? await resources.create(systemPrincipal, kind, draft)
+        : (await resources.apply(systemPrincipal, kind, draft, write)).resource,
     );
   }
 
-  async create<S, T>(
-    kind: Kind<S, T>,
-    resource: NewResource,
-    options?: CallOptions,
-  ): Promise<Resource<S, T>> {
-    const { idempotencyKey } = options ?? {};
-    const write = idempotencyKey === undefined ? {} : { idempotencyKey };
-    options?.signal?.throwIfAborted();
-    return this.#services.resources.create(systemPrincipal, kind, draftOf(resource), write);
-  }
-
-  async apply<S, T>(kind: Kind<S, T>, resource: NewResource, options?: CallOptions): Promise<Resource<S, T>> {
-    const write = writeOptions(options);
-    const { resources } = this.#services;
-    if (write.ifRevision === 0) return resources.create(systemPrincipal, kind, draftOf(resource));
-    return (await resources.apply(systemPrincipal, kind, draftOf(resource), write)).resource;
-  }
-
-  async patch<S, T>(
+  patch<S, T>(
     kind: Kind<S, T>,
     ref: Ref,
     patch: { labels?: Json; spec?: Json },
     options?: CallOptions,
   ): Promise<Resource<S, T>> {
+    const sent = asSent(patch);
     const write = writeOptions(options);
-    return this.#services.resources.patch(systemPrincipal, kind, ref, asSent(patch), write);
+    return this.#ask(options, ({ resources }) => resources.patch(systemPrincipal, kind, ref, sent, write));
   }
 
-  async patchStatus<S, T>(
+  patchStatus<S, T>(
     kind: Kind<S, T>,
     ref: Ref,
     uid: string,
     patch: JsonObject,
     options?: CallOptions,
   ): Promise<Resource<S, T>> {
+    const sent = asSent(patch);
     const write = writeOptions(options);
-    return this.#services.resources.patchStatus(systemPrincipal, kind, ref, uid, asSent(patch), write);
+    return this.#ask(options, ({ resources }) =>
+      resources.patchStatus(systemPrincipal, kind, ref, uid, sent, write),
+    );
   }
 
-  async removeFinalizer(
+  removeFinalizer(
     kind: Kind,
     ref: Ref,
     uid: string,
     finalizer: string,
     options?: CallOptions,
   ): Promise<void> {
-    options?.signal?.throwIfAborted();
-    await this.#services.resources.removeFinalizer(systemPrincipal, kind, ref, uid, finalizer);
+    return this.#ask(options, ({ resources }) =>
+      resources.removeFinalizer(systemPrincipal, kind, ref, uid, finalizer),
+    );
   }
 
   async delete(kind: Kind, ref: Ref, options?: CallOptions): Promise<void> {
-    await this.#services.resources.delete(systemPrincipal, kind, ref, writeOptions(options));
+    const write = writeOptions(options);
+    await this.#ask(options, ({ resources }) => resources.delete(systemPrincipal, kind, ref, write));
   }
 
   async *watch<S, T>(
@@ -135,6 +157,7 @@ class LocalClient implements Client {
     }
   }
 
+  /** Not tried again: the next round is better than an old one. */
   async reportMetrics(
     report: MetricReport,
     options?: CallOptions,
@@ -143,14 +166,27 @@ class LocalClient implements Client {
     return this.#services.metrics.report(systemPrincipal, report);
   }
 
-  async certificateMaterial(certificate: Ref, options?: CallOptions) {
-    options?.signal?.throwIfAborted();
-    return this.#services.certificateMaterial(systemPrincipal, certificate);
+  certificateMaterial(certificate: Ref, options?: CallOptions) {
+    return this.#ask(options, (services) => services.certificateMaterial(systemPrincipal, certificate));
   }
 
-  async repositorySecrets(repository: Ref, options?: CallOptions) {
-    options?.signal?.throwIfAborted();
-    return this.#services.repositorySecrets(systemPrincipal, repository);
+  repositorySecrets(repository: Ref, options?: CallOptions) {
+    return this.#ask(options, (services) => services.repositorySecrets(systemPrincipal, repository));
+  }
+
+  /** Nothing of what throws Unavailable has happened, so anything may be tried again. */
+  async #ask<T>(options: CallOptions | undefined, work: (services: Services) => Promise<T>): Promise<T> {
+    const { signal } = options ?? {};
+    const deadline = this.#clock.monotonicMs() + retryForMs;
+    for (let pauseMs = firstPauseMs; ; pauseMs = Math.min(2 * pauseMs, longestPauseMs)) {
+      signal?.throwIfAborted();
+      try {
+        return await work(this.#services);
+      } catch (error) {
+        if (!hasCode(error, "Unavailable") || this.#clock.monotonicMs() + pauseMs > deadline) throw error;
+      }
+      await this.#clock.sleep(pauseMs, signal);
+    }
   }
 
   // --- the way of all other clients ---
@@ -208,9 +244,8 @@ class LocalClient implements Client {
   }
 }
 
-function writeOptions(options: CallOptions = {}): WriteOptions {
-  options.signal?.throwIfAborted();
-  return options.ifRevision === undefined ? {} : { ifRevision: options.ifRevision };
+function writeOptions({ ifRevision }: CallOptions = {}): WriteOptions {
+  return ifRevision === undefined ? {} : { ifRevision };
 }
 
 function draftOf({ name, project, labels, spec }: NewResource): Draft {

@@ -54,6 +54,7 @@ test.each([
   ["https-port", "70000"],
   ["log-level", "loud"],
   ["image-mirrors", "https://cloud.debian.org/"],
+  ["image-mirrors", "https://cloud.debian.org/=http://["],
   ["build-network", "no such/network"],
   ["image-networks", "nas.local"],
   ["s3-networks", "nas.local"],

@@ -130,8 +130,8 @@ function problems(settings: Settings): FieldError[] {
   require(parseRange(addressPool)?.range.family ===
     4, "address-pool", `"${addressPool}" is no range`, "an IPv4 range such as 192.168.1.240/28");
   const urls = Object.entries(settings.imageMirrors).flat();
-  require(urls.every((url) =>
-    /^https?:\/\/[^\s,=]+$/.test(url),
+  require(urls.every(
+    (url) => /^https?:\/\/[^\s,=]+$/.test(url) && URL.canParse(url),
   ), "image-mirrors", "has something that is no address", "FROM=TO, with commas between, each an http:// or https:// URL");
   const { buildNetwork } = settings;
   require(buildNetwork === undefined ||

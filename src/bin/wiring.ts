@@ -142,7 +142,7 @@ async function startAgent(
     ...host,
     ...(settings.fake ? {} : { metadata: { key: await ensureMetadataKey(settings.stateDir, systemRandom) } }),
     hostName,
-    client: createLocalClient(services, remote),
+    client: createLocalClient({ services, remote, clock: systemClock }),
     clock: systemClock,
     random: systemRandom,
     logger: logger.child({ part: "agent" }),

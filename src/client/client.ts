@@ -1,6 +1,6 @@
 /**
  * The native API, typed. Agents, the command line and tests use nothing else; `http-client.ts` implements it over a
- * Unix socket or HTTPS. Every call may throw a StrataError with the code the server gave, Unavailable when it can't be
+ * Unix socket or HTTPS, `bin/local-client.ts` for the agent of the daemon's own process. Every call may throw a StrataError with the code the server gave, Unavailable when it can't be
  * reached, or the signal's reason.
  */
 import type { Json, JsonObject } from "../core/json.ts";

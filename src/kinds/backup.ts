@@ -19,7 +19,7 @@ export const backupScheduleLabel = "strata/backup-schedule";
 const savedShape = {
   /** Names it in the repository: a snapshot of restic. */
   snapshot: z.string().optional(),
-  /** Of a disk, holes included; of a root, its archive. */
+  /** Of a disk, holes included; of a root that is saved as files, its archive. */
   readBytes: z.int().min(0).optional(),
   /** Of data that the repository did not have, before compression. */
   addedBytes: z.int().min(0).optional(),

@@ -1,6 +1,6 @@
 /** Takes, tests and removes the backups of this host's volumes and instances. */
 import { fromTimestamp, toTimestamp } from "../../core/clock.ts";
-import { isRetryable, type StrataError, toStrataError } from "../../core/errors.ts";
+import { isRetryable, StrataError, toStrataError } from "../../core/errors.ts";
 import { Hints } from "../../core/hints.ts";
 import { type Backup, type BackupStatus, backupKind } from "../../kinds/backup.ts";
 import type { Instance } from "../../kinds/instance.ts";
@@ -59,9 +59,9 @@ export function createBackupReconciler(
     }
     // As it is now: it may have been set up anew, or made of another image, since the backup was asked for.
     const { spec: machine, status: now } = views.instances.byUid(instanceUid) ?? {};
-    const { consistency, rootUid, volumes } = await copyInstance(context, { instanceUid, to }, signal);
     const { imageDigest = status.imageDigest } = now ?? {};
     const form = await rootForm(context, machine, imageDigest);
+    const { consistency, rootUid, volumes } = await copyInstance(context, { instanceUid, to }, signal);
     return {
       ...{ consistency, volumes, root: { uid: rootUid, form } },
       ...(machine && { machine }),
@@ -169,14 +169,24 @@ export function createBackupReconciler(
   }
 }
 
-/** What is saved as files starts by the kernel among them; a machine with a boot loader of its own needs its disk as it is. */
+/**
+ * What is saved as files starts by the kernel among them; a machine with a boot loader of its own needs its disk as it is.
+ * @throws Unavailable while its image is not there.
+ */
 async function rootForm(
   { images }: AgentContext,
   machine: Instance["spec"] | undefined,
   imageDigest: string | undefined,
 ): Promise<"archive" | "disk"> {
   if (machine?.type !== "vm" || imageDigest === undefined) return "archive";
-  return (await images.get(imageDigest))?.boot === "firmware" ? "disk" : "archive";
+  const image = await images.get(imageDigest);
+  // What it needs to start must not be guessed.
+  if (!image)
+    throw new StrataError(
+      "Unavailable",
+      "the virtual machine's image is not on this host, or cannot be read",
+    );
+  return image.boot === "firmware" ? "disk" : "archive";
 }
 
 function lostHelp({ spec: { repository } }: Backup): string {

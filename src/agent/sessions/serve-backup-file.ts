@@ -14,8 +14,8 @@ import type { SessionEnds } from "./splice.ts";
 const busy = new WeakSet<Backups>();
 
 /**
- * Sends one file of a backup: the disk is restored into a scratch file, which goes away with the session. An instance's root is
- * read through until the file comes; the rest is read all the same, since only then is it known to be whole.
+ * Sends one file of a backup: the disk is restored into a scratch file, which goes away with the session. A root that is saved
+ * as an archive is read through until the file comes; the rest is read all the same, since only then is it known to be whole.
  * @throws NotFound without such a backup or file; Unavailable while another
  * is being sent.
  */
@@ -47,7 +47,7 @@ export async function serveBackupFile(
     throw new StrataError(
       "Unavailable",
       `host ${context.hostName} is restoring a disk for another file of a backup; try again when that is done, or restore ` +
-        "the backup to a new volume",
+        "the backup to a new volume or instance",
     );
   }
   busy.add(backups);

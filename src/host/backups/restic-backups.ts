@@ -1,6 +1,6 @@
 /**
  * Repositories in restic's format, by restic's program (docs/rfd/0009-backup.md says why). A disk is saved as the one file
- * `/disk.raw`, an instance's root as `/root.tar`, of a restic snapshot that bears the backup's tag.
+ * `/disk.raw`, the archive of an instance's root as `/root.tar`, of a restic snapshot that bears the backup's tag.
  *
  * restic only adds until it prunes, so whatever is killed leaves at most data that nothing refers to, which the next prune
  * takes out, and locks, which are removed before each operation when their process is gone.

@@ -55,8 +55,11 @@ export async function readRootDisk<Result>(
   use: (disk: AsyncIterable<Uint8Array>) => Promise<Result>,
   signal: AbortSignal,
 ): Promise<Result> {
+  const disk = join(directory, machineDisk);
+  if (!(await exists(disk)))
+    throw new StrataError("NotFound", "the snapshot has no disk of the virtual machine");
   const { path } = await images.vmDisk(imageDigest, signal);
-  return readMachineDisk(join(directory, machineDisk), path, use, signal);
+  return readMachineDisk(disk, path, use, signal);
 }
 
 async function readContainerRoot<Result>(
@@ -113,7 +116,7 @@ async function readMachineDisk<Result>(
       "the virtual machine's disk has no boot loader any more that a BIOS or UEFI firmware would start";
     throw new StrataError("Unsupported", message);
   }
-  return await use(piecesOf(read, sizeBytes));
+  return await use(piecesOf(takingTurns(disk.readOnce, signal), sizeBytes));
 }
 
 async function* piecesOf(read: ReadAt, sizeBytes: number): AsyncGenerator<Uint8Array> {

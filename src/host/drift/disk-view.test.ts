@@ -1,64 +1,19 @@
 import { mkdtemp, open, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { deflateRawSync } from "node:zlib";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { DiskView } from "./disk-view.ts";
 import { Qcow2File } from "./qcow2-file.ts";
+import { clusterBytes, clusters, qcow2In } from "./testing-qcow2.ts";
 
-const clusterBytes = 4096;
-const clusters = 64;
 let directory: string;
 beforeEach(async () => {
   directory = await mkdtemp(join(tmpdir(), "strata-view-"));
 });
 afterEach(() => rm(directory, { recursive: true }));
 
-type Cluster = { plain: Buffer } | { packed: Buffer } | "zeros";
-
-/** A qcow2 of 64 small clusters: header, one table of tables, one table, then the content. */
-async function qcow2(
-  name: string,
-  content: Record<number, Cluster>,
-  change: (header: Buffer, l1: Buffer) => void = () => {},
-): Promise<string> {
-  const header = Buffer.alloc(clusterBytes);
-  header.writeUInt32BE(0x514649fb, 0);
-  header.writeUInt32BE(3, 4);
-  header.writeUInt32BE(12, 20);
-  header.writeBigUInt64BE(BigInt(clusters * clusterBytes), 24);
-  header.writeUInt32BE(1, 36);
-  header.writeBigUInt64BE(BigInt(clusterBytes), 40);
-  header.writeUInt32BE(104, 100);
-  const l1 = Buffer.alloc(clusterBytes);
-  l1.writeBigUInt64BE(BigInt(2 * clusterBytes) | (1n << 63n), 0);
-  const l2 = Buffer.alloc(clusterBytes);
-  const data: Buffer[] = [];
-  let at = 3 * clusterBytes;
-  for (const [index, cluster] of Object.entries(content)) {
-    const entry = Number(index) * 8;
-    if (cluster === "zeros") {
-      l2.writeBigUInt64BE(1n, entry);
-      continue;
-    }
-    const packed = "packed" in cluster ? deflateRawSync(cluster.packed) : undefined;
-    const bytes = Buffer.alloc(clusterBytes);
-    if (packed) packed.copy(bytes);
-    else if ("plain" in cluster) cluster.plain.copy(bytes);
-    const sectors = packed ? Math.ceil(packed.length / 512) - 1 : 0;
-    l2.writeBigUInt64BE(
-      packed ? (1n << 62n) | (BigInt(sectors) << 58n) | BigInt(at) : BigInt(at) | (1n << 63n),
-      entry,
-    );
-    data.push(bytes);
-    at += clusterBytes;
-  }
-  change(header, l1);
-  const path = join(directory, name);
-  await writeFile(path, Buffer.concat([header, l1, l2, ...data]));
-  return path;
-}
-
+type Rest<Of> = Of extends [unknown, ...infer Others] ? Others : never;
+const qcow2 = (...file: Rest<Parameters<typeof qcow2In>>) => qcow2In(directory, ...file);
 const filled = (letter: string) => Buffer.alloc(clusterBytes, letter);
 const base = () =>
   qcow2("base", { 0: { plain: filled("a") }, 1: { packed: filled("b") }, 2: { plain: filled("c") } });
@@ -126,4 +81,21 @@ test("a table outside of the file is an error when it is needed", async () => {
   const path = await qcow2("bad", {}, (_header, l1) => l1.writeBigUInt64BE(1n << 45n, 0));
   await using file = await open(path, "r");
   await expect((await Qcow2File.open(file)).cluster(0)).rejects.toMatchObject({ code: "Unavailable" });
+});
+
+test("what is read once is the same, wherever a read begins and ends, and nothing is kept of it", async () => {
+  const base = await qcow2("base.qcow2", { 1: { plain: Buffer.alloc(clusterBytes, "b") } });
+  const own = await qcow2("own.qcow2", { 2: { packed: Buffer.alloc(clusterBytes, "o") }, 3: "zeros" });
+  await using disk = await DiskView.open([
+    { path: own, format: "qcow2" },
+    { path: base, format: "qcow2" },
+  ]);
+  for (const [offset, length] of [
+    [0, 5 * clusterBytes],
+    [clusterBytes + 17, 2 * clusterBytes],
+    [(clusters - 1) * clusterBytes + 5, clusterBytes],
+    [clusters * clusterBytes, 512],
+  ] as const) {
+    expect(await disk.readOnce(offset, length)).toEqual(await disk.read(offset, length));
+  }
 });

@@ -68,6 +68,10 @@ export class DiskView {
     return Buffer.concat(parts).subarray(start, start + end - offset);
   };
 
+  /** The same of what is not read again: nothing of it is kept. */
+  readonly readOnce: ReadAt = async (offset, length) =>
+    this.#compose(offset, Math.max(0, Math.min(length, this.sizeBytes - offset)), 0);
+
   /** Has anything there been written since the disk was made of the image? */
   async isWritten(offset: number, length: number): Promise<boolean> {
     for (const layer of this.#layers.slice(0, -1)) {

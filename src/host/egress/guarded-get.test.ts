@@ -38,7 +38,7 @@ const setting = "STRATA_IMAGE_NETWORKS";
 
 async function get(path: string, allowed = loopback, resolve = leadsTo("10.0.0.1", "127.0.0.1")) {
   const { signal } = new AbortController();
-  const guard = () => ({ allowed, setting, resolve });
+  const guard = { allowed, setting, resolve };
   const answer = await guardedGet(path.includes("://") ? path : `http://files.example:${port}${path}`, {
     ...{ headers: {}, signal, guard },
   });
@@ -80,6 +80,29 @@ test("a name that leads elsewhere at its second look-up is asked where it was lo
   expect(await get("/file", loopback, resolve)).toBe("here");
   expect(looks).toBe(1);
 });
+
+test("a server that turns to another protocol, or hangs up, ends it", async () => {
+  server.removeAllListeners("request");
+  server.on("connection", (socket) =>
+    socket.once("data", (asked) =>
+      String(asked).includes("/hang")
+        ? socket.destroy()
+        : socket.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"),
+    ),
+  );
+  await expect(get("/upgrade")).rejects.toMatchObject({ code: "Unavailable" });
+  await expect(get("/hang")).rejects.toThrow();
+});
+
+test.each(["http://user:secret@files.example/", "http://%E0%A4%A@files.example/"])(
+  "%s is refused",
+  async (url) => {
+    await expect(get(url)).rejects.toMatchObject({
+      code: "Invalid",
+      message: expect.not.stringContaining("secret"),
+    });
+  },
+);
 
 test("a name that does not exist is said to", async () => {
   const resolve = () => Promise.reject(new Error("ENOTFOUND"));

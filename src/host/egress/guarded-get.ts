@@ -14,8 +14,8 @@ import { allowedAddresses, type GuardOptions } from "./guarded-proxy.ts";
 export interface GetOptions {
   headers: Readonly<Record<string, string>>;
   signal: AbortSignal;
-  /** Where this URL may lead; undefined: anywhere, because the operator named it. */
-  guard(url: string): GuardOptions | undefined;
+  /** Where it may lead; undefined: anywhere, because the operator named it. */
+  guard: GuardOptions | undefined;
 }
 
 const maxRedirects = 10;
@@ -23,7 +23,8 @@ const redirects: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
 
 /**
  * The answer, once it is no redirect; its body is read, or destroyed, by the caller.
- * @throws Forbidden for an internal address; Invalid for redirects without end or to another protocol; and what Node.js throws.
+ * @throws Forbidden for an internal address; Invalid for redirects without end or to another protocol, and for credentials;
+ * Unavailable; and what Node.js throws.
  */
 export async function guardedGet(url: string, options: GetOptions): Promise<IncomingMessage> {
   let next = url;
@@ -41,20 +42,30 @@ export async function guardedGet(url: string, options: GetOptions): Promise<Inco
   throw new StrataError("Invalid", `${new URL(url).host} sends on more than ${maxRedirects} times`);
 }
 
-async function ask(url: string, { headers, signal, guard }: GetOptions): Promise<IncomingMessage> {
-  const { protocol, hostname } = new URL(url);
-  const rules = guard(url);
+async function ask(url: string, { headers, signal, guard: rules }: GetOptions): Promise<IncomingMessage> {
+  const { protocol, hostname, host, username, password } = new URL(url);
+  if (username !== "" || password !== "") {
+    throw new StrataError("Invalid", `${host} is named with a user or a password, which is not sent`);
+  }
   const literal = parseIp(hostname.replace(/^\[(.*)\]$/, "$1")) !== undefined;
   // For an address there is no look-up.
   if (rules && literal) await allowedAddresses(hostname, rules);
   const lookup = rules && !literal ? { lookup: lookupWithin(rules) } : {};
   const request = protocol === "https:" ? requestHttps : requestHttp;
-  const answer = Promise.withResolvers<IncomingMessage>();
+  signal.throwIfAborted();
+  const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
+  const ended = (why: string) => reject(new StrataError("Unavailable", `the server ${host} ${why}`));
   request(url, { headers, signal, agent: false, ...lookup })
-    .on("response", answer.resolve)
-    .on("error", answer.reject)
+    .on("response", resolve)
+    .on("error", reject)
+    // Without these, an answer of 101 would be the end of the request, and nobody would be told.
+    .on("upgrade", (_answer, socket) => {
+      socket.destroy();
+      ended("answers in another protocol");
+    })
+    .on("close", () => ended("ended the connection early"))
     .end();
-  return await answer.promise;
+  return await promise;
 }
 
 /** Gives a socket all addresses that it may try, and none else. */

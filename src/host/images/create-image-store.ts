@@ -39,7 +39,7 @@ import { writeDisk } from "./export/write-disk.ts";
 import { exportLayers, exportTemplate } from "./export/write-layers.ts";
 import { type FileLock, lockFile, tryLockFile } from "./file-lock.ts";
 import { describeEntry, entryOf, listEntries, removeEntry, settle, toStoredImage } from "./image-entries.ts";
-import { ImageServers } from "./image-servers.ts";
+import { type FetchedItem, ImageServers } from "./image-servers.ts";
 import type { ImageStore, MakeImageOptions, StoredImage, VmDisk } from "./image-store.ts";
 import {
   type ArtefactForm,
@@ -371,17 +371,17 @@ class LocalImageStore implements ImageStore {
   }
 
   /** What was fetched before is not fetched again. */
-  async #download(
-    item: ArtefactForm & { url: string; title: string; checksum: Checksum },
-    options: MakeImageOptions,
-  ): Promise<StoredImage> {
+  async #download(item: ArtefactForm & FetchedItem, options: MakeImageOptions): Promise<StoredImage> {
     return this.#once(artefactRecipe(item), options, async (job, note) => {
       const artefact = await this.#servers.fetch(item, join(job.path, "artefact"), options);
       return importArtefact(this.#context, job, artefact, { ...item, note }, options);
     });
   }
 
-  async #pull(source: { server: string; alias: string }, options: MakeImageOptions): Promise<StoredImage> {
+  async #pull(
+    source: { server: string; alias: string; mirrored?: boolean },
+    options: MakeImageOptions,
+  ): Promise<StoredImage> {
     const items = await this.#servers.streamItems(source, options);
     for (const [index, item] of items.entries()) {
       try {

@@ -41,6 +41,8 @@ export interface DiskEntryRequest {
   artefact: { path: string; packing: Packing; read(): AsyncIterable<Uint8Array> };
   format: DiskFormat;
   boot: Boot | undefined;
+  /** False: no tree is taken out of it, because it is one machine's own disk. */
+  withTree: boolean;
   job: { path: string; jail: string };
   /** Of the entry in the making; holds nothing when the disk has no root that can be read. */
   tree: string;
@@ -77,7 +79,7 @@ export async function readDiskEntry(request: DiskEntryRequest): Promise<DiskEntr
     await using file = await open(raw.path, "r");
     survey = await surveyDisk(reader(file), raw.sizeBytes);
     if (request.boot === "firmware" && !survey.firmware) throw noBootLoader(survey);
-    tree = await readTree(request, survey);
+    tree = request.withTree ? await readTree(request, survey) : machinesOwn();
   }
   const boot = request.boot ?? chooseBoot(survey, tree);
   if (boot === "direct") {
@@ -158,6 +160,10 @@ async function hashDisk(
     if (!isZero(data)) sum.update(`${at}\n`).update(data);
   }
   return sum.digest("hex");
+}
+
+function machinesOwn(): StrataError {
+  return new StrataError("Unsupported", "it is the disk of one virtual machine");
 }
 
 function noBootLoader({ problem }: DiskSurvey): StrataError {

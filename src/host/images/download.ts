@@ -58,11 +58,12 @@ async function* receive(
   const silence = new AbortController();
   let cancel = clock.after(silenceMs, () => silence.abort());
   trustAsTheSystemDoes();
+  let response: IncomingMessage | undefined;
   try {
     const { received, version } = progress;
     const part =
       version === undefined || received === 0 ? {} : { range: `bytes=${received}-`, "if-range": version };
-    await using response = await guardedGet(url, {
+    response = await guardedGet(url, {
       signal: AbortSignal.any([signal, silence.signal]),
       headers: { "accept-encoding": "identity", "user-agent": "strata", ...part },
       guard,
@@ -90,6 +91,7 @@ async function* receive(
     });
   } finally {
     cancel();
+    response?.destroy();
   }
 }
 

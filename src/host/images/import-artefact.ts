@@ -116,7 +116,8 @@ export function importRoot(
   options: MakeImageOptions,
 ): Promise<Description> {
   if ("disk" in root) {
-    return importDisk(context, job, plainArtefact(root.disk), { format: "raw", boot: "firmware" }, options);
+    const form = { format: "raw", boot: "firmware", withTree: false } as const;
+    return importDisk(context, job, plainArtefact(root.disk), form, options);
   }
   const archive = { archive: root.archive, packedBytes: notPacked, forgetIdentity: true };
   return importArchive(context, job, options, archive);
@@ -126,14 +127,14 @@ async function importDisk(
   context: ImportContext,
   job: JobDirectory,
   artefact: DiskEntryRequest["artefact"],
-  { format, boot }: { format: DiskFormat; boot: Boot | undefined },
+  { format, boot, withTree = true }: { format: DiskFormat; boot: Boot | undefined; withTree?: boolean },
   options: MakeImageOptions,
 ): Promise<Description> {
   const { imageDir, idBase, maxDiskBytes } = context;
   const { signal, onProgress } = options;
   const draft = await startDraft(job, idBase);
   const entry = await readDiskEntry({
-    ...{ artefact, format, boot, idBase, maxDiskBytes, signal, tree: draft.tree },
+    ...{ artefact, format, boot, withTree, idBase, maxDiskBytes, signal, tree: draft.tree },
     job: { path: job.path, jail: jailOf(job) },
     onStep: (step) => onProgress({ step }),
     unpack: (archive) => unpack(context, job, draft, options, { archive, packedBytes: notPacked }),

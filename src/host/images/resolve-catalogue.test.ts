@@ -6,7 +6,7 @@ import { systemClock } from "../../core/clock.ts";
 import { imageCatalogue, searchCatalogue } from "../../kinds/image-catalogue.ts";
 import { resolveCatalogue, throughMirrors } from "./resolve-catalogue.ts";
 
-const options = { signal: new AbortController().signal, clock: systemClock, guard: () => undefined };
+const options = { signal: new AbortController().signal, clock: systemClock, guard: undefined };
 const architecture = process.arch === "arm64" ? "arm64" : "amd64";
 const sha512 = "5".repeat(128);
 let server: Server;
@@ -32,6 +32,7 @@ it("finds the image and its checksum by way of a mirror", async () => {
   const mirrors = { "https://cloud.debian.org/": `${address}/debian/` };
   expect(await resolveCatalogue("debian/12", mirrors, options)).toEqual({
     type: "file",
+    mirrored: true,
     url: `${address}/debian/images/cloud/bookworm/latest/debian-12-generic-${architecture}.qcow2`,
     checksum: { algorithm: "sha512", digits: sha512 },
     format: "qcow2",
@@ -53,7 +54,7 @@ it("fetches nothing without a checksum, nor what nobody knows", async () => {
 it("a simplestreams server may have a mirror too", async () => {
   const mirrors = { "https://images.linuxcontainers.org": address };
   expect(await resolveCatalogue("rockylinux/9", mirrors, options)).toEqual({
-    ...{ type: "simplestreams", server: address, alias: "rockylinux/9/cloud" },
+    ...{ type: "simplestreams", mirrored: true, server: address, alias: "rockylinux/9/cloud" },
   });
 });
 

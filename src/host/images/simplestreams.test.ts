@@ -9,7 +9,7 @@ import { collect } from "./test-archives.ts";
 
 const architecture = process.arch === "arm64" ? "arm64" : "amd64";
 const sum = (digit: string) => digit.repeat(64);
-const options = { signal: new AbortController().signal, clock: systemClock, guard: () => undefined };
+const options = { signal: new AbortController().signal, clock: systemClock, guard: undefined };
 
 let server: Server | undefined;
 afterEach(() => {
