@@ -1,5 +1,5 @@
 /** Repositories by restic itself: what is saved comes back, what is damaged or killed is told, and a wrong key opens nothing. */
-import { randomBytes } from "node:crypto";
+import { hash, randomBytes } from "node:crypto";
 import { mkdir, mkdtemp, open, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -186,3 +186,41 @@ it("finds a flipped bit, and saves anew what was lost with it", async () => {
   });
   expect(await backups.examine(repository, signal)).toMatchObject({ intact: true });
 }, 300_000);
+
+it("reads single files of an xfs, and follows no link out of it", async () => {
+  const path = join(top, "xfs");
+  await writeFile(path, "");
+  await truncate(path, 320 * mib);
+  await run("mkfs.xfs", ["-q", path]);
+  // Its last changes are in its journal only, as in every snapshot.
+  const fill = `mount -o loop,nouuid "$1" "$2"; cd "$2"
+    mkdir in; head -c 9000000 /dev/urandom > in/data; ln -s /etc/passwd link; ln -s /etc out; mkfifo pipe
+    sync; sha256sum in/data; echo late > late; sync late; xfs_io -x -c shutdown .; cd /; umount "$2"`;
+  const inOwnMounts = [
+    "--mount",
+    "--propagation",
+    "private",
+    "sh",
+    "-euc",
+    fill,
+    "sh",
+    path,
+    join(top, "root"),
+  ];
+  const { stdout } = await run("unshare", inOwnMounts);
+  const read = async (wanted: string) => {
+    const pieces: Uint8Array[] = [];
+    const use = async (bytes: AsyncIterable<Uint8Array>) => {
+      for await (const piece of bytes) pieces.push(piece);
+    };
+    await readRestoredFile({ path, fileSystem: "xfs" }, wanted, use, signal);
+    return Buffer.concat(pieces);
+  };
+  expect(hash("sha256", await read("/in/data"))).toBe(stdout.split(" ")[0]);
+  expect(String(await read("late"))).toBe("late\n");
+  await expect(read("/none")).rejects.toMatchObject({ code: "NotFound" });
+  for (const wanted of ["/link", "/out/passwd", "/pipe", "/in", "/", "/in/../in/data"]) {
+    await expect(read(wanted), wanted).rejects.toMatchObject({ code: "Invalid" });
+  }
+  expect((await run("losetup", ["--associated", path])).stdout).toBe("");
+});

@@ -12,6 +12,7 @@ import { archiveFileSystems } from "../images/ext4-archive.ts";
 import { Ext4FileSystem, type Inode } from "../images/ext4-file-system.ts";
 import { run } from "../run.ts";
 import { readArchivedFile } from "./archived-file.ts";
+import { readXfsFile } from "./xfs-file.ts";
 
 const longMs = 60 * 60_000;
 /** As far as symbolic links are not followed, a path is as deep as it is long. */
@@ -39,8 +40,8 @@ export async function checkRestored(
 }
 
 /**
- * Hands the bytes of one file to `use`. Its ext4 may have been written to at that moment: the journal is replayed in the
- * file first. @throws NotFound; Invalid for what is no regular file; Unsupported for other file systems.
+ * Hands the bytes of one file to `use`. Its file system may have been written to at that moment: the journal is replayed in the
+ * file first. @throws NotFound; Invalid for what is no regular file; Unsupported without a file system that is read here.
  */
 export async function readRestoredFile(
   disk: { path: string; fileSystem: "ext4" | "xfs" | undefined },
@@ -48,10 +49,11 @@ export async function readRestoredFile(
   use: (bytes: AsyncIterable<Uint8Array>) => Promise<void>,
   signal: AbortSignal,
 ): Promise<void> {
+  if (disk.fileSystem === "xfs") return await readXfsFile(disk.path, namesOf(wanted), use, signal);
   if (disk.fileSystem !== "ext4") {
     throw new StrataError(
       "Unsupported",
-      "single files are read from ext4 only; restore the backup to a new volume and attach it",
+      "single files are read from ext4 and xfs only; restore the backup to a new volume and attach it",
     );
   }
   await run("e2fsck", ["-p", disk.path], { signal, timeoutMs: longMs, expected: [0, 1, 2, 4, 8] });
@@ -88,10 +90,16 @@ export async function readRestoredRootFile(
   );
 }
 
+/** @throws Invalid for what leads out. */
+function namesOf(wanted: string): string[] {
+  const names = wanted.split("/").filter((name) => name !== "" && name !== ".");
+  if (names.length <= maxDepth && !names.includes("..")) return names;
+  throw noFile(wanted, "is no path inside the volume");
+}
+
 /** No symbolic link is followed: it may lead to what is not on this disk. */
 async function findPath(fileSystem: Ext4FileSystem, wanted: string): Promise<Inode> {
-  const names = wanted.split("/").filter((name) => name !== "" && name !== ".");
-  if (names.length > maxDepth || names.includes("..")) throw noFile(wanted, "is no path inside the volume");
+  const names = namesOf(wanted);
   let inode = await fileSystem.root();
   for (const [index, name] of names.entries()) {
     const so = `/${names.slice(0, index + 1).join("/")}`;

@@ -3,9 +3,9 @@
  * tree's own shift of ids, so that it sees ids, and the ids within file capabilities, as the guest would. It gets the
  * tree as its working directory, because those above need not let it pass.
  */
-import { spawn } from "node:child_process";
-import { PassThrough, type Readable } from "node:stream";
+import type { Readable } from "node:stream";
 import { StrataError } from "../../core/errors.ts";
+import { withOutput } from "../with-output.ts";
 import { holdUserNamespace } from "./contained-process.ts";
 
 const tarArguments = [
@@ -36,34 +36,11 @@ export async function withTreeArchive<T>(
 ): Promise<T> {
   await using namespace = await holdUserNamespace(tree.idBase);
   const enter = [`--user=/proc/${namespace.pid}/ns/user`, "--setuid", "0", "--setgid", "0", "--"];
-  const child = spawn("nsenter", [...enter, "tar", ...tarArguments, ...placement(options.below), "."], {
+  const archiving = {
     cwd: tree.path,
-    env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", LANG: "C.UTF-8" },
-    stdio: ["ignore", "pipe", "pipe"],
-  });
-  let complaint = "";
-  child.stderr.setEncoding("utf8").on("data", (text: string) => {
-    complaint = (complaint + text).slice(-2_000);
-  });
-  const ended = new Promise<number>((resolve) => {
-    child.once("error", (error) => {
-      complaint += error.message;
-      resolve(128);
-    });
-    child.once("close", (code) => resolve(code ?? 128));
-  });
-  const archive = new PassThrough();
-  child.stdout.pipe(archive, { end: false });
-  void ended.then((status) => {
-    if (status === 0) archive.end();
-    // An archive that merely stopped would be taken for a complete one.
-    else archive.destroy(new StrataError("Internal", "cannot read the image's tree", { detail: complaint }));
-  });
-  try {
-    return await use(archive);
-  } finally {
-    child.kill("SIGKILL");
-    archive.destroy();
-    await ended;
-  }
+    explain: (_status: number, detail: string) =>
+      new StrataError("Internal", "cannot read the image's tree", { detail }),
+  };
+  const args = [...enter, "tar", ...tarArguments, ...placement(options.below), "."];
+  return await withOutput("nsenter", args, archiving, use);
 }
