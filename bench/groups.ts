@@ -17,6 +17,7 @@ import { type Instance, instanceKind } from "../src/kinds/instance.ts";
 import { type Ref, resourcePrefix } from "../src/kinds/keys.ts";
 import { leaseKind } from "../src/kinds/lease.ts";
 import { networkKind } from "../src/kinds/network.ts";
+import { projectKind } from "../src/kinds/project.ts";
 import { fromStored } from "../src/kinds/stored.ts";
 import { createMemoryMetricStore } from "../src/metrics/memory/memory-metric-store.ts";
 import { systemPrincipal as me } from "../src/services/principal.ts";
@@ -58,6 +59,7 @@ class Bench {
       verbs: controllerVerbs(this.services),
       signal: this.#abort.signal,
     });
+    await resources.patch(me, projectKind, { name: project }, { spec: { quota: { groups: 1_000 } } });
     const host = await resources.create(me, hostKind, { name: "alpha", spec: { cpuOvercommit: 16 } });
     const room = { cpus: 10_000, memoryMib: 10_000_000, diskMib: 100_000_000 };
     const drivers = {

@@ -111,16 +111,18 @@ export function createScaling(context: ControllerContext, state: GroupState): Sc
   /** A claim may change what the others on its host get. */
   const tellOthers = (key: string, host: string) => {
     const isScarce = ledger.isScarce(host);
-    const others = [...ledger.claimsOn(host).values()].filter((claim) => claim.key !== key);
+    const claims = ledger.claimsOn(host);
     if (isScarce !== scarce.has(host)) {
       if (isScarce) scarce.add(host);
       else scarce.delete(host);
-      for (const other of ledger.claimsOn(host).keys()) state.hints.hint(other);
-      return hintAll(others.map((claim) => claim.key));
+      for (const one of claims.keys()) state.hints.hint(one);
+      return hintAll([...claims.keys()].filter((other) => other !== key));
     }
+    // Most hosts are not, and may have many groups.
     if (!isScarce) return;
     const grants = ledger.share(host);
-    for (const other of others) {
+    for (const other of claims.values()) {
+      if (other.key === key) continue;
       const more = (grants.get(other.key)?.granted ?? 0) - other.desired;
       // Who waits looks again as soon as something is given back, and when its time has come.
       if (more < 0 || (more > 0 && !waiting.has(other.key))) hints.hint(other.key);

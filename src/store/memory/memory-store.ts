@@ -1,5 +1,5 @@
 import type { Json } from "../../core/json.ts";
-import { compareKeys } from "../keys.ts";
+import { compareKeys, keySuccessor } from "../keys.ts";
 import {
   checkCompaction,
   checkKey,
@@ -13,6 +13,7 @@ import {
 } from "../requests.ts";
 import { type Entry, type Page, type Revision, type Store, storeLimits, type Write } from "../store.ts";
 import { endOf, type HistoryEvent, type Position, positionOf, Watchers } from "../watchers.ts";
+import { SortedKeys, search } from "./sorted-keys.ts";
 
 /**
  * The store in memory: the reference for the others, and the store of simulations and tests. Every operation takes
@@ -38,7 +39,7 @@ class MemoryStore implements Store {
   /** Never an empty list. */
   readonly #versions = new Map<string, Version[]>();
   /** Of #versions, in byte order. */
-  #keys: string[] = [];
+  readonly #keys = new SortedKeys();
   #log: HistoryEvent[] = [];
   #revision: Revision = 0;
   #oldest: Revision = 0;
@@ -62,12 +63,10 @@ class MemoryStore implements Store {
     const revision = page.at ?? this.#revision;
     checkKnown("list as of", revision, this.#oldest, this.#revision);
     const { after } = page;
-    const first = this.#firstAtOrAfter(prefix);
-    const start = after === undefined ? first : Math.max(first, this.#firstAfter(after));
+    const begin = after === undefined || compareKeys(after, prefix) < 0 ? prefix : keySuccessor(after);
     const entries: Entry[] = [];
     let size = 0;
-    for (let i = start; i < this.#keys.length; i++) {
-      const key = this.#keys[i] ?? "";
+    for (const key of this.#keys.from(begin)) {
       if (!key.startsWith(prefix)) break;
       const version = this.#at(key, revision);
       const entry = toEntry(key, version);
@@ -123,8 +122,7 @@ class MemoryStore implements Store {
       this.#versions.delete(key);
       forgot = true;
     }
-    // All at once: to take them out one by one moves all that come after, each time.
-    if (forgot) this.#keys = this.#keys.filter((key) => this.#versions.has(key));
+    if (forgot) this.#keys.keep((key) => this.#versions.has(key));
   }
 
   async close(): Promise<void> {
@@ -148,7 +146,7 @@ class MemoryStore implements Store {
     if (versions) versions.push({ revision: this.#revision, text });
     else {
       this.#versions.set(key, [{ revision: this.#revision, text }]);
-      this.#keys.splice(this.#firstAtOrAfter(key), 0, key);
+      this.#keys.add(key);
     }
     this.#log.push({ position: positionOf(this.#revision, index), key, text });
     return true;
@@ -164,26 +162,6 @@ class MemoryStore implements Store {
     }
     return { events, through: endOf(this.#revision) };
   }
-
-  #firstAtOrAfter(key: string): number {
-    return search(this.#keys, (other) => compareKeys(other, key) >= 0);
-  }
-
-  #firstAfter(key: string): number {
-    return search(this.#keys, (other) => compareKeys(other, key) > 0);
-  }
-}
-
-/** The first index whose item passes, of a list where all that pass come last; its length when none does. */
-function search<T>(items: readonly T[], passes: (item: T) => boolean): number {
-  let low = 0;
-  let high = items.length;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if (passes(items[middle] as T)) high = middle;
-    else low = middle + 1;
-  }
-  return low;
 }
 
 function toEntry(key: string, version: Version | undefined): Entry | undefined {
