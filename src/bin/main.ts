@@ -31,7 +31,10 @@ export async function main(): Promise<number> {
     clock: systemClock,
     random: systemRandom,
     machine,
-    defaultSocket: readSettings(process.env).socketPath,
+    // Asked for by the command, so that wrong settings are its error.
+    get defaultSocket() {
+      return readSettings(process.env).socketPath;
+    },
     connect: connectTo,
     exitNow: (status) => process.exit(status),
     onInterrupt: (callback) => {
